@@ -1,0 +1,121 @@
+#include <pthread.h>
+#include <sched.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "base/check.h"
+#include "base/world.h"
+
+namespace sluice {
+namespace {
+
+// A GPU's events call nobody: look at them this often.
+constexpr Nanoseconds kPollInterval = 20 * kMicrosecond;
+
+class ThreadWaker final : public Waker {
+ public:
+  void Wake() override {
+    std::lock_guard lock(mutex_);
+    woken_ = true;
+    condition_.notify_one();
+  }
+
+  void SleepUntil(std::chrono::steady_clock::time_point deadline, bool forever) {
+    std::unique_lock lock(mutex_);
+    if (forever) {
+      condition_.wait(lock, [&] { return woken_; });
+    } else {
+      condition_.wait_until(lock, deadline, [&] { return woken_; });
+    }
+    woken_ = false;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable condition_;
+  bool woken_ = false;
+};
+
+std::optional<size_t> FirstDone(absl::Span<const EventRef> events) {
+  for (size_t i = 0; i < events.size(); ++i) {
+    if (events[i]->Done()) return i;
+  }
+  return std::nullopt;
+}
+
+void PinTo(const std::vector<int>& processors) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int processor : processors) {
+    if (processor >= 0 && processor < CPU_SETSIZE) CPU_SET(processor, &set);
+  }
+  if (CPU_COUNT(&set) > 0) sched_setaffinity(0, sizeof(set), &set);  // a wish: an error leaves the task unpinned
+}
+
+class RealWorld final : public World {
+ public:
+  ~RealWorld() override {
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  Nanoseconds Now() const override {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+  EventRef Spawn(TaskOptions options, std::function<void()> body) override {
+    auto ended = MakeRef<Signal>();
+    std::lock_guard lock(mutex_);
+    threads_.emplace_back([this, ended, options = std::move(options), body = std::move(body)]() mutable {
+      pthread_setname_np(pthread_self(), options.name.substr(0, 15).c_str());
+      PinTo(options.processors);
+      body();
+      body = nullptr;
+      ended->Set(absl::OkStatus(), Now());
+    });
+    return ended;
+  }
+
+  std::optional<size_t> WaitAny(absl::Span<const EventRef> events, Nanoseconds deadline) override {
+    if (auto done = FirstDone(events)) return done;
+    ThreadWaker waker;
+    bool poll = false;
+    for (const EventRef& event : events) {
+      event->Watch(&waker);
+      poll |= event->NeedsPolling();
+    }
+    std::optional<size_t> done;
+    while (!(done = FirstDone(events)) && Now() < deadline) {
+      const Nanoseconds until = poll ? std::min(deadline, Now() + kPollInterval) : deadline;
+      waker.SleepUntil(start_ + std::chrono::nanoseconds(until == kForever ? 0 : until), until == kForever);
+    }
+    for (const EventRef& event : events) event->Unwatch(&waker);
+    return done;
+  }
+
+  uint64_t Random() override {
+    std::lock_guard lock(mutex_);
+    return random_();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::mutex mutex_;
+  std::vector<std::thread> threads_;
+  std::mt19937_64 random_{std::random_device{}()};
+};
+
+}  // namespace
+
+absl::Status World::Wait(const EventRef& event) {
+  WaitAny({&event, 1}, kForever);
+  return event->status();
+}
+
+std::unique_ptr<World> NewRealWorld() { return std::make_unique<RealWorld>(); }
+
+}  // namespace sluice
