@@ -1,0 +1,37 @@
+// The published schedules, one pure function and one file each (generators/*.cc). Times don't matter here: a generator
+// gives orders, except those whose description says that they follow costs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "scheduler/schedule.h"
+
+namespace sluice {
+
+struct GeneratorParams {
+  int ranks = 1;          // p
+  int chunks = 1;         // v, stages per rank; generators with a fixed v accept 1 (unset) or their own
+  int micro_batches = 1;  // m, over all copies
+  int group_size = 0;     // interleaved schedules: micro-batches per group, 0: m / max(1, m / p)
+};
+
+struct Generator {
+  std::string name;     // "1f1b"
+  std::string summary;  // one line for --help
+  absl::StatusOr<Schedule> (*generate)(const GeneratorParams& params);
+};
+
+// All generators, in the order of the page docs/schedules.md.
+const std::vector<Generator>& Generators();
+
+// By name. Errors: NOT_FOUND with the names there are; INVALID_ARGUMENT with the rule that the numbers break.
+absl::StatusOr<Schedule> Generate(absl::string_view name, const GeneratorParams& params);
+
+absl::StatusOr<Schedule> GenerateForwardOnly(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateGPipe(const GeneratorParams& params);
+absl::StatusOr<Schedule> Generate1F1B(const GeneratorParams& params);
+
+}  // namespace sluice

@@ -1,0 +1,74 @@
+// A lowered schedule: what the verifier proves, the simulator times and the executor runs. Per rank one list in issue
+// order with compute, transfers and end-of-step actions, each with its queue and slots. A plain value.
+//
+// How it runs (scheduler/README.md has the whole model): one thread per rank issues its list in order. A queue is an
+// in-order lane: an action starts when the one before it in its queue has ended and its inputs are there. A SEND ends
+// together with its RECV. Issuing a transfer never blocks; issuing a compute action blocks until the RECV of its input
+// and the last SEND out of the slot it will write have ended.
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "scheduler/action.h"
+#include "scheduler/schedule.h"
+
+namespace sluice {
+
+enum class QueueKind : uint8_t { kCompute, kCommunication, kCollective };
+
+// A queue id means one lane on every rank that uses it; both ends of a transfer name the same id.
+struct Queue {
+  QueueKind kind = QueueKind::kCompute;
+  std::string name;  // "compute", "up", "3>4", ...
+  friend bool operator==(const Queue&, const Queue&) = default;
+};
+
+// The pools of slots that a stage has on its rank.
+enum class Pool : uint8_t {
+  kInput,           // activation entering; bound by RECV_F, or F(s-1) on the same rank; held until W or B
+  kOutput,          // activation leaving for another rank; bound by F, free when SEND_F has ended
+  kOutputGradient,  // gradient entering from s+1; bound by RECV_B, or I/B(s+1) on the same rank; held until W or B
+  kInputGradient,   // gradient leaving for s-1 on another rank; bound by I or B, free when SEND_B has ended
+  kStash,           // what F keeps; held until W or B
+  kGradientStash,   // what I keeps for W; bound by I, held until W; bound by B until its end
+};
+inline constexpr int kPoolCount = 6;
+const char* PoolName(Pool pool);  // "INPUT", "OUTPUT", "OUTPUT_GRADIENT", ...
+
+// Number of slots of each pool of one (copy, stage).
+using PoolSizes = std::array<int32_t, kPoolCount>;
+
+enum class CollectiveKind : uint8_t {
+  kTiedGradients,  // sums the gradients of one tensor that several ranks hold
+  kNorm,           // gathers the partial squared norms of all ranks
+};
+
+struct Collective {
+  CollectiveKind kind = CollectiveKind::kNorm;
+  int tensor = -1;                    // kTiedGradients: the id given in TiedTensor
+  std::vector<PipelineRank> members;  // ascending; each lists this collective once, all in the same order
+  friend bool operator==(const Collective&, const Collective&) = default;
+};
+
+struct Program {
+  std::string name;
+  PassKind pass = PassKind::kTraining;
+  int micro_batches = 0;
+  Placement placement;
+  std::vector<std::vector<Action>> ranks;  // per pipeline rank, in issue order
+  std::vector<Queue> queues;               // indexed by Action::queue
+  std::vector<PoolSizes> pools;            // indexed by Placement::Index
+  std::vector<Collective> collectives;     // indexed by Action::collective
+
+  int32_t PoolSize(Pool pool, StageId stage, int copy = 0) const {
+    return pools[placement.Index(stage, copy)][static_cast<size_t>(pool)];
+  }
+  friend bool operator==(const Program&, const Program&) = default;
+};
+
+std::vector<int> InFlight(const Program& program);
+
+}  // namespace sluice

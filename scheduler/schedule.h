@@ -1,0 +1,63 @@
+// A schedule: in which order each rank computes on which stage and micro-batch. Compute actions only; transfers, queues
+// and slots are added by lowering (lowering.h). A plain value made by a generator or read from a CSV.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "scheduler/action.h"
+
+namespace sluice {
+
+// Which pipeline rank holds which stage of which copy of the model. It belongs to the schedule, never to the trainer.
+class Placement {
+ public:
+  Placement() = default;
+  // `ranks_of_stages[copy * stages + stage]`.
+  Placement(int ranks, int stages, int copies, std::vector<PipelineRank> ranks_of_stages);
+
+  static Placement Loop(int ranks, int chunks);  // stage s on rank s mod p
+  static Placement V(int ranks);                 // 2p stages, down and up again
+  static Placement Wave(int ranks, int waves);   // 2p stages a wave, like V repeated (Hanayo)
+  static Placement Bidirectional(int ranks);     // copy 1 runs against copy 0 (DualPipe, Chimera)
+
+  int ranks() const { return ranks_; }
+  int stages() const { return stages_; }
+  int copies() const { return copies_; }
+  PipelineRank RankOf(StageId stage, int copy = 0) const { return ranks_of_stages_[Index(stage, copy)]; }
+  // Dense index of (copy, stage), for tables.
+  size_t Index(StageId stage, int copy) const { return static_cast<size_t>(copy) * stages_ + stage.index(); }
+  friend bool operator==(const Placement&, const Placement&) = default;
+
+ private:
+  int ranks_ = 0;
+  int stages_ = 0;
+  int copies_ = 1;
+  std::vector<PipelineRank> ranks_of_stages_;
+};
+
+enum class PassKind : uint8_t { kTraining, kForwardOnly };
+
+struct Schedule {
+  std::string name;
+  PassKind pass = PassKind::kTraining;
+  int micro_batches = 0;  // m, over all copies
+  Placement placement;
+  std::vector<std::vector<Action>> ranks;  // per pipeline rank, in order
+
+  friend bool operator==(const Schedule&, const Schedule&) = default;
+};
+
+// Which copy of the model works on a micro-batch: contiguous, equal shares.
+int CopyOf(const Schedule& schedule, MicroBatch micro_batch);
+
+// Most micro-batches in flight in each stage (a forward pass counts until its W or B, that one included), indexed by
+// Placement::Index. The partitioner and the memory estimate start from it. Forward-only: 1.
+std::vector<int> InFlight(const Placement& placement, const std::vector<std::vector<Action>>& ranks);
+std::vector<int> InFlight(const Schedule& schedule);
+
+// One line per rank: "0F0 0F1 0B0 ...".
+std::string ToText(const std::vector<std::vector<Action>>& ranks);
+
+}  // namespace sluice

@@ -1,0 +1,44 @@
+// Times a program by discrete events, in the model of program.h: issue lanes, queues, rendezvous. Linear in the number
+// of actions. And a leaner model for bare schedules, which search and tests of published numbers use.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "scheduler/program.h"
+#include "scheduler/schedule.h"
+#include "scheduler/timeline.h"
+#include "scheduler/verifier.h"
+
+namespace sluice {
+
+struct StageCosts {
+  int64_t forward_ns = 1;
+  int64_t input_gradient_ns = 1;
+  int64_t weight_gradient_ns = 1;
+  int64_t backward_ns = 2;       // B, the two at once
+  int64_t optimizer_ns = 0;      // this stage's share of the rank's OPTIMIZER_STEP
+  int64_t activation_bytes = 0;  // message to the next stage
+  int64_t gradient_bytes = 0;    // message to the previous stage
+};
+
+struct Costs {
+  std::vector<StageCosts> stages;        // per stage
+  int64_t transfer_latency_ns = 0;       // of every transfer between ranks
+  double transfer_bytes_per_second = 0;  // 0: unlimited
+  int64_t collective_ns = 0;             // of every COLLECTIVE once all members are there
+  std::vector<StageBytes> stage_bytes;   // memory samples; empty: none
+};
+
+// The same costs for each of `stages` stages.
+Costs UniformCosts(int stages, const StageCosts& stage);
+
+// REQUIRES: Verify(program) is OK, one entry in costs.stages per stage. Errors: FAILED_PRECONDITION if it can't end.
+absl::StatusOr<Timeline> Simulate(const Program& program, const Costs& costs);
+
+// Compute only: an action starts when its rank is free and its inputs have ended, plus latency and transfer time when
+// they come from another rank. No queues, slots or rendezvous. Errors: as Simulate.
+absl::StatusOr<Timeline> SimulateSchedule(const Schedule& schedule, const Costs& costs);
+
+}  // namespace sluice
