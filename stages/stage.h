@@ -1,0 +1,96 @@
+// A Stage is a run of consecutive layers on one device: what the executor calls for the compute actions of a schedule.
+//
+// Every call only issues work on the rank's compute stream and returns an event: done when the action has ended, with the
+// device's times of its begin and end. `after` lists what must be done before the action starts.
+// Threads: used by its rank's issuing thread. Errors arrive through the events.
+//
+// Memory is in slots, numbered by the lowered schedule: message slots (Slot) hold the activation entering or leaving the
+// stage and its gradient; a stash slot holds what Forward keeps for the backward pass of one micro-batch, a gradient
+// stash slot what InputGradient keeps for WeightGradient.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "base/event.h"
+#include "base/ids.h"
+#include "kernels/operations.h"
+#include "kernels/tensor.h"
+#include "kernels/transport.h"
+
+namespace sluice {
+
+// Facts about one micro-batch, on the host; in training each rank derives them from the data. B rows of T tokens, both at most
+// what the stage was planned for. The arrays stay as they are until the step has ended.
+struct MicroBatchInfo {
+  MicroBatch index;
+  int64_t rows = 0;                       // B
+  int64_t sequence = 0;                   // T
+  absl::Span<const int32_t> tokens;       // [B*T]
+  absl::Span<const int32_t> targets;      // [B*T]; negative: ignored
+  absl::Span<const int32_t> positions;    // [B*T]
+  absl::Span<const int32_t> first_key;    // [B*T] first position a token may attend to; empty: 0
+  absl::Span<const int32_t> samples;      // [B] global sample indices
+  absl::Span<const float> features;       // [B*T, F] inputs of graphs without tokens (family mlp); else empty
+  int64_t step = 0;                       // keys the random numbers
+  float loss_scale = 0;                   // 1 / valid targets of the step, over all micro-batches and replicas
+  int gradient_group = 0;                 // which partial sum this micro-batch's weight gradients go to
+  Accumulate accumulate = Accumulate::kAdd;  // kOverwrite: the first micro-batch of its group
+  bool training = true;                   // false: no dropout, nothing is kept
+};
+
+// The slots of one action; those it doesn't use are null or -1.
+struct StageSlots {
+  Slot* input = nullptr;            // activation entering; null for the first stage
+  Slot* output = nullptr;           // activation leaving; null for the last stage
+  Slot* output_gradient = nullptr;  // gradient of `output`; null for the last stage
+  Slot* input_gradient = nullptr;   // gradient of `input`; null for the first stage
+  int stash = -1;
+  int gradient_stash = -1;
+};
+
+// A tensor that several stages hold (tied weights): their gradients are exchanged before the optimizer's step.
+struct TiedTensor {
+  std::string name;  // global name
+  int use = 0;       // which of its uses, in layer order, this stage computes
+  int uses = 1;
+  TensorView mine;   // [G, n] f32: this use's partial of each gradient group
+  TensorView all;    // [uses, G, n] f32: where the partials of all uses are gathered, in order
+};
+
+struct OptimizerStepArgs {
+  TensorView control;  // StepControl, decided from the gathered norm
+  float learning_rate = 0;
+  int64_t update = 1;  // counts optimizer updates from 1
+};
+
+class Stage {
+ public:
+  virtual ~Stage() = default;
+  virtual StageId id() const = 0;
+
+  virtual EventRef Forward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
+  // I: gradient of the stage's input. W: adds to the gradients of its parameters. Backward: both, the same bits.
+  virtual EventRef InputGradient(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
+  virtual EventRef WeightGradient(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
+  virtual EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
+
+  // Tied tensors whose partials are to be gathered (over the ranks that hold a use) before FinishGradients.
+  virtual absl::Span<const TiedTensor> tied() const = 0;
+  // Number of squared-norm partials (blocks of kNormBlock elements) of the tensors this stage answers for: its own, and
+  // those tied tensors whose first use is here. In global order of tensors and blocks.
+  virtual int64_t norm_partials() const = 0;
+  // Sums the gradients over uses, then groups, in order; writes the squared-norm partials.
+  virtual EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) = 0;
+  virtual EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) = 0;
+
+  // For the stage that ends in the loss: the sum of the losses of each micro-batch's valid targets of the current step, [m] f32 on
+  // the device; absent elsewhere.
+  virtual TensorView losses() const = 0;
+  // For the stage that ends in the loss: the logits of the last Forward; absent elsewhere.
+  virtual TensorView logits() const = 0;
+};
+
+}  // namespace sluice
