@@ -52,7 +52,7 @@ struct StageSlots {
 };
 
 // A tensor that several stages hold (tied weights): their gradients are exchanged before the optimizer's step.
-struct TiedTensor {
+struct TiedGradient {
   std::string name;  // global name
   int use = 0;       // which of its uses, in layer order, this stage computes
   int uses = 1;
@@ -78,7 +78,7 @@ class Stage {
   virtual EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
 
   // Tied tensors whose partials are to be gathered (over the ranks that hold a use) before FinishGradients.
-  virtual absl::Span<const TiedTensor> tied() const = 0;
+  virtual absl::Span<const TiedGradient> tied() const = 0;
   // Number of squared-norm partials (blocks of kNormBlock elements) of the tensors this stage answers for: its own, and
   // those tied tensors whose first use is here. In global order of tensors and blocks.
   virtual int64_t norm_partials() const = 0;
