@@ -48,7 +48,7 @@ _JAVA_RULES = [
 ]
 
 def offline_repositories():
-    """Declares every external repository of this workspace."""
+    """Declares them all."""
     inline_repository(
         name = "rules_cc",
         files = {"cc/BUILD": "", "cc/defs.bzl": _native_rules(_CC_RULES)},
