@@ -1,0 +1,174 @@
+#include "kernels/profiled_device.h"
+
+#include <map>
+#include <tuple>
+#include <utility>
+
+#include "base/check.h"
+
+namespace sluice {
+namespace {
+
+OperationTime Named(const char* operation) { return {.operation = operation, .calls = 1}; }
+
+OperationTime Linear(const char* operation, int64_t m, const LinearShape& shape) {
+  return {.operation = operation,
+          .m = m,
+          .n = shape.n,
+          .k = shape.k,
+          .compute = shape.compute,
+          .calls = 1,
+          .flops = 2.0 * static_cast<double>(m) * static_cast<double>(shape.n) * static_cast<double>(shape.k)};
+}
+
+// Causal: half of the T x T scores; `products` of them with the head size, two flops each.
+OperationTime Attention(const char* operation, const AttentionShape& shape, int products) {
+  OperationTime time = Named(operation);
+  time.flops = products * static_cast<double>(shape.rows * shape.heads) *
+               static_cast<double>(shape.sequence * (shape.sequence + 1) * shape.head_size);
+  return time;
+}
+
+class ProfiledOperations final : public Operations {
+ public:
+  ProfiledOperations(const Operations& inner, OperationProfile* profile) : inner_(inner), profile_(profile) {}
+
+  int64_t PackedLinearBytes(const LinearShape& shape) const override { return inner_.PackedLinearBytes(shape); }
+  void PackLinear(Stream& stream, const LinearShape& shape, TensorView weight, TensorView packed) const override {
+    Timed(stream, Named("pack weights"), [&] { inner_.PackLinear(stream, shape, weight, packed); });
+  }
+  void LinearForward(Stream& stream, const LinearForwardArgs& args) const override {
+    Timed(stream, Linear("linear forward", args.x.rows(), args.shape), [&] { inner_.LinearForward(stream, args); });
+  }
+  void LinearInputGradient(Stream& stream, const LinearInputGradientArgs& args) const override {
+    Timed(stream, Linear("linear input gradient", args.dy.rows(), args.shape),
+          [&] { inner_.LinearInputGradient(stream, args); });
+  }
+  void LinearWeightGradient(Stream& stream, const LinearWeightGradientArgs& args) const override {
+    Timed(stream, Linear("linear weight gradient", args.dy.rows(), args.shape),
+          [&] { inner_.LinearWeightGradient(stream, args); });
+  }
+  void NormForward(Stream& stream, const NormForwardArgs& args) const override {
+    Timed(stream, Named("norm forward"), [&] { inner_.NormForward(stream, args); });
+  }
+  void NormInputGradient(Stream& stream, const NormInputGradientArgs& args) const override {
+    Timed(stream, Named("norm input gradient"), [&] { inner_.NormInputGradient(stream, args); });
+  }
+  void NormWeightGradient(Stream& stream, const NormWeightGradientArgs& args) const override {
+    Timed(stream, Named("norm weight gradient"), [&] { inner_.NormWeightGradient(stream, args); });
+  }
+  void AttentionForward(Stream& stream, const AttentionForwardArgs& args) const override {
+    Timed(stream, Attention("attention forward", args.shape, 2), [&] { inner_.AttentionForward(stream, args); });
+  }
+  void AttentionBackward(Stream& stream, const AttentionBackwardArgs& args) const override {
+    Timed(stream, Attention("attention backward", args.shape, 5), [&] { inner_.AttentionBackward(stream, args); });
+  }
+  void Rope(Stream& stream, const RopeArgs& args) const override {
+    Timed(stream, Named("rope"), [&] { inner_.Rope(stream, args); });
+  }
+  void GeluForward(Stream& stream, const GeluForwardArgs& args) const override {
+    Timed(stream, Named("gelu forward"), [&] { inner_.GeluForward(stream, args); });
+  }
+  void GeluBackward(Stream& stream, const GeluBackwardArgs& args) const override {
+    Timed(stream, Named("gelu backward"), [&] { inner_.GeluBackward(stream, args); });
+  }
+  void SwigluForward(Stream& stream, const SwigluForwardArgs& args) const override {
+    Timed(stream, Named("swiglu forward"), [&] { inner_.SwigluForward(stream, args); });
+  }
+  void SwigluBackward(Stream& stream, const SwigluBackwardArgs& args) const override {
+    Timed(stream, Named("swiglu backward"), [&] { inner_.SwigluBackward(stream, args); });
+  }
+  void Dropout(Stream& stream, const DropoutArgs& args) const override {
+    Timed(stream, Named("dropout"), [&] { inner_.Dropout(stream, args); });
+  }
+  void Add(Stream& stream, const AddArgs& args) const override {
+    Timed(stream, Named("add"), [&] { inner_.Add(stream, args); });
+  }
+  void EmbeddingForward(Stream& stream, const EmbeddingForwardArgs& args) const override {
+    Timed(stream, Named("embedding forward"), [&] { inner_.EmbeddingForward(stream, args); });
+  }
+  void EmbeddingGradient(Stream& stream, const EmbeddingGradientArgs& args) const override {
+    Timed(stream, Named("embedding gradient"), [&] { inner_.EmbeddingGradient(stream, args); });
+  }
+  void CrossEntropyForward(Stream& stream, const CrossEntropyForwardArgs& args) const override {
+    Timed(stream, Named("cross-entropy forward"), [&] { inner_.CrossEntropyForward(stream, args); });
+  }
+  void CrossEntropyBackward(Stream& stream, const CrossEntropyBackwardArgs& args) const override {
+    Timed(stream, Named("cross-entropy backward"), [&] { inner_.CrossEntropyBackward(stream, args); });
+  }
+  void SumInOrder(Stream& stream, absl::Span<const TensorView> parts, TensorView sum) const override {
+    Timed(stream, Named("sum of gradients"), [&] { inner_.SumInOrder(stream, parts, sum); });
+  }
+  void SquaredNorm(Stream& stream, TensorView gradient, TensorView partials) const override {
+    Timed(stream, Named("gradient norm"), [&] { inner_.SquaredNorm(stream, gradient, partials); });
+  }
+  void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const override {
+    Timed(stream, Named("gradient norm"), [&] { inner_.DecideStep(stream, partials, max_norm, control); });
+  }
+  void AdamW(Stream& stream, const AdamWArgs& args) const override {
+    Timed(stream, Named("AdamW"), [&] { inner_.AdamW(stream, args); });
+  }
+  void Fill(Stream& stream, TensorView target, float value) const override {
+    Timed(stream, Named("fill"), [&] { inner_.Fill(stream, target, value); });
+  }
+  void Copy(Stream& stream, TensorView source, TensorView target) const override {
+    Timed(stream, Named("copy"), [&] { inner_.Copy(stream, source, target); });
+  }
+  void InitNormal(Stream& stream, RandomKey key, float deviation, TensorView target) const override {
+    Timed(stream, Named("initial values"), [&] { inner_.InitNormal(stream, key, deviation, target); });
+  }
+
+ private:
+  // An event tells its time since the record before it, so that the work between two records is the operation alone.
+  template <class Issue>
+  void Timed(Stream& stream, OperationTime what, Issue issue) const {
+    stream.Record();
+    issue();
+    profile_->Add({std::move(what), stream.Record()});
+  }
+
+  const Operations& inner_;
+  OperationProfile* const profile_;
+};
+
+class ProfiledDevice final : public Device {
+ public:
+  ProfiledDevice(Device* inner, OperationProfile* profile) : inner_(inner), operations_(inner->operations(), profile) {}
+  std::string description() const override { return inner_->description(); }
+  absl::StatusOr<Buffer> Allocate(int64_t bytes, absl::string_view purpose) override {
+    return inner_->Allocate(bytes, purpose);
+  }
+  std::unique_ptr<Stream> NewStream(absl::string_view name) override { return inner_->NewStream(name); }
+  const Operations& operations() const override { return operations_; }
+  MemoryUse memory() const override { return inner_->memory(); }
+
+ private:
+  void Free(std::byte*, int64_t) override { CHECK(false) << "buffers belong to the device underneath"; }
+
+  Device* const inner_;
+  const ProfiledOperations operations_;
+};
+
+}  // namespace
+
+std::vector<OperationTime> OperationProfile::Collect() {
+  std::map<std::tuple<std::string, int64_t, int64_t, int64_t, DType>, OperationTime> sums;
+  for (const Record& record : records_) {
+    const OperationTime& what = record.what;
+    OperationTime& sum = sums[{what.operation, what.m, what.n, what.k, what.compute}];
+    if (sum.calls == 0) sum = {.operation = what.operation, .m = what.m, .n = what.n, .k = what.k, .compute = what.compute};
+    sum.calls += what.calls;
+    sum.time += record.end->ended() - record.end->began();
+    sum.flops += what.flops;
+  }
+  records_.clear();
+  std::vector<OperationTime> result;
+  for (auto& [key, sum] : sums) result.push_back(std::move(sum));
+  return result;
+}
+
+std::unique_ptr<Device> NewProfiledDevice(Device* device, OperationProfile* profile) {
+  return std::make_unique<ProfiledDevice>(device, profile);
+}
+
+}  // namespace sluice
