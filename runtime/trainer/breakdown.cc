@@ -1,0 +1,133 @@
+#include "runtime/trainer/breakdown.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <utility>
+
+#include "base/check.h"
+
+namespace sluice {
+namespace {
+
+using Interval = std::pair<int64_t, int64_t>;
+
+// Sorted and disjoint.
+std::vector<Interval> Union(std::vector<Interval> intervals) {
+  std::sort(intervals.begin(), intervals.end());
+  std::vector<Interval> merged;
+  for (const Interval& interval : intervals) {
+    if (!merged.empty() && interval.first <= merged.back().second) {
+      merged.back().second = std::max(merged.back().second, interval.second);
+    } else {
+      merged.push_back(interval);
+    }
+  }
+  return merged;
+}
+
+int64_t Length(const std::vector<Interval>& intervals) {
+  int64_t total = 0;
+  for (const Interval& interval : intervals) total += interval.second - interval.first;
+  return total;
+}
+
+// Time in `intervals` that `others` don't cover.
+int64_t LengthOutside(const std::vector<Interval>& intervals, const std::vector<Interval>& others) {
+  std::vector<Interval> both = intervals;
+  both.insert(both.end(), others.begin(), others.end());
+  return Length(Union(std::move(both))) - Length(others);
+}
+
+struct RankIntervals {
+  std::vector<Interval> compute, optimizer, transfer;
+};
+
+int64_t Median(std::vector<int64_t> values) {
+  if (values.empty()) return 0;
+  auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+}  // namespace
+
+std::vector<RankBreakdown> BreakDown(const Timeline& timeline) {
+  std::vector<RankIntervals> ranks(timeline.ranks);
+  int64_t end = 0;
+  for (const Span& span : timeline.spans) {
+    RankIntervals& rank = ranks[span.rank.index()];
+    auto& kind = IsCompute(span.action.kind) ? rank.compute : IsTransfer(span.action.kind) ? rank.transfer : rank.optimizer;
+    kind.emplace_back(span.begin_ns, span.end_ns);
+    end = std::max(end, span.end_ns);
+  }
+  std::vector<RankBreakdown> result;
+  for (RankIntervals& rank : ranks) {
+    const auto compute = Union(std::move(rank.compute));
+    auto busy = compute;
+    busy.insert(busy.end(), rank.optimizer.begin(), rank.optimizer.end());
+    const int64_t optimizer = LengthOutside(Union(std::move(rank.optimizer)), compute);
+    const int64_t transfer = LengthOutside(Union(std::move(rank.transfer)), Union(std::move(busy)));
+    const int64_t compute_ns = Length(compute);
+    result.push_back({.step_ns = end,
+                      .compute_ns = compute_ns,
+                      .optimizer_ns = optimizer,
+                      .transfer_ns = transfer,
+                      .waiting_ns = end - compute_ns - optimizer - transfer});
+  }
+  return result;
+}
+
+std::vector<RankBreakdown> MeanBreakdown(absl::Span<const std::vector<RankBreakdown>> steps) {
+  CHECK(!steps.empty());
+  std::vector<RankBreakdown> mean(steps[0].size());
+  for (const auto& step : steps) {
+    CHECK_EQ(step.size(), mean.size());
+    for (size_t rank = 0; rank < mean.size(); ++rank) {
+      mean[rank].step_ns += step[rank].step_ns;
+      mean[rank].compute_ns += step[rank].compute_ns;
+      mean[rank].optimizer_ns += step[rank].optimizer_ns;
+      mean[rank].transfer_ns += step[rank].transfer_ns;
+      mean[rank].waiting_ns += step[rank].waiting_ns;
+    }
+  }
+  const auto count = static_cast<int64_t>(steps.size());
+  for (RankBreakdown& rank : mean) {
+    rank = {rank.step_ns / count, rank.compute_ns / count, rank.optimizer_ns / count, rank.transfer_ns / count,
+            rank.waiting_ns / count};
+  }
+  return mean;
+}
+
+Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement, const Costs& sizes) {
+  std::map<std::pair<int32_t, ActionKind>, std::vector<int64_t>> times;  // of (stage, kind)
+  std::map<int32_t, std::vector<int64_t>> optimizer;                     // of a rank
+  std::vector<int64_t> transfers;
+  for (const Timeline& step : steps) {
+    for (const Span& span : step.spans) {
+      const int64_t duration = span.end_ns - span.begin_ns;
+      if (IsCompute(span.action.kind)) times[{span.action.stage.value(), span.action.kind}].push_back(duration);
+      if (IsRecv(span.action.kind)) transfers.push_back(duration);
+      if (span.action.kind == ActionKind::kOptimizerStep) optimizer[span.rank.value()].push_back(duration);
+    }
+  }
+  Costs costs = sizes;
+  for (size_t stage = 0; stage < costs.stages.size(); ++stage) {
+    auto median = [&](ActionKind kind) { return Median(times[{static_cast<int32_t>(stage), kind}]); };
+    costs.stages[stage].forward_ns = median(ActionKind::kForward);
+    costs.stages[stage].backward_ns = median(ActionKind::kBackward);
+    costs.stages[stage].input_gradient_ns = median(ActionKind::kInputGradient);
+    costs.stages[stage].weight_gradient_ns = median(ActionKind::kWeightGradient);
+  }
+  std::map<int32_t, int64_t> stages_of_rank;
+  for (int stage = 0; stage < placement.stages(); ++stage) ++stages_of_rank[placement.RankOf(StageId(stage)).value()];
+  for (int stage = 0; stage < placement.stages(); ++stage) {
+    const int32_t rank = placement.RankOf(StageId(stage)).value();
+    costs.stages[stage].optimizer_ns = Median(optimizer[rank]) / stages_of_rank[rank];
+  }
+  costs.transfer_latency_ns = Median(transfers);
+  costs.transfer_bytes_per_second = 0;  // the measured latency is that of whole messages
+  return costs;
+}
+
+}  // namespace sluice

@@ -1,0 +1,31 @@
+// Where the time of a step went, from its measured Timeline, and the costs that a simulation of the same schedule needs.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "scheduler/simulate.h"
+#include "scheduler/timeline.h"
+
+namespace sluice {
+
+// Of one rank; the parts add up to step_ns. All in nanoseconds.
+struct RankBreakdown {
+  int64_t step_ns = 0;       // from the step's start to the end of the last action on any rank
+  int64_t compute_ns = 0;    // F, B, I, W
+  int64_t optimizer_ns = 0;  // end of the step: collectives while nothing computes, and the update
+  int64_t transfer_ns = 0;   // a message moves to or from the rank and it computes nothing
+  int64_t waiting_ns = 0;    // the rest
+};
+
+std::vector<RankBreakdown> BreakDown(const Timeline& timeline);
+
+// The mean over several steps. REQUIRES: at least one step, equal ranks.
+std::vector<RankBreakdown> MeanBreakdown(absl::Span<const std::vector<RankBreakdown>> steps);
+
+// Median time of every kind of action of every stage over the given steps; a rank's optimizer time is shared equally by its
+// stages. Message and slot sizes are those of `sizes`.
+Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement, const Costs& sizes);
+
+}  // namespace sluice
