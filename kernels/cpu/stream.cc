@@ -1,0 +1,132 @@
+#include "kernels/cpu/stream.h"
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace sluice::cpu {
+
+absl::Status StatusOfException() {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of host memory inside an operation");
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("an operation failed: ", error.what()));
+  } catch (...) {
+    return absl::InternalError("an operation failed");
+  }
+}
+
+CpuStream::CpuStream(World* world, absl::string_view name, int threads, std::vector<int> processors)
+    : world_(world), team_(threads, processors) {
+  TaskOptions options;
+  options.name = std::string(name);
+  if (!processors.empty()) options.processors = {processors.front()};
+  mark_ = world_->Now();
+  task_ = world_->Spawn(std::move(options), [this] { Run(); });
+}
+
+CpuStream::~CpuStream() {
+  Ref<Signal> sleeper;
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+    sleeper = std::move(command_issued_);
+  }
+  if (sleeper) sleeper->Set(absl::OkStatus(), world_->Now());
+  world_->WaitAny({&task_, 1}, kForever);
+}
+
+CpuStream::Command* CpuStream::BeginCommand() {
+  while (true) {
+    Ref<Signal> space;
+    {
+      std::lock_guard lock(mutex_);
+      if (issued_ - ended_ < kCommands) return &ring_[issued_ % kCommands];
+      space = command_ended_ = events_->Take();
+    }
+    const EventRef event = space;
+    world_->WaitAny({&event, 1}, kForever);
+  }
+}
+
+void CpuStream::EndCommand() {
+  Ref<Signal> sleeper;
+  {
+    std::lock_guard lock(mutex_);
+    ++issued_;
+    sleeper = std::move(command_issued_);
+  }
+  if (sleeper) sleeper->Set(absl::OkStatus(), world_->Now());
+}
+
+// True: a command is there. False: the stream is closed and drained.
+bool CpuStream::WaitForCommand() {
+  while (true) {
+    Ref<Signal> command;
+    {
+      std::lock_guard lock(mutex_);
+      if (ended_ < issued_) return true;
+      if (closing_) return false;
+      command = command_issued_ = events_->Take();
+    }
+    const EventRef event = command;
+    world_->WaitAny({&event, 1}, kForever);
+  }
+}
+
+void CpuStream::Run() {
+  while (WaitForCommand()) {
+    Command& command = ring_[ended_ % kCommands];  // only this task writes ended_
+    command.run(this, command.arguments);
+    Ref<Signal> sleeper;
+    {
+      std::lock_guard lock(mutex_);
+      ++ended_;
+      sleeper = std::move(command_ended_);
+    }
+    if (sleeper) sleeper->Set(absl::OkStatus(), world_->Now());
+  }
+}
+
+// A command can't own a handle, so it holds a released one and takes it back when it runs; every command runs once.
+void CpuStream::Wait(const EventRef& event) {
+  Command* command = BeginCommand();
+  new (command->arguments) Event*(EventRef(event).release());
+  command->run = [](CpuStream* stream, std::byte* arguments) {
+    Event* const released = *std::launder(reinterpret_cast<Event**>(arguments));
+    const EventRef waited(released);
+    released->Release();
+    if (stream->status_.ok()) stream->status_ = stream->world_->Wait(waited);
+    stream->mark_ = stream->world_->Now();
+  };
+  EndCommand();
+}
+
+EventRef CpuStream::Record() {
+  Ref<Signal> signal = events_->Take();
+  const EventRef event = signal;
+  Command* command = BeginCommand();
+  new (command->arguments) Signal*(signal.release());
+  command->run = [](CpuStream* stream, std::byte* arguments) {
+    Signal* const released = *std::launder(reinterpret_cast<Signal**>(arguments));
+    const Ref<Signal> recorded(released);
+    released->Release();
+    const Nanoseconds now = stream->world_->Now();
+    recorded->Set(stream->status_, std::exchange(stream->mark_, now), now);
+  };
+  EndCommand();
+  return event;
+}
+
+void CpuStream::CopyToDevice(const void* host, TensorView device) {
+  Issue([host, device](Team&) { std::memcpy(device.data, host, device.bytes()); });
+}
+
+void CpuStream::CopyToHost(TensorView device, void* host) {
+  Issue([host, device](Team&) { std::memcpy(host, device.data, device.bytes()); });
+}
+
+}  // namespace sluice::cpu
