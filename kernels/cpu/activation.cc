@@ -1,0 +1,159 @@
+#include "kernels/cpu/activation.h"
+
+#include "kernels/cpu/simd_targets.h"
+#include "kernels/cpu/tensor_check.h"
+#include "kernels/cpu/work_split.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/activation.cc"
+#include "hwy/foreach_target.h"
+// In this order.
+#include "kernels/cpu/simd_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+namespace {
+
+// 0.5 * (1 + tanh(u)) = sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3), keeps relative accuracy for negative x:
+// GELU(x) = x * sigmoid(kLinear * x + kCubic * x^3).
+constexpr float kLinear = 1.5957691216057308f;
+constexpr float kCubic = 0.07135481627159602f;
+
+HWY_INLINE V Clamp(V x, float limit) {  // keeps a NaN
+  x = hn::IfThenElse(hn::Lt(x, Set(-limit)), Set(-limit), x);
+  return hn::IfThenElse(hn::Gt(x, Set(limit)), Set(limit), x);
+}
+
+HWY_INLINE V Gelu(V x) {
+  const V z = hn::Mul(x, hn::MulAdd(hn::Mul(x, x), Set(kCubic), Set(kLinear)));
+  return hn::Mul(x, Sigmoid(z));
+}
+
+// Beyond |x| = 10 the derivative is 1 or 0 in f32, and e^-z below would overflow.
+HWY_INLINE V GeluDerivative(V x) {
+  x = Clamp(x, 10.0f);
+  const V x2 = hn::Mul(x, x);
+  const V z = hn::Mul(x, hn::MulAdd(x2, Set(kCubic), Set(kLinear)));
+  const V dz = hn::MulAdd(x2, Set(3 * kCubic), Set(kLinear));
+  const V e = Exp(hn::Neg(z));
+  const V s = hn::Div(Set(1.0f), hn::Add(Set(1.0f), e));
+  return hn::MulAdd(hn::Mul(hn::Mul(x, s), hn::Mul(e, s)), dz, s);  // s + x s (1 - s) dz
+}
+
+template <class T>
+void GeluForwardRange(const GeluForwardArgs& args, int64_t begin, int64_t end) {
+  const T* x = args.x.as<T>() + begin;
+  T* y = args.y.as<T>() + begin;
+  ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA { Store(Gelu(Load(x + i, part)), y + i, part); });
+}
+
+template <class T>
+void GeluBackwardRange(const GeluBackwardArgs& args, int64_t begin, int64_t end) {
+  const T* x = args.x.as<T>() + begin;
+  const T* dy = args.dy.as<T>() + begin;
+  T* dx = args.dx.as<T>() + begin;
+  ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
+    Store(hn::Mul(Load(dy + i, part), GeluDerivative(Load(x + i, part))), dx + i, part);
+  });
+}
+
+template <class T>
+void SwigluForwardRow(const SwigluForwardArgs& args, int64_t row) {
+  const int64_t width = args.y.columns();
+  const T* gates = args.gate_up.as<T>() + row * 2 * width;
+  const T* ups = gates + width;
+  T* y = args.y.as<T>() + row * width;
+  ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
+    const V gate = Load(gates + i, part);
+    Store(hn::Mul(hn::Mul(gate, Sigmoid(gate)), Load(ups + i, part)), y + i, part);
+  });
+}
+
+template <class T>
+void SwigluBackwardRow(const SwigluBackwardArgs& args, int64_t row) {
+  const int64_t width = args.dy.columns();
+  const T* gates = args.gate_up.as<T>() + row * 2 * width;
+  const T* ups = gates + width;
+  const T* dys = args.dy.as<T>() + row * width;
+  T* dgates = args.dgate_up.as<T>() + row * 2 * width;
+  T* dups = dgates + width;
+  ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
+    // Beyond 85 silu is the identity or 0 in f32, and e^-gate would overflow.
+    const V gate = Clamp(Load(gates + i, part), 85.0f);
+    const V e = Exp(hn::Neg(gate));
+    const V s = hn::Div(Set(1.0f), hn::Add(Set(1.0f), e));
+    const V derivative = hn::MulAdd(hn::Mul(gate, s), hn::Mul(e, s), s);  // s + gate s (1 - s)
+    const V dy = Load(dys + i, part);
+    Store(hn::Mul(hn::Mul(dy, Load(ups + i, part)), derivative), dgates + i, part);
+    Store(hn::Mul(dy, hn::Mul(Load(gates + i, part), s)), dups + i, part);
+  });
+}
+
+void GeluForwardElements(const GeluForwardArgs& args, int64_t begin, int64_t end) {
+  (args.x.dtype == DType::kBF16 ? GeluForwardRange<BFloat16> : GeluForwardRange<float>)(args, begin, end);
+}
+
+void GeluBackwardElements(const GeluBackwardArgs& args, int64_t begin, int64_t end) {
+  (args.x.dtype == DType::kBF16 ? GeluBackwardRange<BFloat16> : GeluBackwardRange<float>)(args, begin, end);
+}
+
+void SwigluForwardRows(const SwigluForwardArgs& args, int64_t begin, int64_t end) {
+  const auto row_function = args.y.dtype == DType::kBF16 ? SwigluForwardRow<BFloat16> : SwigluForwardRow<float>;
+  for (int64_t row = begin; row < end; ++row) row_function(args, row);
+}
+
+void SwigluBackwardRows(const SwigluBackwardArgs& args, int64_t begin, int64_t end) {
+  const auto row_function = args.dy.dtype == DType::kBF16 ? SwigluBackwardRow<BFloat16> : SwigluBackwardRow<float>;
+  for (int64_t row = begin; row < end; ++row) row_function(args, row);
+}
+
+}  // namespace
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::cpu {
+
+HWY_EXPORT(GeluForwardElements);
+HWY_EXPORT(GeluBackwardElements);
+HWY_EXPORT(SwigluForwardRows);
+HWY_EXPORT(SwigluBackwardRows);
+
+void GeluForward(Team& team, const GeluForwardArgs& args) {
+  CheckCompute("x", args.x);
+  CheckVector("y", args.y, args.x.elements(), args.x.dtype);
+  ForEachBlock(team, args.x.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(GeluForwardElements)(args, begin, end);
+  });
+}
+
+void GeluBackward(Team& team, const GeluBackwardArgs& args) {
+  CheckCompute("x", args.x);
+  CheckVector("dy", args.dy, args.x.elements(), args.x.dtype);
+  CheckVector("dx", args.dx, args.x.elements(), args.x.dtype);
+  ForEachBlock(team, args.x.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(GeluBackwardElements)(args, begin, end);
+  });
+}
+
+void SwigluForward(Team& team, const SwigluForwardArgs& args) {
+  const int64_t rows = args.y.rows(), width = args.y.columns();
+  CheckCompute("y", args.y);
+  CheckMatrix("gate_up", args.gate_up, rows, 2 * width, args.y.dtype);
+  ForEachRowBlock(team, rows, width, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(SwigluForwardRows)(args, begin, end);
+  });
+}
+
+void SwigluBackward(Team& team, const SwigluBackwardArgs& args) {
+  const int64_t rows = args.dy.rows(), width = args.dy.columns();
+  CheckCompute("dy", args.dy);
+  CheckMatrix("gate_up", args.gate_up, rows, 2 * width, args.dy.dtype);
+  CheckMatrix("dgate_up", args.dgate_up, rows, 2 * width, args.dy.dtype);
+  ForEachRowBlock(team, rows, width, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(SwigluBackwardRows)(args, begin, end);
+  });
+}
+
+}  // namespace sluice::cpu
+#endif  // HWY_ONCE

@@ -1,0 +1,96 @@
+#include "kernels/cpu/elementwise.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/simd_targets.h"
+#include "kernels/cpu/tensor_check.h"
+#include "kernels/cpu/work_split.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/elementwise.cc"
+#include "hwy/foreach_target.h"
+// In this order.
+#include "kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+void AddRange(const AddArgs& args, int64_t begin, int64_t end) {
+  const T* a = args.a.as<T>() + begin;
+  const T* b = args.b.as<T>() + begin;
+  T* y = args.y.as<T>() + begin;
+  ForEachVector(end - begin, [&](int64_t i, auto part)
+                                 SIMD_LAMBDA { Store(hn::Add(Load(a + i, part), Load(b + i, part)), y + i, part); });
+}
+
+void AddElements(const AddArgs& args, int64_t begin, int64_t end) {
+  (args.a.dtype == DType::kBF16 ? AddRange<BFloat16> : AddRange<float>)(args, begin, end);
+}
+
+void SumElements(absl::Span<const TensorView> parts, float* sum, int64_t begin, int64_t end) {
+  ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
+    V total = Load(parts[0].as<float>() + begin + i, part);
+    for (size_t p = 1; p < parts.size(); ++p) total = hn::Add(total, Load(parts[p].as<float>() + begin + i, part));
+    Store(total, sum + begin + i, part);
+  });
+}
+
+}  // namespace
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::cpu {
+
+HWY_EXPORT(AddElements);
+HWY_EXPORT(SumElements);
+
+void Add(Team& team, const AddArgs& args) {
+  CheckCompute("a", args.a);
+  CheckVector("b", args.b, args.a.elements(), args.a.dtype);
+  CheckVector("y", args.y, args.a.elements(), args.a.dtype);
+  ForEachBlock(team, args.a.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(AddElements)(args, begin, end);
+  });
+}
+
+void SumInOrder(Team& team, absl::Span<const TensorView> parts, TensorView sum) {
+  CHECK(!parts.empty() && parts.size() <= 64) << parts.size() << " parts";
+  for (const TensorView& part : parts) CheckVector("part", part, sum.elements(), DType::kF32);
+  CheckVector("sum", sum, sum.elements(), DType::kF32);
+  ForEachBlock(team, sum.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(SumElements)(parts, sum.as<float>(), begin, end);
+  });
+}
+
+void Fill(Team& team, TensorView target, float value) {
+  CHECK(target) << "target is absent";
+  ForEachBlock(team, target.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
+    switch (target.dtype) {
+      case DType::kF32:
+        std::fill(target.as<float>() + begin, target.as<float>() + end, value);
+        break;
+      case DType::kBF16:
+        std::fill(target.as<BFloat16>() + begin, target.as<BFloat16>() + end, ToBFloat16(value));
+        break;
+      case DType::kI32:
+        std::fill(target.as<int32_t>() + begin, target.as<int32_t>() + end, static_cast<int32_t>(value));
+        break;
+    }
+  });
+}
+
+void Copy(Team& team, TensorView source, TensorView target) {
+  CHECK(source) << "source is absent";
+  CheckVector("target", target, source.elements(), source.dtype);
+  const int64_t size = SizeOf(source.dtype);
+  ForEachBlock(team, source.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
+    std::memcpy(target.data + begin * size, source.data + begin * size, static_cast<size_t>((end - begin) * size));
+  });
+}
+
+}  // namespace sluice::cpu
+#endif  // HWY_ONCE

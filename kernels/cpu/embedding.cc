@@ -1,0 +1,112 @@
+#include "kernels/cpu/embedding.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/simd_targets.h"
+#include "kernels/cpu/tensor_check.h"
+#include "kernels/cpu/work_split.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/embedding.cc"
+#include "hwy/foreach_target.h"
+// In this order.
+#include "kernels/cpu/simd-inl.h"
+
+#ifndef SLUICE_KERNELS_CPU_EMBEDDING_ONCE
+#define SLUICE_KERNELS_CPU_EMBEDDING_ONCE
+namespace sluice::cpu {
+
+// Columns of the table's gradient that belong to one thread: four cache lines.
+constexpr int64_t kGradientColumns = 64;
+
+// Row `index` of a table.
+inline float* TableRow(const char* name, const TensorView& table, int32_t index) {
+  CHECK(index >= 0 && index < table.rows()) << name << " " << index << " with a table of " << table.shape.ToString();
+  return table.as<float>() + index * table.columns();
+}
+
+}  // namespace sluice::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+void LookUpRow(const EmbeddingForwardArgs& args, int64_t row) {
+  const int64_t columns = args.table.columns();
+  T* y = args.y.as<T>() + row * columns;
+  const float* token = TableRow("token", args.table, args.tokens.as<int32_t>()[row]);
+  if (!args.position_table) {
+    ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA { Store(Load(token + i, part), y + i, part); });
+    return;
+  }
+  const float* position = TableRow("position", args.position_table, args.positions.as<int32_t>()[row]);
+  ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
+    Store(hn::Add(Load(token + i, part), Load(position + i, part)), y + i, part);
+  });
+}
+
+// Columns [first, last) of the table's gradient.
+template <class T>
+void AddRows(const EmbeddingGradientArgs& args, int64_t first, int64_t last) {
+  const int64_t columns = args.dtable.columns();
+  for (int64_t row = 0; row < args.indices.elements(); ++row) {
+    float* target = TableRow("index", args.dtable, args.indices.as<int32_t>()[row]) + first;
+    const T* dy = args.dy.as<T>() + row * columns + first;
+    ForEachVector(last - first, [&](int64_t i, auto part) SIMD_LAMBDA {
+      Store(hn::Add(Load(target + i, part), Load(dy + i, part)), target + i, part);
+    });
+  }
+}
+
+void EmbeddingForwardRows(const EmbeddingForwardArgs& args, int64_t begin, int64_t end) {
+  const auto row_function = args.y.dtype == DType::kBF16 ? LookUpRow<BFloat16> : LookUpRow<float>;
+  for (int64_t row = begin; row < end; ++row) row_function(args, row);
+}
+
+void EmbeddingGradientColumns(const EmbeddingGradientArgs& args, int64_t first, int64_t last) {
+  (args.dy.dtype == DType::kBF16 ? AddRows<BFloat16> : AddRows<float>)(args, first, last);
+}
+
+}  // namespace
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::cpu {
+
+HWY_EXPORT(EmbeddingForwardRows);
+HWY_EXPORT(EmbeddingGradientColumns);
+
+void EmbeddingForward(Team& team, const EmbeddingForwardArgs& args) {
+  const int64_t rows = args.y.rows(), columns = args.y.columns();
+  CheckCompute("y", args.y);
+  CheckVector("tokens", args.tokens, rows, DType::kI32);
+  CheckMatrix("table", args.table, args.table.rows(), columns, DType::kF32);
+  if (args.position_table) {
+    CheckMatrix("position_table", args.position_table, args.position_table.rows(), columns, DType::kF32);
+    CheckVector("positions", args.positions, rows, DType::kI32);
+  }
+  ForEachRowBlock(team, rows, columns, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(EmbeddingForwardRows)(args, begin, end);
+  });
+}
+
+void EmbeddingGradient(Team& team, const EmbeddingGradientArgs& args) {
+  const int64_t rows = args.dy.rows(), columns = args.dy.columns();
+  CheckCompute("dy", args.dy);
+  CheckVector("indices", args.indices, rows, DType::kI32);
+  CheckMatrix("dtable", args.dtable, args.dtable.rows(), columns, DType::kF32);
+  if (args.accumulate == Accumulate::kOverwrite) {
+    float* dtable = args.dtable.as<float>();
+    ForEachBlock(team, args.dtable.elements(), kBlockElements,
+                 [&](int64_t begin, int64_t end) { std::fill(dtable + begin, dtable + end, 0.0f); });
+  }
+  ForEachBlock(team, columns, kGradientColumns, [&](int64_t first, int64_t last) {
+    HWY_DYNAMIC_DISPATCH(EmbeddingGradientColumns)(args, first, last);
+  });
+}
+
+}  // namespace sluice::cpu
+#endif  // HWY_ONCE

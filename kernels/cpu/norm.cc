@@ -1,0 +1,208 @@
+#include "kernels/cpu/norm.h"
+
+#include <cmath>
+
+#include "kernels/cpu/simd_targets.h"
+#include "kernels/cpu/tensor_check.h"
+#include "kernels/cpu/work_split.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/norm.cc"
+#include "hwy/foreach_target.h"
+// In this order.
+#include "kernels/cpu/simd-inl.h"
+
+#ifndef SLUICE_KERNELS_CPU_NORM_ONCE
+#define SLUICE_KERNELS_CPU_NORM_ONCE
+namespace sluice::cpu {
+// Columns whose weight gradient one thread sums, and the rows that it sums before adding them to the total: the
+// part of x and dy that a group reads stays in the first-level cache, and rounding errors grow with the groups.
+constexpr int64_t kGradientColumns = 64;
+constexpr int64_t kGradientRows = 64;
+}  // namespace sluice::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+void ForwardRow(const NormForwardArgs& args, int64_t row) {
+  const int64_t columns = args.x.columns();
+  const T* x = args.x.as<T>() + row * columns;
+  T* y = args.y.as<T>() + row * columns;
+  const float* gamma = args.gamma.as<float>();
+  const float* beta = args.beta.as<float>();
+  const float count = static_cast<float>(columns);
+
+  float mean = 0;
+  if (args.kind == NormKind::kLayerNorm) {
+    mean = SumOverRow(columns, [&](int64_t i, auto part) SIMD_LAMBDA { return Load(x + i, part); }) / count;
+    args.mean.as<float>()[row] = mean;
+  }
+  const V center = Set(mean);
+  const float square = SumOverRow(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
+    const V distance = hn::Sub(Load(x + i, part), center);
+    return hn::Mul(distance, distance);
+  });
+  const float rstd = 1.0f / std::sqrt(square / count + args.epsilon);
+  args.rstd.as<float>()[row] = rstd;
+  const V scale = Set(rstd);
+  if (beta != nullptr) {
+    ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
+      const V normal = hn::Mul(hn::Sub(Load(x + i, part), center), scale);
+      Store(hn::MulAdd(normal, Load(gamma + i, part), Load(beta + i, part)), y + i, part);
+    });
+  } else {
+    ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
+      Store(hn::Mul(hn::Mul(Load(x + i, part), scale), Load(gamma + i, part)), y + i, part);
+    });
+  }
+}
+
+// With n = (x - mean) * rstd and g = dy * gamma: dx = rstd * (g - average(g) - n * average(g * n)), for RMSNorm without
+// mean and average(g).
+template <class T>
+void InputGradientRow(const NormInputGradientArgs& args, int64_t row) {
+  const int64_t columns = args.x.columns();
+  const T* x = args.x.as<T>() + row * columns;
+  const T* dy = args.dy.as<T>() + row * columns;
+  const T* add = args.add ? args.add.as<T>() + row * columns : nullptr;
+  T* dx = args.dx.as<T>() + row * columns;
+  const float* gamma = args.gamma.as<float>();
+  const float count = static_cast<float>(columns);
+  const bool centered = args.kind == NormKind::kLayerNorm;
+  const V center = Set(centered ? args.mean.as<float>()[row] : 0.0f);
+  const V scale = Set(args.rstd.as<float>()[row]);
+
+  const auto scaled = [&](int64_t i, auto part)
+                          SIMD_LAMBDA { return hn::Mul(Load(dy + i, part), Load(gamma + i, part)); };
+  const auto normal = [&](int64_t i, auto part)
+                          SIMD_LAMBDA { return hn::Mul(hn::Sub(Load(x + i, part), center), scale); };
+  const V average = Set(centered ? SumOverRow(columns, scaled) / count : 0.0f);
+  const V slope = Set(
+      SumOverRow(columns, [&](int64_t i, auto part) SIMD_LAMBDA { return hn::Mul(scaled(i, part), normal(i, part)); }) /
+      count);
+  ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
+    const V inner = hn::NegMulAdd(normal(i, part), slope, hn::Sub(scaled(i, part), average));
+    const V result = hn::Mul(inner, scale);
+    Store(add == nullptr ? result : hn::Add(result, Load(add + i, part)), dx + i, part);
+  });
+}
+
+// Adds the weight gradient of rows [begin, end), `width` columns from `first` on, to dgamma and dbeta.
+template <class T>
+void SumRows(const NormWeightGradientArgs& args, int64_t begin, int64_t end, int64_t first, int64_t width,
+             float* dgamma, float* dbeta) {
+  const int64_t columns = args.x.columns();
+  const float* mean = args.mean.as<float>();
+  const float* rstd = args.rstd.as<float>();
+  ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
+    const T* x = args.x.as<T>() + begin * columns + first + i;
+    const T* dy = args.dy.as<T>() + begin * columns + first + i;
+    V gamma_sum = Set(0), beta_sum = Set(0);
+    for (int64_t row = begin; row < end; ++row, x += columns, dy += columns) {
+      const V gradient = Load(dy, part);
+      const V distance = hn::Sub(Load(x, part), Set(mean == nullptr ? 0.0f : mean[row]));
+      gamma_sum = hn::MulAdd(gradient, hn::Mul(distance, Set(rstd[row])), gamma_sum);
+      beta_sum = hn::Add(beta_sum, gradient);
+    }
+    Store(hn::Add(Load(dgamma + i, part), gamma_sum), dgamma + i, part);
+    Store(hn::Add(Load(dbeta + i, part), beta_sum), dbeta + i, part);
+  });
+}
+
+void WriteSums(const float* sums, int64_t width, Accumulate accumulate, float* gradient) {
+  ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
+    const V sum = Load(sums + i, part);
+    Store(accumulate == Accumulate::kAdd ? hn::Add(Load(gradient + i, part), sum) : sum, gradient + i, part);
+  });
+}
+
+void NormForwardRows(const NormForwardArgs& args, int64_t begin, int64_t end) {
+  const auto row_function = args.x.dtype == DType::kBF16 ? ForwardRow<BFloat16> : ForwardRow<float>;
+  for (int64_t row = begin; row < end; ++row) row_function(args, row);
+}
+
+void NormInputGradientRows(const NormInputGradientArgs& args, int64_t begin, int64_t end) {
+  const auto row_function = args.x.dtype == DType::kBF16 ? InputGradientRow<BFloat16> : InputGradientRow<float>;
+  for (int64_t row = begin; row < end; ++row) row_function(args, row);
+}
+
+void NormWeightGradientColumns(const NormWeightGradientArgs& args, int64_t first, int64_t last) {
+  const int64_t rows = args.x.rows(), width = last - first;
+  const auto sum_rows = args.x.dtype == DType::kBF16 ? SumRows<BFloat16> : SumRows<float>;
+  float dgamma[kGradientColumns] = {}, dbeta[kGradientColumns] = {};
+  for (int64_t row = 0; row < rows; row += kGradientRows) {
+    sum_rows(args, row, std::min(rows, row + kGradientRows), first, width, dgamma, dbeta);
+  }
+  WriteSums(dgamma, width, args.accumulate, args.dgamma.as<float>() + first);
+  if (args.dbeta) WriteSums(dbeta, width, args.accumulate, args.dbeta.as<float>() + first);
+}
+
+}  // namespace
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::cpu {
+
+HWY_EXPORT(NormForwardRows);
+HWY_EXPORT(NormInputGradientRows);
+HWY_EXPORT(NormWeightGradientColumns);
+
+namespace {
+
+// LayerNorm has this tensor, RMSNorm doesn't.
+void CheckLayerNormOnly(const char* name, NormKind kind, const TensorView& view, int64_t elements) {
+  if (kind == NormKind::kLayerNorm) {
+    CheckVector(name, view, elements, DType::kF32);
+  } else {
+    CHECK(!view) << name << " in RMSNorm";
+  }
+}
+
+}  // namespace
+
+void NormForward(Team& team, const NormForwardArgs& args) {
+  const int64_t rows = args.x.rows(), columns = args.x.columns();
+  CheckCompute("x", args.x);
+  CheckVector("gamma", args.gamma, columns, DType::kF32);
+  CheckLayerNormOnly("beta", args.kind, args.beta, columns);
+  CheckMatrix("y", args.y, rows, columns, args.x.dtype);
+  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
+  CheckVector("rstd", args.rstd, rows, DType::kF32);
+  ForEachRowBlock(team, rows, columns, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(NormForwardRows)(args, begin, end);
+  });
+}
+
+void NormInputGradient(Team& team, const NormInputGradientArgs& args) {
+  const int64_t rows = args.x.rows(), columns = args.x.columns();
+  CheckCompute("x", args.x);
+  CheckMatrix("dy", args.dy, rows, columns, args.x.dtype);
+  CheckVector("gamma", args.gamma, columns, DType::kF32);
+  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
+  CheckVector("rstd", args.rstd, rows, DType::kF32);
+  if (args.add) CheckMatrix("add", args.add, rows, columns, args.x.dtype);
+  CheckMatrix("dx", args.dx, rows, columns, args.x.dtype);
+  ForEachRowBlock(team, rows, columns, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(NormInputGradientRows)(args, begin, end);
+  });
+}
+
+void NormWeightGradient(Team& team, const NormWeightGradientArgs& args) {
+  const int64_t rows = args.x.rows(), columns = args.x.columns();
+  CheckCompute("x", args.x);
+  CheckMatrix("dy", args.dy, rows, columns, args.x.dtype);
+  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
+  CheckVector("rstd", args.rstd, rows, DType::kF32);
+  CheckVector("dgamma", args.dgamma, columns, DType::kF32);
+  CheckLayerNormOnly("dbeta", args.kind, args.dbeta, columns);
+  ForEachBlock(team, columns, kGradientColumns, [&](int64_t first, int64_t last) {
+    HWY_DYNAMIC_DISPATCH(NormWeightGradientColumns)(args, first, last);
+  });
+}
+
+}  // namespace sluice::cpu
+#endif  // HWY_ONCE

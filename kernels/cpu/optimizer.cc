@@ -1,0 +1,104 @@
+#include "kernels/cpu/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/simd_targets.h"
+#include "kernels/cpu/tensor_check.h"
+#include "kernels/cpu/work_split.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/optimizer.cc"
+#include "hwy/foreach_target.h"
+// In this order.
+#include "kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+namespace {
+
+float SumOfSquares(const float* x, int64_t n) {
+  return SumOverRow(n, [&](int64_t i, auto part) SIMD_LAMBDA {
+    const V value = Load(x + i, part);
+    return hn::Mul(value, value);
+  });
+}
+
+void AdamWElements(const AdamWArgs& args, float gradient_scale, int64_t begin, int64_t end) {
+  float* parameter = args.parameter.as<float>() + begin;
+  const float* gradient = args.gradient.as<float>() + begin;
+  float* m = args.m.as<float>() + begin;
+  float* v = args.v.as<float>() + begin;
+  const double beta1 = args.beta1, beta2 = args.beta2, step = static_cast<double>(args.step);
+  const V scale = Set(gradient_scale);
+  const V decay = Set(static_cast<float>(1 - double{args.learning_rate} * args.weight_decay));
+  const V m_rate = Set(static_cast<float>(1 - beta1));
+  const V v_keep = Set(args.beta2), v_rate = Set(static_cast<float>(1 - beta2));
+  const V negative_step = Set(static_cast<float>(-args.learning_rate / (1 - std::pow(beta1, step))));
+  const V root_scale = Set(static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, step))));
+  const V epsilon = Set(args.epsilon);
+  ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
+    const V g = hn::Mul(Load(gradient + i, part), scale);
+    const V old_m = Load(m + i, part);
+    const V new_m = hn::MulAdd(hn::Sub(g, old_m), m_rate, old_m);
+    const V new_v = hn::MulAdd(hn::Mul(g, g), v_rate, hn::Mul(Load(v + i, part), v_keep));
+    const V denominator = hn::MulAdd(hn::Sqrt(new_v), root_scale, epsilon);
+    const V decayed = hn::Mul(Load(parameter + i, part), decay);
+    Store(new_m, m + i, part);
+    Store(new_v, v + i, part);
+    Store(hn::MulAdd(hn::Div(new_m, denominator), negative_step, decayed), parameter + i, part);
+  });
+}
+
+}  // namespace
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::cpu {
+
+HWY_EXPORT(SumOfSquares);
+HWY_EXPORT(AdamWElements);
+
+void SquaredNorm(Team& team, TensorView gradient, TensorView partials) {
+  CheckVector("gradient", gradient, gradient.elements(), DType::kF32);
+  CheckVector("partials", partials, NormBlocks(gradient.elements()), DType::kF32);
+  ForEachBlock(team, gradient.elements(), kNormBlock, [&](int64_t begin, int64_t end) {
+    partials.as<float>()[begin / kNormBlock] =
+        HWY_DYNAMIC_DISPATCH(SumOfSquares)(gradient.as<float>() + begin, end - begin);
+  });
+}
+
+void DecideStep(Team&, TensorView partials, float max_norm, TensorView control) {
+  CheckVector("partials", partials, partials.elements(), DType::kF32);
+  CheckVector("control", control, sizeof(StepControl) / sizeof(float), DType::kF32);
+  double square = 0;
+  for (int64_t i = 0; i < partials.elements(); ++i) square += partials.as<float>()[i];
+  const double norm = std::sqrt(square);
+  StepControl decision{.norm = static_cast<float>(norm)};
+  if (!std::isfinite(norm)) {
+    decision.skip = 1;
+    decision.scale = 0;
+  } else if (max_norm > 0) {
+    decision.scale = static_cast<float>(std::min(1.0, max_norm / (norm + 1e-6)));
+  }
+  *control.as<StepControl>() = decision;
+}
+
+void AdamW(Team& team, const AdamWArgs& args) {
+  const int64_t elements = args.parameter.elements();
+  CheckVector("parameter", args.parameter, elements, DType::kF32);
+  CheckVector("gradient", args.gradient, elements, DType::kF32);
+  CheckVector("m", args.m, elements, DType::kF32);
+  CheckVector("v", args.v, elements, DType::kF32);
+  CheckVector("control", args.control, sizeof(StepControl) / sizeof(float), DType::kF32);
+  CHECK_GE(args.step, 1);
+  const StepControl control = *args.control.as<StepControl>();
+  if (control.skip != 0) return;
+  ForEachBlock(team, elements, kBlockElements, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(AdamWElements)(args, control.scale, begin, end);
+  });
+}
+
+}  // namespace sluice::cpu
+#endif  // HWY_ONCE
