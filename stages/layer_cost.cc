@@ -1,0 +1,127 @@
+#include "stages/layer_cost.h"
+
+namespace sluice {
+namespace {
+
+// Sizes of one call as doubles, so that products don't overflow.
+struct Sizes {
+  double rows, sequence, tokens;
+  double element;  // bytes of an activation's element
+};
+
+// y[M,N] = x[M,K] . weight^T; the gradient of the weight is f32 and is added to.
+LayerCost Linear(const Sizes& s, double n, double k, double output_bytes) {
+  const double flops = 2 * s.tokens * n * k, x = s.element * s.tokens * k, weight = s.element * n * k;
+  const double dy = s.element * s.tokens * n;
+  return {.forward = {flops, x + weight + output_bytes * s.tokens * n},
+          .input_gradient = {flops, dy + weight + x},
+          .weight_gradient = {flops, dy + x + 8 * n * k}};
+}
+
+LayerCost Linear(const Sizes& s, double n, double k) { return Linear(s, n, k, s.element); }
+
+LayerCost Norm(const Sizes& s, double channels) {
+  const double activation = s.element * s.tokens * channels;
+  return {
+      .forward = {0, 2 * activation}, .input_gradient = {0, 4 * activation}, .weight_gradient = {0, 2 * activation}};
+}
+
+// Scores and their product with the values; backward has five products of that size in place of two.
+LayerCost AttentionCore(const Sizes& s, const Node& node) {
+  const double heads = node.heads, size = node.head_size, kv = node.kv_heads;
+  const double flops = 2 * s.rows * heads * size * s.sequence * (s.sequence + 1);
+  const double qkv = s.element * s.tokens * (heads + 2 * kv) * size, y = s.element * s.tokens * heads * size;
+  LayerCost cost{.forward = {flops, qkv + y}, .input_gradient = {2.5 * flops, 2 * qkv + 2 * y}};
+  if (node.rope_theta > 0) {
+    const OperationCost rope{0, 2 * s.element * s.tokens * (heads + kv) * size};
+    cost.forward += rope;
+    cost.input_gradient += rope;
+  }
+  return cost;
+}
+
+// y = x + dropout(x'): reads, writes and the mask drawn again on the way back.
+LayerCost Dropout(const Sizes& s, const Node& node) {
+  if (node.dropout == 0) return {};
+  const double activation = s.element * s.tokens * static_cast<double>(node.channels);
+  return {.forward = {0, 3 * activation}, .input_gradient = {0, 2 * activation}};
+}
+
+LayerCost Sum(const LayerCost& a, const LayerCost& b) {
+  return {.forward = a.forward + b.forward,
+          .input_gradient = a.input_gradient + b.input_gradient,
+          .weight_gradient = a.weight_gradient + b.weight_gradient};
+}
+
+LayerCost Attention(const Sizes& s, const Node& node) {
+  const double inner = static_cast<double>(node.heads * node.head_size);
+  const double qkv = static_cast<double>((node.heads + 2 * node.kv_heads) * node.head_size);
+  const double channels = static_cast<double>(node.channels);
+  const LayerCost norm = Norm(s, channels), in = Linear(s, qkv, channels), core = AttentionCore(s, node);
+  LayerCost cost = Sum(Sum(norm, in), Sum(core, Sum(Linear(s, channels, inner), Dropout(s, node))));
+  cost.forward.bytes += s.element * s.tokens * channels;  // the residual
+  cost.recompute_selective = norm.forward;
+  cost.recompute_full = norm.forward + in.forward + core.forward;
+  return cost;
+}
+
+LayerCost Mlp(const Sizes& s, const Node& node) {
+  const double width = static_cast<double>(node.width), channels = static_cast<double>(node.channels);
+  const double in_width = (node.activation == Activation::kSwiglu ? 2 : 1) * width;
+  const LayerCost norm = Norm(s, channels), in = Linear(s, in_width, channels);
+  const LayerCost activation{.forward = {0, s.element * s.tokens * (in_width + width)},
+                             .input_gradient = {0, s.element * s.tokens * (2 * in_width + width)}};
+  LayerCost cost = Sum(Sum(norm, in), Sum(activation, Sum(Linear(s, channels, width), Dropout(s, node))));
+  cost.forward.bytes += s.element * s.tokens * channels;
+  cost.recompute_selective = norm.forward + activation.forward;
+  cost.recompute_full = norm.forward + in.forward + activation.forward;
+  return cost;
+}
+
+// A table row is read per token; on the way back the rows are added to.
+LayerCost Embedding(const Sizes& s, const Node& node) {
+  const double elements = s.tokens * static_cast<double>(node.channels), tables = node.positions > 0 ? 2 : 1;
+  LayerCost cost = Dropout(s, node);
+  cost.forward.bytes += (4 * tables + s.element) * elements;
+  cost.weight_gradient.bytes += tables * (8 + s.element) * elements;
+  return cost;
+}
+
+LayerCost CrossEntropy(const Sizes& s, const Node& node) {
+  const double logits = s.tokens * static_cast<double>(node.channels);
+  return {.forward = {0, 4 * logits}, .input_gradient = {0, (4 + s.element) * logits}};
+}
+
+LayerCost ActivationCost(const Sizes& s, const Node& node) {
+  const double elements = s.element * s.tokens * static_cast<double>(node.channels);
+  return {.forward = {0, 2 * elements}, .input_gradient = {0, 3 * elements}};
+}
+
+}  // namespace
+
+LayerCost Cost(const Node& node, int64_t rows, int64_t sequence, Precision precision) {
+  const Sizes s{static_cast<double>(rows), static_cast<double>(sequence),
+                static_cast<double>(rows) * static_cast<double>(sequence), precision == Precision::kF32 ? 4.0 : 2.0};
+  const double channels = static_cast<double>(node.channels);
+  switch (node.kind) {
+    case LayerKind::kEmbedding:
+      return Embedding(s, node);
+    case LayerKind::kAttention:
+      return Attention(s, node);
+    case LayerKind::kMlp:
+      return Mlp(s, node);
+    case LayerKind::kNorm:
+      return Norm(s, channels);
+    case LayerKind::kLinear:
+      return Linear(s, static_cast<double>(node.width), channels);
+    case LayerKind::kActivation:
+      return ActivationCost(s, node);
+    case LayerKind::kHead:
+      return Linear(s, static_cast<double>(node.vocabulary), channels, 4);
+    case LayerKind::kCrossEntropy:
+      return CrossEntropy(s, node);
+  }
+  return {};
+}
+
+}  // namespace sluice
