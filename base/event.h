@@ -41,7 +41,7 @@ class Event : public RefCounted {
 
 using EventRef = Ref<Event>;
 
-// An event that host code completes.
+// An event that host code completes. Whoever completes it holds a handle to it.
 class Signal : public Event {
  public:
   bool Done() const override { return done_.load(std::memory_order_acquire); }
@@ -65,7 +65,7 @@ class Signal : public Event {
   absl::Status status_;
   Nanoseconds began_ = 0;
   Nanoseconds ended_ = 0;
-  absl::InlinedVector<Waker*, 2> wakers_;
+  absl::InlinedVector<Waker*, 4> wakers_;
 };
 
 // An event that has happened already.

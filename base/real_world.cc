@@ -1,6 +1,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -59,8 +60,17 @@ void PinTo(const std::vector<int>& processors) {
 
 class RealWorld final : public World {
  public:
+  // A task may start others until it ends.
   ~RealWorld() override {
-    for (std::thread& thread : threads_) thread.join();
+    for (;;) {
+      std::vector<std::thread> threads;
+      {
+        std::lock_guard lock(mutex_);
+        threads.swap(threads_);
+      }
+      if (threads.empty()) return;
+      for (std::thread& thread : threads) thread.join();
+    }
   }
 
   Nanoseconds Now() const override {
@@ -91,7 +101,8 @@ class RealWorld final : public World {
     std::optional<size_t> done;
     while (!(done = FirstDone(events)) && Now() < deadline) {
       const Nanoseconds until = poll ? std::min(deadline, Now() + kPollInterval) : deadline;
-      waker.SleepUntil(start_ + std::chrono::nanoseconds(until == kForever ? 0 : until), until == kForever);
+      const bool forever = until > kForever / 2;  // more than a century, and the sum below would overflow
+      waker.SleepUntil(start_ + std::chrono::nanoseconds(forever ? 0 : until), forever);
     }
     for (const EventRef& event : events) event->Unwatch(&waker);
     return done;
