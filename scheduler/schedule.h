@@ -49,12 +49,12 @@ struct Schedule {
   friend bool operator==(const Schedule&, const Schedule&) = default;
 };
 
-// Which copy of the model works on a micro-batch: contiguous, equal shares.
-int CopyOf(const Schedule& schedule, MicroBatch micro_batch);
+// Which of `copies` copies of the model works on a micro-batch: contiguous, equal shares of the m micro-batches.
+int CopyOf(MicroBatch micro_batch, int micro_batches, int copies);
 
 // Most micro-batches in flight in each stage (a forward pass counts until its W or B, that one included), indexed by
 // Placement::Index. The partitioner and the memory estimate start from it. Forward-only: 1.
-std::vector<int> InFlight(const Placement& placement, const std::vector<std::vector<Action>>& ranks);
+std::vector<int> InFlight(PassKind pass, const Placement& placement, const std::vector<std::vector<Action>>& ranks);
 std::vector<int> InFlight(const Schedule& schedule);
 
 // One line per rank: "0F0 0F1 0B0 ...".

@@ -1,0 +1,175 @@
+#include "scheduler/execution_model.h"
+
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+
+namespace sluice {
+namespace {
+
+class ModelBuilder {
+ public:
+  ModelBuilder(const Program& program, QueueView view) : program_(program), view_(view) {
+    const size_t stage_copies = program.pools.size(), m = program.micro_batches;
+    for (auto* table : {&send_forward_, &recv_forward_, &send_backward_, &recv_backward_}) {
+      table->assign(stage_copies * m, -1);
+    }
+    for (const PoolSizes& sizes : program.pools) {
+      for (int32_t size : sizes) {
+        slot_offsets_.push_back(slots_.size());
+        slots_.resize(slots_.size() + size);
+      }
+    }
+  }
+
+  ExecutionModel Build() {
+    model_.waits.resize(program_.ranks.size());
+    model_.queue_heads.resize(program_.ranks.size());
+    for (size_t r = 0; r < program_.ranks.size(); ++r) WalkRank(r);
+    for (size_t r = 0; r < program_.ranks.size(); ++r) FindPartners(r);
+    return std::move(model_);
+  }
+
+ private:
+  // Last positions that touched a slot.
+  struct SlotUse {
+    int32_t writer = -1;
+    int32_t reader = -1;  // SEND, or the last consumer
+  };
+
+  size_t Key(const Action& a) const {
+    return program_.placement.Index(a.stage, a.copy) * program_.micro_batches + a.micro_batch.index();
+  }
+  SlotUse& Slot(Pool pool, const Action& a, int32_t slot) {
+    return slots_[slot_offsets_[program_.placement.Index(a.stage, a.copy) * kPoolCount + static_cast<size_t>(pool)] +
+                  slot];
+  }
+  bool Remote(const Action& a, int neighbour) const {
+    if (neighbour < 0 || neighbour >= program_.placement.stages()) return false;
+    return program_.placement.RankOf(StageId(neighbour), a.copy) != program_.placement.RankOf(a.stage, a.copy);
+  }
+
+  void WalkRank(size_t r) {
+    const auto& actions = program_.ranks[r];
+    auto& waits = model_.waits[r];
+    waits.resize(actions.size());
+    last_compute_ = last_collective_ = -1;
+    queue_tails_.clear();
+    for (int32_t k = 0; k < static_cast<int32_t>(actions.size()); ++k) {
+      Enqueue(r, k, actions[k]);
+      Visit(actions, k, waits[k]);
+    }
+  }
+
+  void Enqueue(size_t r, int32_t k, const Action& a) {
+    const bool communication = IsTransfer(a.kind) || a.kind == ActionKind::kCollective;
+    const int queue = view_ == QueueView::kAsAssigned ? a.queue.value() : communication;
+    const auto [tail, first] = queue_tails_.try_emplace(queue, k);
+    if (first) {
+      model_.queue_heads[r].push_back(k);
+    } else {
+      model_.waits[r][std::exchange(tail->second, k)].queue_next = k;
+    }
+  }
+
+  void Visit(const std::vector<Action>& actions, int32_t k, Waits& waits) {
+    const Action& a = actions[k];
+    if (IsCompute(a.kind)) last_compute_ = k;
+    switch (a.kind) {
+      case ActionKind::kForward:
+        waits.issue_after_input = recv_forward_[Key(a)];
+        if (Remote(a, a.stage.value() + 1)) waits.issue_after_slot = Write(Slot(Pool::kOutput, a, a.slot), k);
+        if (program_.pass == PassKind::kForwardOnly) Consume(actions, Pool::kInput, recv_forward_, a, k);
+        break;
+      case ActionKind::kBackward:
+      case ActionKind::kInputGradient:
+        waits.issue_after_input = recv_backward_[Key(a)];
+        if (Remote(a, a.stage.value() - 1)) waits.issue_after_slot = Write(Slot(Pool::kInputGradient, a, a.slot), k);
+        if (a.kind == ActionKind::kInputGradient) break;
+        [[fallthrough]];
+      case ActionKind::kWeightGradient:
+        Consume(actions, Pool::kInput, recv_forward_, a, k);
+        Consume(actions, Pool::kOutputGradient, recv_backward_, a, k);
+        break;
+      case ActionKind::kSendForward:
+        waits.start_after = Send(Slot(Pool::kOutput, a, a.slot), send_forward_, a, k);
+        break;
+      case ActionKind::kSendBackward:
+        waits.start_after = Send(Slot(Pool::kInputGradient, a, a.slot), send_backward_, a, k);
+        break;
+      case ActionKind::kRecvForward:
+        waits.start_after = Slot(Pool::kInput, a, a.slot).reader;
+        recv_forward_[Key(a)] = k;
+        break;
+      case ActionKind::kRecvBackward:
+        waits.start_after = Slot(Pool::kOutputGradient, a, a.slot).reader;
+        recv_backward_[Key(a)] = k;
+        break;
+      case ActionKind::kCollective:
+        waits.start_after = last_compute_;
+        last_collective_ = k;
+        break;
+      case ActionKind::kOptimizerStep:
+        waits.issue_after_input = last_collective_;
+        break;
+      default:
+        break;
+    }
+  }
+
+  static int32_t Write(SlotUse& slot, int32_t k) {
+    slot.writer = k;
+    return slot.reader;
+  }
+  int32_t Send(SlotUse& slot, std::vector<int32_t>& sends, const Action& a, int32_t k) {
+    sends[Key(a)] = k;
+    slot.reader = k;
+    return slot.writer;
+  }
+  // Marks the slot that a RECV filled for this stage and micro-batch as used up by action k.
+  void Consume(const std::vector<Action>& actions, Pool pool, const std::vector<int32_t>& recvs, const Action& a,
+               int32_t k) {
+    if (const int32_t recv = recvs[Key(a)]; recv >= 0) Slot(pool, a, actions[recv].slot).reader = k;
+  }
+
+  void FindPartners(size_t r) {
+    const size_t m = program_.micro_batches;
+    for (size_t k = 0; k < program_.ranks[r].size(); ++k) {
+      const Action& a = program_.ranks[r][k];
+      int32_t& partner = model_.waits[r][k].partner;
+      switch (a.kind) {
+        case ActionKind::kSendForward:
+          partner = recv_forward_[Key(a) + m];
+          break;
+        case ActionKind::kRecvForward:
+          partner = send_forward_[Key(a) - m];
+          break;
+        case ActionKind::kSendBackward:
+          partner = recv_backward_[Key(a) - m];
+          break;
+        case ActionKind::kRecvBackward:
+          partner = send_backward_[Key(a) + m];
+          break;
+        default:
+          break;
+      }
+    }
+  }
+
+  const Program& program_;
+  const QueueView view_;
+  ExecutionModel model_;
+  std::vector<int32_t> send_forward_, recv_forward_, send_backward_, recv_backward_;  // positions, by Key
+  std::vector<size_t> slot_offsets_;                                                  // into slots_, per pool
+  std::vector<SlotUse> slots_;
+  absl::flat_hash_map<int, int32_t> queue_tails_;
+  int32_t last_compute_ = -1, last_collective_ = -1;
+};
+
+}  // namespace
+
+ExecutionModel BuildExecutionModel(const Program& program, QueueView view) {
+  return ModelBuilder(program, view).Build();
+}
+
+}  // namespace sluice

@@ -1,0 +1,129 @@
+// The lean model for bare schedules: each rank takes its list in order, as soon as inputs have come.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "scheduler/simulate.h"
+
+namespace sluice {
+namespace {
+
+class ScheduleRun {
+ public:
+  ScheduleRun(const Schedule& schedule, const Costs& costs)
+      : schedule_(schedule), placement_(schedule.placement), costs_(costs) {
+    const size_t cells = static_cast<size_t>(placement_.stages()) * placement_.copies() * schedule.micro_batches;
+    forward_end_.assign(cells, kNever);
+    gradient_end_.assign(cells, kNever);
+    next_.resize(schedule.ranks.size());
+    free_ns_.resize(schedule.ranks.size());
+    waiting_.resize(schedule.ranks.size(), false);
+  }
+
+  absl::StatusOr<Timeline> Run() {
+    Timeline timeline{.name = schedule_.name,
+                      .ranks = placement_.ranks(),
+                      .stages = placement_.stages(),
+                      .micro_batches = schedule_.micro_batches,
+                      .queues = {{QueueKind::kCompute, "compute"}}};
+    for (size_t r = 0; r < schedule_.ranks.size(); ++r) work_.push_back(r);
+    while (!work_.empty()) {
+      const size_t r = work_.back();
+      work_.pop_back();
+      waiting_[r] = false;
+      for (; next_[r] < schedule_.ranks[r].size(); ++next_[r]) {
+        Action action = schedule_.ranks[r][next_[r]];
+        if (!IsCompute(action.kind)) continue;
+        const int64_t ready = Ready(action, r);
+        if (ready == kNever) break;
+        const int64_t begin = std::max(ready, free_ns_[r]);
+        free_ns_[r] = begin + Duration(action);
+        action.queue = QueueId(0);
+        timeline.spans.push_back({PipelineRank(static_cast<int>(r)), action, begin, free_ns_[r], 0});
+        Finish(action, free_ns_[r]);
+      }
+    }
+    for (size_t r = 0; r < schedule_.ranks.size(); ++r) {
+      if (next_[r] == schedule_.ranks[r].size()) continue;
+      return absl::FailedPreconditionError(absl::StrCat("the schedule does not run to its end: rank ", r, " stands at ",
+                                                        ToString(schedule_.ranks[r][next_[r]])));
+    }
+    return timeline;
+  }
+
+ private:
+  static constexpr int64_t kNever = -1;
+
+  size_t Key(const Action& a, int stage) const {
+    return placement_.Index(StageId(stage), a.copy) * schedule_.micro_batches + a.micro_batch.index();
+  }
+
+  int64_t Duration(const Action& a) const {
+    const StageCosts& stage = costs_.stages[a.stage.index()];
+    switch (a.kind) {
+      case ActionKind::kForward:
+        return stage.forward_ns;
+      case ActionKind::kBackward:
+        return stage.backward_ns;
+      case ActionKind::kInputGradient:
+        return stage.input_gradient_ns;
+      default:
+        return stage.weight_gradient_ns;
+    }
+  }
+
+  // When the output of `neighbour` has come to this rank.
+  int64_t Arrival(const Action& a, int neighbour, const std::vector<int64_t>& ends, size_t rank) const {
+    const int64_t end = ends[Key(a, neighbour)];
+    if (end == kNever || placement_.RankOf(StageId(neighbour), a.copy).index() == rank) return end;
+    const StageCosts& from = costs_.stages[neighbour];
+    const auto bytes = static_cast<double>(neighbour < a.stage.value() ? from.activation_bytes : from.gradient_bytes);
+    const double bandwidth = costs_.transfer_bytes_per_second;
+    return end + costs_.transfer_latency_ns + (bandwidth > 0 ? static_cast<int64_t>(1e9 * bytes / bandwidth) : 0);
+  }
+
+  int64_t Ready(const Action& a, size_t rank) const {
+    const int s = a.stage.value();
+    switch (a.kind) {
+      case ActionKind::kForward:
+        return s == 0 ? 0 : Arrival(a, s - 1, forward_end_, rank);
+      case ActionKind::kBackward:
+      case ActionKind::kInputGradient:
+        if (s == placement_.stages() - 1 || forward_end_[Key(a, s)] == kNever) return forward_end_[Key(a, s)];
+        return Arrival(a, s + 1, gradient_end_, rank);
+      default:
+        return gradient_end_[Key(a, s)];
+    }
+  }
+
+  void Finish(const Action& a, int64_t end_ns) {
+    const int s = a.stage.value();
+    if (a.kind == ActionKind::kWeightGradient) return;
+    (a.kind == ActionKind::kForward ? forward_end_ : gradient_end_)[Key(a, s)] = end_ns;
+    const int neighbour = a.kind == ActionKind::kForward ? s + 1 : s - 1;
+    if (neighbour < 0 || neighbour >= placement_.stages()) return;
+    const size_t rank = placement_.RankOf(StageId(neighbour), a.copy).index();
+    if (!std::exchange(waiting_[rank], true)) work_.push_back(rank);
+  }
+
+  const Schedule& schedule_;
+  const Placement& placement_;
+  const Costs& costs_;
+  std::vector<int64_t> forward_end_, gradient_end_;  // by Key; of F, and of I or B
+  std::vector<size_t> next_;                         // per rank
+  std::vector<int64_t> free_ns_;
+  std::vector<char> waiting_;  // is in work_
+  std::vector<size_t> work_;
+};
+
+}  // namespace
+
+absl::StatusOr<Timeline> SimulateSchedule(const Schedule& schedule, const Costs& costs) {
+  CHECK_EQ(costs.stages.size(), static_cast<size_t>(schedule.placement.stages()));
+  return ScheduleRun(schedule, costs).Run();
+}
+
+}  // namespace sluice

@@ -1,0 +1,211 @@
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/verifier/checks.h"
+
+namespace sluice::verifier {
+namespace {
+
+constexpr uint8_t Bit(ActionKind kind) { return static_cast<uint8_t>(1u << static_cast<int>(kind)); }  // F ... RECV_B
+
+class Inventory {
+ public:
+  explicit Inventory(const Program& program)
+      : program_(program), placement_(program.placement), stages_(placement_.stages()), m_(program.micro_batches) {}
+
+  absl::Status Check() {
+    if (program_.ranks.size() != static_cast<size_t>(placement_.ranks()))
+      return absl::FailedPreconditionError(
+          absl::StrCat("there are ", program_.ranks.size(), " lists for ", placement_.ranks(), " ranks"));
+    if (program_.pools.size() != static_cast<size_t>(stages_) * placement_.copies())
+      return absl::FailedPreconditionError("the program has no pool sizes for its stages");
+    seen_.assign(program_.pools.size() * m_, 0);
+    collectives_.assign(program_.collectives.size(), 0);
+    for (size_t r = 0; r < program_.ranks.size(); ++r) {
+      if (absl::Status status = CheckRank(r); !status.ok()) return status;
+    }
+    return CheckComplete();
+  }
+
+ private:
+  template <class... Words>
+  absl::Status Error(size_t rank, size_t entry, const Words&... words) const {
+    return absl::FailedPreconditionError(
+        absl::StrCat("rank ", rank, ", entry ", entry, ": ", ToString(program_.ranks[rank][entry]), " ", words...));
+  }
+
+  absl::Status CheckRank(size_t r) {
+    int compute_queue = -1, optimizer_steps = 0;
+    std::vector<bool> collectives(program_.collectives.size());
+    for (size_t k = 0; k < program_.ranks[r].size(); ++k) {
+      const Action& a = program_.ranks[r][k];
+      if (a.queue.value() < 0 || a.queue.index() >= program_.queues.size()) return Error(r, k, "has no queue");
+      if (a.kind == ActionKind::kOptimizerStep) {
+        if (++optimizer_steps > 1) return Error(r, k, "stands twice in the list");
+      } else if (a.kind == ActionKind::kCollective) {
+        if (a.collective < 0 || a.collective >= static_cast<int>(collectives.size()))
+          return Error(r, k, "is not among the program's collectives");
+        if (collectives[a.collective]) return Error(r, k, "stands twice in the list");
+        collectives[a.collective] = true;
+        ++collectives_[a.collective];
+      } else if (absl::Status status = CheckStageAction(r, k, a); !status.ok()) {
+        return status;
+      }
+      if (!IsCompute(a.kind) && a.kind != ActionKind::kOptimizerStep) continue;
+      if (compute_queue >= 0 && compute_queue != a.queue.value())
+        return Error(r, k, "is in another queue than the rank's other compute actions");
+      compute_queue = a.queue.value();
+    }
+    const int steps = program_.pass == PassKind::kTraining ? 1 : 0;
+    if (optimizer_steps != steps)
+      return absl::FailedPreconditionError(
+          absl::StrCat("OPTIMIZER_STEP ", steps ? "is missing on rank " : "in a forward-only program, on rank ", r));
+    return CheckMembership(r, collectives);
+  }
+
+  absl::Status CheckMembership(size_t r, const std::vector<bool>& listed) const {
+    for (size_t c = 0; c < listed.size(); ++c) {
+      bool member = false;
+      for (PipelineRank rank : program_.collectives[c].members) member |= rank.index() == r;
+      if (member != listed[c])
+        return absl::FailedPreconditionError(absl::StrCat(
+            "COLLECTIVE", c, member ? " is missing on rank " : " is listed, without being a member, by rank ", r));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckStageAction(size_t r, size_t k, const Action& a) {
+    if (a.stage.value() < 0 || a.stage.value() >= stages_ || a.copy < 0 || a.copy >= placement_.copies())
+      return Error(r, k, "is out of range: ", stages_, " stages, ", placement_.copies(), " copies");
+    if (placement_.RankOf(a.stage, a.copy).index() != r)
+      return Error(r, k, "belongs on rank ", placement_.RankOf(a.stage, a.copy).value());
+    if (!IsCompute(a.kind) && !IsTransfer(a.kind)) return absl::OkStatus();
+    if (a.micro_batch.value() < 0 || a.micro_batch.value() >= m_)
+      return Error(r, k, "is out of range: ", m_, " micro-batches");
+    if (a.copy != CopyOf(a.micro_batch, m_, placement_.copies()))
+      return Error(r, k, "is not a micro-batch of copy ", a.copy);
+    if (program_.pass == PassKind::kForwardOnly && !(a.kind == ActionKind::kForward || IsForwardTransfer(a)))
+      return Error(r, k, "has no place in a forward-only program");
+    uint8_t& seen = seen_[Cell(a.stage, a.copy, a.micro_batch)];
+    if (seen & Bit(a.kind)) return Error(r, k, "stands twice in the list");
+    seen |= Bit(a.kind);
+    if (absl::Status status = CheckPeer(r, k, a); !status.ok()) return status;
+    return CheckSlots(r, k, a);
+  }
+
+  static bool IsForwardTransfer(const Action& a) {
+    return a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvForward;
+  }
+
+  // The stage at the other side of what a transfer, F, B or I passes on or takes.
+  static int Neighbour(const Action& a) {
+    const bool next =
+        a.kind == ActionKind::kForward || a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvBackward;
+    return a.stage.value() + (next ? 1 : -1);
+  }
+
+  absl::Status CheckPeer(size_t r, size_t k, const Action& a) const {
+    if (!IsTransfer(a.kind)) return absl::OkStatus();
+    const int other = Neighbour(a);
+    if (other < 0 || other >= stages_) return Error(r, k, "has no stage ", other, " to exchange with");
+    const PipelineRank peer = placement_.RankOf(StageId(other), a.copy);
+    if (peer.index() == r) return Error(r, k, "is not needed, stage ", other, " is on the same rank");
+    if (peer != a.peer)
+      return Error(r, k, "names rank ", a.peer.value(), ", but stage ", other, " is on rank ", peer.value());
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckSlots(size_t r, size_t k, const Action& a) const {
+    const auto check = [&](int32_t slot, const char* field, Pool pool, int stage) -> absl::Status {
+      const int32_t size = program_.PoolSize(pool, StageId(stage), a.copy);
+      if (slot >= 0 && slot < size) return absl::OkStatus();
+      return Error(r, k, "has ", field, " ", slot, ", but ", PoolName(pool), " of stage ", stage, " has ", size,
+                   " slots");
+    };
+    const int s = a.stage.value(), other = Neighbour(a);
+    const bool local = other >= 0 && other < stages_ && placement_.RankOf(StageId(other), a.copy).index() == r;
+    switch (a.kind) {
+      case ActionKind::kForward: {
+        if (absl::Status status = check(a.stash, "stash", Pool::kStash, s); !status.ok()) return status;
+        if (other >= stages_) return absl::OkStatus();
+        return check(a.slot, "slot", local ? Pool::kInput : Pool::kOutput, local ? other : s);
+      }
+      case ActionKind::kBackward:
+      case ActionKind::kInputGradient: {
+        if (absl::Status status = check(a.stash, "stash", Pool::kGradientStash, s); !status.ok()) return status;
+        if (other < 0) return absl::OkStatus();
+        return check(a.slot, "slot", local ? Pool::kOutputGradient : Pool::kInputGradient, local ? other : s);
+      }
+      case ActionKind::kSendForward:
+        return check(a.slot, "slot", Pool::kOutput, s);
+      case ActionKind::kRecvForward:
+        return check(a.slot, "slot", Pool::kInput, s);
+      case ActionKind::kSendBackward:
+        return check(a.slot, "slot", Pool::kInputGradient, s);
+      case ActionKind::kRecvBackward:
+        return check(a.slot, "slot", Pool::kOutputGradient, s);
+      default:
+        return absl::OkStatus();
+    }
+  }
+
+  absl::Status CheckComplete() const {
+    for (size_t c = 0; c < collectives_.size(); ++c) {
+      if (collectives_[c] != program_.collectives[c].members.size())
+        return absl::FailedPreconditionError(absl::StrCat("COLLECTIVE", c, " names a rank that does not exist"));
+    }
+    for (int i = 0; i < m_; ++i) {
+      const int copy = CopyOf(MicroBatch(i), m_, placement_.copies());
+      for (int s = 0; s < stages_; ++s) {
+        if (absl::Status status = CheckCell(StageId(s), copy, MicroBatch(i)); !status.ok()) return status;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckCell(StageId stage, int copy, MicroBatch i) const {
+    const PipelineRank rank = placement_.RankOf(stage, copy);
+    const auto remote = [&](int other) {
+      return other >= 0 && other < stages_ && placement_.RankOf(StageId(other), copy) != rank;
+    };
+    const int s = stage.value();
+    const bool training = program_.pass == PassKind::kTraining, previous = remote(s - 1), next = remote(s + 1);
+    const uint8_t seen = seen_[Cell(stage, copy, i)];
+    const bool split = seen & (Bit(ActionKind::kInputGradient) | Bit(ActionKind::kWeightGradient));
+    const auto name = [&](ActionKind kind) {
+      return ToString({.kind = kind, .copy = static_cast<int16_t>(copy), .stage = stage, .micro_batch = i});
+    };
+    if (split && (seen & Bit(ActionKind::kBackward)))
+      return absl::FailedPreconditionError(
+          absl::StrCat("rank ", rank.value(), " has ", name(ActionKind::kBackward), " and also its parts I or W"));
+    const std::pair<ActionKind, bool> needed[] = {
+        {ActionKind::kForward, true},
+        {ActionKind::kBackward, training && !split},
+        {ActionKind::kInputGradient, training && split},
+        {ActionKind::kWeightGradient, training && split},
+        {ActionKind::kRecvForward, previous},
+        {ActionKind::kSendForward, next},
+        {ActionKind::kSendBackward, training && previous},
+        {ActionKind::kRecvBackward, training && next},
+    };
+    for (const auto& [kind, need] : needed) {
+      if (need && !(seen & Bit(kind)))
+        return absl::FailedPreconditionError(absl::StrCat(name(kind), " is missing on rank ", rank.value()));
+    }
+    return absl::OkStatus();
+  }
+
+  size_t Cell(StageId stage, int copy, MicroBatch i) const { return placement_.Index(stage, copy) * m_ + i.index(); }
+
+  const Program& program_;
+  const Placement& placement_;
+  const int stages_, m_;
+  std::vector<uint8_t> seen_;
+  std::vector<size_t> collectives_;  // ranks that list each
+};
+
+}  // namespace
+
+absl::Status CheckInventory(const Program& program) { return Inventory(program).Check(); }
+
+}  // namespace sluice::verifier

@@ -1,0 +1,191 @@
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "scheduler/verifier/checks.h"
+
+namespace sluice::verifier {
+namespace {
+
+constexpr int32_t kNone = -1;
+
+// One micro-batch in one stage, as the walk along the list has left it.
+struct Cell {
+  std::array<int32_t, kPoolCount> slot = {kNone, kNone, kNone, kNone, kNone, kNone};  // held in each pool
+  bool forward_done = false;
+  bool input_gradient_done = false;
+};
+
+class OrderCheck {
+ public:
+  OrderCheck(const Program& program, const VerifierOptions& options)
+      : program_(program), placement_(program.placement), options_(options), last_(placement_.stages() - 1) {
+    cells_.resize(program.pools.size() * program.micro_batches);
+    for (const PoolSizes& sizes : program.pools) {
+      for (int32_t size : sizes) {
+        offsets_.push_back(holders_.size());
+        holders_.resize(holders_.size() + size, kNone);
+      }
+    }
+  }
+
+  absl::Status Walk(size_t rank, int64_t& live_bytes_max) {
+    rank_ = rank;
+    live_bytes_ = live_bytes_max_ = 0;
+    bool computed_all = false, stepped = false;
+    for (entry_ = 0; entry_ < program_.ranks[rank].size(); ++entry_) {
+      const Action& a = program_.ranks[rank][entry_];
+      if (computed_all && IsCompute(a.kind)) return Error("comes after the rank's end of the step");
+      if (stepped && a.kind == ActionKind::kCollective) return Error("comes after OPTIMIZER_STEP");
+      if (a.kind == ActionKind::kCollective || a.kind == ActionKind::kOptimizerStep) computed_all = true;
+      if (a.kind == ActionKind::kOptimizerStep) stepped = true;
+      RETURN_IF_ERROR(Visit(a));
+    }
+    live_bytes_max = live_bytes_max_;
+    return absl::OkStatus();
+  }
+
+ private:
+  template <class... Words>
+  absl::Status Error(const Words&... words) const {
+    return absl::FailedPreconditionError(
+        absl::StrCat("rank ", rank_, ", entry ", entry_, ": ", ToString(program_.ranks[rank_][entry_]), " ", words...));
+  }
+
+  Cell& Of(int stage, const Action& a) {
+    return cells_[placement_.Index(StageId(stage), a.copy) * program_.micro_batches + a.micro_batch.index()];
+  }
+  bool Local(int stage, const Action& a) const { return placement_.RankOf(StageId(stage), a.copy).index() == rank_; }
+
+  absl::Status Visit(const Action& a) {
+    const int s = a.stage.value();
+    switch (a.kind) {
+      case ActionKind::kForward:
+        return VisitForward(a, s);
+      case ActionKind::kBackward:
+      case ActionKind::kInputGradient:
+        return VisitInputGradient(a, s);
+      case ActionKind::kWeightGradient:
+        if (!Of(s, a).input_gradient_done) return Error("comes before its I");
+        ReleaseAll(a, s);
+        return absl::OkStatus();
+      case ActionKind::kRecvForward:
+        return Bind(Pool::kInput, s, a, a.slot);
+      case ActionKind::kRecvBackward:
+        return Bind(Pool::kOutputGradient, s, a, a.slot);
+      case ActionKind::kSendForward:
+        if (!Of(s, a).forward_done) return Error("comes before the F that makes its message");
+        return CheckSent(Pool::kOutput, a, s);
+      case ActionKind::kSendBackward:
+        if (!Of(s, a).input_gradient_done) return Error("comes before the B or I that makes its message");
+        return CheckSent(Pool::kInputGradient, a, s);
+      default:
+        return absl::OkStatus();
+    }
+  }
+
+  absl::Status VisitForward(const Action& a, int s) {
+    if (s > 0 && Held(Pool::kInput, s, a) == kNone) return Error("comes before its input");
+    if (s < last_) {
+      const bool local = Local(s + 1, a);
+      RETURN_IF_ERROR(Bind(local ? Pool::kInput : Pool::kOutput, local ? s + 1 : s, a, a.slot));
+    }
+    RETURN_IF_ERROR(Bind(Pool::kStash, s, a, a.stash));
+    Of(s, a).forward_done = true;
+    if (program_.pass == PassKind::kForwardOnly) ReleaseAll(a, s);
+    return absl::OkStatus();
+  }
+
+  absl::Status VisitInputGradient(const Action& a, int s) {
+    if (!Of(s, a).forward_done) return Error("comes before its F");
+    if (s < last_ && Held(Pool::kOutputGradient, s, a) == kNone) return Error("comes before its gradient");
+    if (s > 0) {
+      const bool local = Local(s - 1, a);
+      RETURN_IF_ERROR(Bind(local ? Pool::kOutputGradient : Pool::kInputGradient, local ? s - 1 : s, a, a.slot));
+    }
+    RETURN_IF_ERROR(Bind(Pool::kGradientStash, s, a, a.stash));
+    Of(s, a).input_gradient_done = true;
+    if (a.kind == ActionKind::kBackward) ReleaseAll(a, s);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckSent(Pool pool, const Action& a, int s) {
+    const int32_t held = Held(pool, s, a);
+    if (held != a.slot) return Error("sends slot ", a.slot, " of ", PoolName(pool), ", but its message is in ", held);
+    Release(pool, a, s);
+    return absl::OkStatus();
+  }
+
+  int32_t& Held(Pool pool, int stage, const Action& a) { return Of(stage, a).slot[static_cast<size_t>(pool)]; }
+  int32_t& Holder(Pool pool, int stage, const Action& a, int32_t slot) {
+    return holders_[offsets_[placement_.Index(StageId(stage), a.copy) * kPoolCount + static_cast<size_t>(pool)] + slot];
+  }
+
+  absl::Status Bind(Pool pool, int stage, const Action& a, int32_t slot) {
+    int32_t& holder = Holder(pool, stage, a, slot);
+    if (holder != kNone) {
+      return Error("writes slot ", slot, " of ", PoolName(pool), " of stage ", stage, ", which micro-batch ", holder,
+                   " still holds");
+    }
+    holder = a.micro_batch.value();
+    Held(pool, stage, a) = slot;
+    live_bytes_ += Bytes(pool, stage);
+    live_bytes_max_ = std::max(live_bytes_max_, live_bytes_);
+    return absl::OkStatus();
+  }
+  void Release(Pool pool, const Action& a, int stage) {
+    int32_t& slot = Held(pool, stage, a);
+    if (slot == kNone) return;
+    Holder(pool, stage, a, slot) = kNone;
+    slot = kNone;
+    live_bytes_ -= Bytes(pool, stage);
+  }
+  void ReleaseAll(const Action& a, int stage) {
+    for (Pool pool : {Pool::kInput, Pool::kOutputGradient, Pool::kStash, Pool::kGradientStash}) Release(pool, a, stage);
+  }
+  int64_t Bytes(Pool pool, int stage) const {
+    return options_.stage_bytes.empty() ? 0 : options_.stage_bytes[stage].slot[static_cast<size_t>(pool)];
+  }
+
+  const Program& program_;
+  const Placement& placement_;
+  const VerifierOptions& options_;
+  const int last_;
+  std::vector<Cell> cells_;       // per (copy, stage, micro-batch)
+  std::vector<size_t> offsets_;   // into holders_, per pool
+  std::vector<int32_t> holders_;  // the micro-batch that holds each slot
+  size_t rank_ = 0, entry_ = 0;
+  int64_t live_bytes_ = 0, live_bytes_max_ = 0;
+};
+
+}  // namespace
+
+absl::Status CheckOrder(const Program& program, const VerifierOptions& options, VerifyReport& report) {
+  OrderCheck check(program, options);
+  for (size_t r = 0; r < program.ranks.size(); ++r) {
+    RETURN_IF_ERROR(check.Walk(r, report.ranks[r].live_bytes_max));
+  }
+  return absl::OkStatus();
+}
+
+std::string FindDescendingWeightGradient(const Program& program, int gradient_groups) {
+  const int64_t groups = gradient_groups, m = program.micro_batches;
+  std::vector<int32_t> last(program.pools.size() * groups, -1);
+  for (size_t r = 0; r < program.ranks.size(); ++r) {
+    for (const Action& a : program.ranks[r]) {
+      if (a.kind != ActionKind::kBackward && a.kind != ActionKind::kWeightGradient) continue;
+      const int64_t group = a.micro_batch.value() * groups / m;
+      int32_t& before = last[program.placement.Index(a.stage, a.copy) * groups + group];
+      if (a.micro_batch.value() < before) {
+        return absl::StrCat("rank ", r, " adds weight gradients out of order: ", ToString(a), " after micro-batch ",
+                            before, " of the same gradient group");
+      }
+      before = a.micro_batch.value();
+    }
+  }
+  return "";
+}
+
+}  // namespace sluice::verifier
