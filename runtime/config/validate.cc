@@ -1,0 +1,283 @@
+#include "runtime/config/validate.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/generators.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kLarge = int64_t{1} << 40;
+
+// A field of a section, with its path and its value if it is there.
+template <class Value>
+struct Field {
+  absl::string_view path;
+  bool given;
+  Value value;
+};
+using Whole = Field<int64_t>;
+using Real = Field<double>;
+
+#define FIELD(section, name) \
+  { #section "." #name, job.section().has_##name(), job.section().name() }
+
+void CheckRange(const std::vector<Whole>& fields, int64_t least, int64_t most, Problems& problems) {
+  for (const Whole& field : fields) {
+    if (!field.given || (field.value >= least && field.value <= most)) continue;
+    problems.Add(field.path, absl::StrCat(field.path, " is ", field.value, "; it must be ",
+                                          most >= kLarge ? absl::StrCat("at least ", least)
+                                                         : absl::StrCat("from ", least, " to ", most)));
+  }
+}
+
+// Values in [least, most), or (least, most) where zero makes no sense.
+enum class Least { kIncluded, kExcluded };
+void CheckReal(const std::vector<Real>& fields, double least, double most, Least edge, Problems& problems) {
+  for (const Real& field : fields) {
+    if (!field.given) continue;
+    const bool low = edge == Least::kIncluded ? field.value >= least : field.value > least;
+    if (low && field.value < most) continue;  // not if it is not a number
+    problems.Add(field.path, absl::StrCat(field.path, " is ", field.value, "; it must be ",
+                                          edge == Least::kIncluded ? "at least " : "above ", least,
+                                          std::isinf(most) ? "" : absl::StrCat(" and below ", most)));
+  }
+}
+
+void CheckReserved(const proto::Layout& layout, Problems& problems) {
+  if (layout.has_dp() && layout.dp() != 1) {
+    problems.Add("layout.dp", "this version has no data parallelism: leave dp out, and use more micro_batches");
+  }
+  if (layout.has_tp() && layout.tp() != 1) {
+    problems.Add("layout.tp", "this version has no tensor parallelism: leave tp out, and use more stages (pp)");
+  }
+}
+
+bool Divides(int64_t divisor, int64_t number) { return divisor > 0 && number % divisor == 0; }
+
+std::string Divisors(int64_t number) {
+  std::string text;
+  for (int64_t i = 1, shown = 0; i <= number && i <= 4096 && shown < 12; ++i) {
+    if (number % i != 0) continue;
+    absl::StrAppend(&text, shown == 0 ? "" : ", ", i);
+    ++shown;
+  }
+  return text;
+}
+
+void CheckData(const DataConfig& data, Problems& problems) {
+  if (data.text.empty() == data.tokens.empty()) {
+    problems.Add("data", data.text.empty() ? "data needs text (a file or a folder) or tokens (files of token ids)"
+                                           : "data has both text and tokens; give one of them");
+  }
+  if (!data.hold_out_files.empty() && data.hold_out_fraction > 0) {
+    problems.Add("data.hold_out", "hold_out has both files and a fraction; give one of them");
+  }
+  if (!data.text.empty() && data.end_token) {
+    problems.Add("data.documents.end_token", "end_token is for token files; each text file is a document");
+  }
+  if (!data.tokens.empty() && data.separate_documents && !data.end_token) {
+    problems.Add("data.documents", "separate needs end_token with token files: the id that ends a document");
+  }
+}
+
+void CheckModel(const ModelConfig& model, Problems& problems) {
+  if (model.graph.empty()) return;
+  if (!model.preset.empty() || model.layers || model.channels || model.heads || model.kv_heads || model.head_size ||
+      model.width || model.positions || model.vocabulary || model.tied || model.bias || model.dropout ||
+      model.rope_theta || model.norm_epsilon) {
+    problems.Add("model", "a graph file says all of the model; take out the preset and the sizes, or the graph");
+  }
+}
+
+void CheckBatch(const TrainingConfig& training, Problems& problems) {
+  if (!Divides(training.micro_batches, training.batch)) {
+    problems.Add("training.micro_batches", absl::StrCat("micro_batches ", training.micro_batches, " must divide batch ",
+                                                        training.batch, ": ", Divisors(training.batch)));
+  } else if (!Divides(training.gradient_groups, training.micro_batches)) {
+    problems.Add("training.gradient_groups",
+                 absl::StrCat("gradient_groups ", training.gradient_groups, " must divide micro_batches ",
+                              training.micro_batches, ": ", Divisors(training.micro_batches)));
+  }
+}
+
+void CheckSchedule(const JobConfig& config, Problems& problems) {
+  const GeneratorParams params{.ranks = config.layout.pp,
+                               .chunks = config.layout.chunks,
+                               .micro_batches = static_cast<int>(config.training.micro_batches)};
+  const absl::StatusOr<Schedule> schedule = Generate(config.schedule.name, params);
+  if (!schedule.ok()) {
+    std::vector<std::string> names;
+    for (const Generator& generator : Generators()) names.push_back(generator.name);
+    const bool unknown = absl::IsNotFound(schedule.status());
+    const std::string nearest = unknown ? NearestName(names, config.schedule.name) : "";
+    problems.Add("schedule.name", absl::StrCat(schedule.status().message(),
+                                               nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?")));
+  } else if (schedule->pass != PassKind::kTraining) {
+    problems.Add("schedule.name", absl::StrCat(config.schedule.name, " is not for training"));
+  } else if (schedule->placement.stages() != config.layout.stages()) {
+    problems.Add("layout.chunks", absl::StrCat(config.schedule.name, " has ", schedule->placement.stages(),
+                                               " stages on ", config.layout.pp, " ranks, not ", config.layout.stages()));
+  }
+}
+
+void CheckLists(const JobConfig& config, Problems& problems) {
+  const size_t stages = config.layout.stages();
+  if (config.training.recompute.size() != stages) {
+    problems.Add("training.recompute_stages", absl::StrCat("recompute_stages has ", config.training.recompute.size(),
+                                                           " entries; there are ", stages, " stages"));
+  }
+  const std::vector<int64_t>& limits = config.layout.memory_limit;
+  if (!limits.empty() && limits.size() != static_cast<size_t>(config.layout.pp)) {
+    problems.Add("layout.memory_limit",
+                 absl::StrCat("memory_limit has ", limits.size(), " entries; give one for all ranks, or ",
+                              config.layout.pp));
+  }
+}
+
+// The number of layers of every stage from the names of those that begin one.
+std::vector<int64_t> LayersFromNames(const proto::Layout& layout, const LayerGraph& graph, Problems& problems) {
+  std::vector<int64_t> counts;
+  size_t begin = 0;
+  for (int i = 0; i < layout.cut_before_size(); ++i) {
+    const std::string field = absl::StrCat("layout.cut_before.", i);
+    std::vector<std::string> names;
+    size_t at = graph.nodes.size();
+    for (size_t node = 0; node < graph.nodes.size(); ++node) {
+      names.push_back(graph.nodes[node].name);
+      if (graph.nodes[node].name == layout.cut_before(i)) at = node;
+    }
+    if (at == graph.nodes.size()) {
+      const std::string nearest = NearestName(names, layout.cut_before(i));
+      problems.Add(field, absl::StrCat("there is no layer \"", layout.cut_before(i), "\"",
+                                       nearest.empty() ? "" : absl::StrCat("; did you mean \"", nearest, "\"?")));
+      return {};
+    }
+    if (at <= begin) {
+      problems.Add(field, absl::StrCat("the cut before \"", layout.cut_before(i),
+                                       "\" leaves a stage empty; cuts must follow the order of the layers"));
+      return {};
+    }
+    counts.push_back(static_cast<int64_t>(at - begin));
+    begin = at;
+  }
+  counts.push_back(static_cast<int64_t>(graph.nodes.size() - begin));
+  return counts;
+}
+
+void CheckCuts(const proto::Layout& layout, JobConfig& config, Problems& problems) {
+  std::vector<int64_t>& counts = config.layout.layers_per_stage;
+  const bool names = layout.cut_before_size() > 0;
+  if (names && !counts.empty()) {
+    problems.Add("layout", "layout has both cut_before and layers_per_stage; give one of them");
+    return;
+  }
+  if (names) counts = LayersFromNames(layout, config.graph, problems);
+  if (counts.empty()) return;
+  const int64_t nodes = static_cast<int64_t>(config.graph.nodes.size());
+  const std::string field = names ? "layout.cut_before" : "layout.layers_per_stage";
+  if (static_cast<int>(counts.size()) != config.layout.stages()) {
+    problems.Add(field, absl::StrCat("the cuts make ", counts.size(), " stages; pp x chunks is ", config.layout.stages()));
+    return;
+  }
+  int64_t sum = 0;
+  for (const int64_t count : counts) {
+    if (count < 1 || count > nodes) {
+      problems.Add(field, absl::StrCat("a stage of ", count, " layers is not possible"));
+      return;
+    }
+    sum += count;
+  }
+  if (sum != nodes) {
+    problems.Add(field, absl::StrCat("the stages have ", sum, " layers together; the model has ", nodes));
+  }
+}
+
+}  // namespace
+
+void CheckNumbers(const proto::Job& job, Problems& problems) {
+  if (job.has_format_version() && job.format_version() != 1) {
+    problems.Add("format_version",
+                 absl::StrCat("format_version is ", job.format_version(), "; this program understands 1"));
+  }
+  const double infinity = std::numeric_limits<double>::infinity();
+  constexpr int64_t kSize = int64_t{1} << 30;
+  CheckRange({FIELD(model, channels), FIELD(model, heads), FIELD(model, kv_heads), FIELD(model, head_size),
+              FIELD(model, width), FIELD(model, positions), FIELD(model, vocabulary)},
+             1, kSize, problems);
+  CheckRange({FIELD(model, layers)}, 1, 16384, problems);
+  CheckRange({FIELD(training, steps), FIELD(training, stop_after_nonfinite), FIELD(output, trace_steps)}, 1, kLarge,
+             problems);
+  CheckRange({FIELD(training, batch), FIELD(training, micro_batches), FIELD(training, sequence),
+              FIELD(training, gradient_groups)},
+             1, int64_t{1} << 24, problems);
+  CheckRange({FIELD(layout, pp), FIELD(layout, chunks)}, 1, 4096, problems);
+  CheckRange({FIELD(training, evaluate_every), FIELD(training, evaluate_batches), FIELD(optimizer, warm_up),
+              FIELD(optimizer, decay_steps), FIELD(output, trace_from)},
+             0, kLarge, problems);
+  CheckRange({FIELD(layout, threads_per_rank), FIELD(schedule, receive_ahead)}, 0, 4096, problems);
+  CheckRange({FIELD(sample, length)}, 0, kSize, problems);
+  CheckRange({FIELD(schedule, send_slots)}, 1, 4096, problems);
+  CheckReal({FIELD(model, dropout), Real{"data.hold_out.fraction", job.data().hold_out().has_fraction(), job.data().hold_out().fraction()}}, 0, 1, Least::kIncluded, problems);
+  CheckReal({FIELD(optimizer, beta1), FIELD(optimizer, beta2)}, 0, 1, Least::kIncluded, problems);
+  CheckReal({FIELD(model, norm_epsilon), FIELD(optimizer, epsilon), FIELD(optimizer, learning_rate)}, 0, infinity,
+            Least::kExcluded, problems);
+  CheckReal({FIELD(model, rope_theta), FIELD(optimizer, minimum_learning_rate), FIELD(optimizer, weight_decay),
+             FIELD(optimizer, clip_norm), FIELD(sample, temperature), FIELD(watchdog, seconds)},
+            0, infinity, Least::kIncluded, problems);
+  CheckReserved(job.layout(), problems);
+  for (int i = 0; i < job.layout().memory_limit_size(); ++i) {
+    if (ParseBytes(job.layout().memory_limit(i))) continue;
+    problems.Add(absl::StrCat("layout.memory_limit.", i),
+                 absl::StrCat("\"", job.layout().memory_limit(i), "\" is no size; write 1500MB, 2GiB or a number of bytes"));
+  }
+}
+
+#undef FIELD
+
+void CheckTogether(const JobConfig& config, Problems& problems) {
+  CheckModel(config.model, problems);
+  CheckData(config.data, problems);
+  CheckBatch(config.training, problems);
+  if (int64_t{config.layout.pp} * config.layout.chunks > kStagesMax) {
+    problems.Add("layout.pp", absl::StrCat("pp x chunks must be at most ", kStagesMax));
+    return;
+  }
+  CheckLists(config, problems);
+  if (problems.empty()) CheckSchedule(config, problems);
+  if (config.optimizer.minimum_learning_rate > config.optimizer.learning_rate) {
+    problems.Add("optimizer.minimum_learning_rate",
+                 absl::StrCat("minimum_learning_rate ", config.optimizer.minimum_learning_rate,
+                              " is above learning_rate ", config.optimizer.learning_rate));
+  }
+}
+
+void CheckAgainstGraph(const proto::Job& job, JobConfig& config, Problems& problems) {
+  const int64_t nodes = static_cast<int64_t>(config.graph.nodes.size());
+  if (config.layout.stages() > nodes) {
+    problems.Add("layout.pp", absl::StrCat(config.layout.stages(), " stages are more than the model's ", nodes,
+                                           " layers; at most ", nodes / config.layout.chunks, " ranks are possible"));
+    return;
+  }
+  if (config.training.sequence > config.graph.max_sequence) {
+    problems.Add("training.sequence", absl::StrCat("sequence ", config.training.sequence, " is longer than the ",
+                                                   config.graph.max_sequence, " positions of the model"));
+  }
+  if (!config.data.text.empty() && config.graph.vocabulary < 256) {
+    problems.Add("model.vocabulary", absl::StrCat("text is read as bytes: the vocabulary must be at least 256, not ",
+                                                  config.graph.vocabulary));
+  }
+  const auto check_token = [&](absl::string_view field, const std::optional<int64_t>& token) {
+    if (!token || (*token >= 0 && *token < config.graph.vocabulary)) return;
+    problems.Add(field, absl::StrCat(*token, " is no token id of a vocabulary of ", config.graph.vocabulary));
+  };
+  check_token("data.documents.end_token", config.data.end_token);
+  check_token("data.ignore_index", config.data.ignore_index);
+  CheckCuts(job.layout(), config, problems);
+}
+
+}  // namespace sluice
