@@ -5,6 +5,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "stages/parameters.h"
 
 namespace sluice {
 namespace {
@@ -85,6 +86,20 @@ absl::Status CheckTie(const LayerGraph& graph, const Node& node,
   return absl::OkStatus();
 }
 
+// Names inside a block are made from its node's name, so that badly chosen ones can collide.
+absl::Status CheckParameterNames(const LayerGraph& graph) {
+  absl::flat_hash_map<std::string, size_t> owners;
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    for (const ParameterSpec& spec : Parameters(graph, i)) {
+      const auto [found, added] = owners.emplace(spec.name, i);
+      if (added || spec.tied) continue;
+      return Wrong(graph.nodes[i], "its parameter \"", spec.name, "\" is also one of layer \"",
+                   graph.nodes[found->second].name, "\"; begin their names differently, as in \"h.0.attn\"");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckEnds(const LayerGraph& graph) {
   if (graph.nodes.size() < 2) return absl::InvalidArgumentError("the layer graph has no layers");
   if (graph.nodes.front().kind != LayerKind::kEmbedding)
@@ -134,7 +149,8 @@ absl::Status Validate(const LayerGraph& graph) {
     if (!node.tied_to.empty()) RETURN_IF_ERROR(CheckTie(graph, node, index));
     index.emplace(node.name, i);
   }
-  return CheckEnds(graph);
+  RETURN_IF_ERROR(CheckEnds(graph));
+  return CheckParameterNames(graph);
 }
 
 int64_t OutputWidth(const Node& node) {

@@ -125,6 +125,27 @@ std::vector<ParameterSpec> Parameters(const LayerGraph& graph, size_t index) {
   return specs;
 }
 
+std::vector<size_t> NodesWith(const LayerGraph& graph, absl::string_view parameter) {
+  std::vector<size_t> nodes;
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    for (const ParameterSpec& spec : Parameters(graph, i)) {
+      if (spec.name == parameter) nodes.push_back(i);
+    }
+  }
+  return nodes;
+}
+
+std::vector<TiedWeight> TiedWeights(const LayerGraph& graph) {
+  std::vector<TiedWeight> tied;
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    if (graph.nodes[i].kind != LayerKind::kEmbedding) continue;
+    for (const ParameterSpec& spec : Parameters(graph, i)) {
+      if (spec.tied) tied.push_back({spec.name, NodesWith(graph, spec.name)});
+    }
+  }
+  return tied;
+}
+
 int64_t ParameterCount(const LayerGraph& graph) {
   int64_t count = 0;
   absl::flat_hash_set<std::string> seen;

@@ -29,6 +29,16 @@ struct ParameterSpec {
 // REQUIRES: `graph` is valid and node < graph.nodes.size().
 std::vector<ParameterSpec> Parameters(const LayerGraph& graph, size_t node);
 
+// The nodes that use the parameter of this name, in order: one, or more for a tied weight.
+std::vector<size_t> NodesWith(const LayerGraph& graph, absl::string_view parameter);
+
+// A weight that several nodes use, and which they are.
+struct TiedWeight {
+  std::string name;
+  std::vector<size_t> nodes;
+};
+std::vector<TiedWeight> TiedWeights(const LayerGraph& graph);
+
 // Of distinct parameters: a tied weight counts once.
 int64_t ParameterCount(const LayerGraph& graph);
 

@@ -1,0 +1,94 @@
+// A Layer is what one node of the graph does on a device: forward, input gradient and weight gradient as separate
+// operations issued on a stream. It holds no memory; the stage hands it views.
+//
+// What a layer keeps is declared as tensors of so many columns a token; where they lie is planned by the stage
+// (stage_layout.h) from what they are for. A layer's backward pass reads its input, its tensors and the incoming
+// gradient, never its own output: an output may have been sent away. Threads: immutable after construction.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/operations.h"
+#include "kernels/tensor.h"
+#include "stages/graph.h"
+
+namespace sluice {
+
+// Why a layer has a tensor, and so how long it lives.
+enum class Lifetime : uint8_t {
+  kKept,      // F to I and W, whatever is recomputed: small, or not worth it
+  kSaved,     // F to I and W; full recomputation makes it again
+  kCheap,     // F to W, not read by I; selective recomputation makes it again from input and saved tensors
+  kGradient,  // I to W
+  kScratch,   // within one call
+};
+
+struct LayerTensor {
+  Lifetime lifetime = Lifetime::kScratch;
+  DType dtype = DType::kF32;
+  int64_t columns = 0;  // elements per token; 0: not needed with these options
+};
+inline constexpr int kMaxLayerTensors = 10;
+inline constexpr int kMaxLayerParameters = 6;
+
+// One parameter as a layer sees it.
+struct ParameterViews {
+  TensorView value;     // f32
+  TensorView packed;    // of a linear's weight
+  TensorView gradient;  // f32, this use's partial sum of the micro-batch's gradient group
+};
+
+// Device copies of a micro-batch's facts; absent where no layer of the stage reads them.
+struct BatchViews {
+  TensorView tokens;     // [M] i32
+  TensorView targets;    // [M] i32
+  TensorView positions;  // [M] i32
+  TensorView first_key;  // [M] i32
+  TensorView samples;    // [B] i32
+};
+
+// Everything a layer's operation works on. Absent views: y when a recomputing forward pass needn't make the output, dx
+// when nothing comes before the layer.
+struct LayerCall {
+  const Operations& operations;
+  Stream& stream;
+  int64_t rows = 0;                                            // B
+  int64_t sequence = 0;                                        // T
+  TensorView x;                                                // [M, columns in] compute; loss: f32
+  TensorView y;                                                // [M, columns out] compute; head: f32
+  TensorView dy;                                               // [M, columns out] compute
+  TensorView dx;                                               // [M, columns in] compute
+  std::array<TensorView, kMaxLayerTensors> tensors;            // [M, columns], as declared by Tensors()
+  std::array<ParameterViews, kMaxLayerParameters> parameters;  // as declared by Parameters(graph, node)
+  BatchViews batch;
+  Accumulate accumulate = Accumulate::kAdd;
+  bool training = true;  // false: no dropout
+  uint64_t seed = 0;     // of the run's random numbers
+  uint32_t step = 0;
+  float loss_scale = 0;
+  TensorView loss;  // [1] f32: sum over the micro-batch's valid targets
+};
+
+class Layer {
+ public:
+  virtual ~Layer() = default;
+  // At most kMaxLayerTensors, always in the same order.
+  virtual std::vector<LayerTensor> Tensors() const = 0;
+  // Makes y and all saved and cheap tensors. Without y it may stop once those are made.
+  virtual void Forward(const LayerCall& call) const = 0;
+  // Makes the cheap tensors again from x and the saved ones.
+  virtual void RecomputeCheap(const LayerCall& call) const {}
+  // Makes dx (if wanted) and the gradient tensors.
+  virtual void InputGradient(const LayerCall& call) const = 0;
+  // Writes or adds the gradients of the parameters.
+  virtual void WeightGradient(const LayerCall& call) const = 0;
+};
+
+// The layer of the node's kind, from the table in layers/registry.cc.
+std::unique_ptr<Layer> NewLayer(const Node& node, DType compute);
+
+}  // namespace sluice

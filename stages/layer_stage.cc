@@ -1,0 +1,366 @@
+#include "stages/layer_stage.h"
+
+#include <array>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/philox.h"
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+using Region = Place::Region;
+
+constexpr int kMaxGroups = 64;  // of SumInOrder
+
+TensorView Message(Slot* slot, DType dtype, const Shape& shape, const char* what) {
+  CHECK(slot != nullptr) << "no slot for the " << what;
+  const TensorView view{slot->buffer.data(), dtype, shape};
+  CHECK_LE(view.bytes(), slot->buffer.bytes()) << "the slot of the " << what << " is too small";
+  return view;
+}
+
+TensorView Absent() { return {}; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, Stream* stream, const LayerGraph& graph,
+                                                               StageId id, NodeRange range,
+                                                               const StageOptions& options) {
+  if (options.gradient_groups < 1 || options.gradient_groups > kMaxGroups) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("gradient groups is ", options.gradient_groups, "; it must be from 1 to ", kMaxGroups));
+  }
+  auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, id, options));
+  const Operations& operations = device->operations();
+  stage->layout_ = PlanStage(graph, range, stage->options_,
+                             [&](const LinearShape& shape) { return operations.PackedLinearBytes(shape); });
+  const int64_t bytes = stage->layout_.memory.ArenaBytes(options.stash_slots, options.gradient_stash_slots);
+  ASSIGN_OR_RETURN(stage->arena_, device->Allocate(bytes, absl::StrCat("stage ", id.value())));
+  stage->MakeLayers(graph, range);
+  stage->norm_partials_ = NormPartials(graph, range);
+  if (options.purpose == StagePurpose::kTraining) stage->MakeTied();
+  stage->Initialize();
+  return stage;
+}
+
+LayerStage::LayerStage(Device* device, Stream* stream, StageId id, StageOptions options)
+    : device_(device),
+      operations_(device->operations()),
+      stream_(stream),
+      id_(id),
+      options_(std::move(options)),
+      compute_(options_.precision == Precision::kF32 ? DType::kF32 : DType::kBF16) {}
+
+void LayerStage::MakeLayers(const LayerGraph& graph, NodeRange range) {
+  for (size_t node = range.begin; node < range.end; ++node) {
+    layers_.push_back(NewLayer(graph.nodes[node], compute_));
+    const bool after_head = node > 0 && graph.nodes[node - 1].kind == LayerKind::kHead;
+    const int64_t columns = node > 0 ? OutputWidth(graph.nodes[node - 1]) : 0;
+    boundaries_.push_back({columns, after_head ? DType::kF32 : compute_});
+  }
+  const Node& last = graph.nodes[range.end - 1];
+  boundaries_.push_back({OutputWidth(last), last.kind == LayerKind::kHead ? DType::kF32 : compute_});
+}
+
+void LayerStage::MakeTied() {
+  for (const ParameterPlace& place : layout_.parameters) {
+    if (place.mine < 0) continue;
+    const int64_t groups = options_.gradient_groups, elements = place.spec.elements();
+    CHECK_EQ(place.use_here.size(), 1u) << "one use of " << place.spec.name << " per stage";
+    tied_.push_back({.name = place.spec.name,
+                     .use = place.use_here.front(),
+                     .uses = place.uses,
+                     .mine = {arena_.data() + place.mine, DType::kF32, {groups, elements}},
+                     .all = {arena_.data() + place.gradients, DType::kF32, {place.uses, groups, elements}}});
+  }
+}
+
+void LayerStage::Initialize() {
+  for (const ParameterPlace& place : layout_.parameters) {
+    const TensorView value = Floats(place.value, place.spec.elements());
+    if (place.spec.init == ParameterSpec::Init::kNormal) {
+      const RandomKey key{.seed = options_.seed, .name = HashName(place.spec.name)};
+      operations_.InitNormal(*stream_, key, place.spec.deviation, value);
+    } else {
+      operations_.Fill(*stream_, value, place.spec.init == ParameterSpec::Init::kOne ? 1.0f : 0.0f);
+    }
+    Pack(place);
+  }
+}
+
+void LayerStage::Pack(const ParameterPlace& place) {
+  if (place.packed < 0) return;
+  const TensorView weight{arena_.data() + place.value, DType::kF32, {place.spec.rows, place.spec.columns}};
+  const LinearShape shape{.n = place.spec.rows, .k = place.spec.columns, .compute = compute_};
+  operations_.PackLinear(*stream_, shape, weight, Floats(place.packed, place.packed_bytes / 4));
+}
+
+EventRef LayerStage::Forward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) {
+  CHECK_LE(info.rows * info.sequence, options_.rows * options_.sequence) << "more tokens than planned for";
+  CHECK_LE(info.rows, options_.rows);
+  WaitFor(after);
+  CopyBatch(info, slots.stash);
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    const LayerCall call = CallFor(layer, info, slots, Phase::kForward);
+    layers_[layer]->Forward(call);
+    if (call.loss) logits_ = call.x;
+  }
+  return stream_->Record();
+}
+
+EventRef LayerStage::InputGradient(const MicroBatchInfo& info, const StageSlots& slots,
+                                   absl::Span<const EventRef> after) {
+  CHECK(options_.backward == BackwardForm::kSplit) << "planned for whole backward passes";
+  WaitFor(after);
+  for (size_t layer = layers_.size(); layer-- > 0;) LayerInputGradient(layer, info, slots);
+  return stream_->Record();
+}
+
+EventRef LayerStage::WeightGradient(const MicroBatchInfo& info, const StageSlots& slots,
+                                    absl::Span<const EventRef> after) {
+  CHECK(options_.backward == BackwardForm::kSplit) << "planned for whole backward passes";
+  WaitFor(after);
+  for (size_t layer = layers_.size(); layer-- > 0;) LayerWeightGradient(layer, info, slots);
+  return stream_->Record();
+}
+
+// Layer by layer, so that what a layer has just written is still near.
+EventRef LayerStage::Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) {
+  WaitFor(after);
+  for (size_t layer = layers_.size(); layer-- > 0;) {
+    LayerInputGradient(layer, info, slots);
+    LayerWeightGradient(layer, info, slots);
+  }
+  return stream_->Record();
+}
+
+void LayerStage::LayerInputGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots) {
+  LayerCall call = CallFor(layer, info, slots, Phase::kBackward);
+  if (layout_.layers[layer].recompute_full) layers_[layer]->Forward(call);
+  layers_[layer]->InputGradient(call);
+}
+
+void LayerStage::LayerWeightGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots) {
+  const LayerCall call = CallFor(layer, info, slots, Phase::kBackward);
+  if (layout_.layers[layer].recompute_cheap) layers_[layer]->RecomputeCheap(call);
+  layers_[layer]->WeightGradient(call);
+}
+
+void LayerStage::WaitFor(absl::Span<const EventRef> after) {
+  for (const EventRef& event : after) stream_->Wait(event);
+}
+
+void LayerStage::CopyBatch(const MicroBatchInfo& info, int stash) {
+  const BatchViews batch = Batch(info, stash);
+  const auto copy = [&](absl::Span<const int32_t> host, const TensorView& device, const char* what) {
+    if (!device) return;
+    CHECK_EQ(static_cast<int64_t>(host.size()), device.elements()) << "number of " << what;
+    stream_->CopyToDevice(host.data(), device);
+  };
+  copy(info.tokens, batch.tokens, "tokens");
+  copy(info.targets, batch.targets, "targets");
+  copy(info.positions, batch.positions, "positions");
+  copy(info.first_key, batch.first_key, "first keys");
+  copy(info.samples, batch.samples, "samples");
+}
+
+BatchViews LayerStage::Batch(const MicroBatchInfo& info, int stash) const {
+  const int64_t tokens = info.rows * info.sequence;
+  const BatchPlaces& places = layout_.batch;
+  const auto view = [&](int64_t offset, int64_t count) {
+    if (offset < 0) return Absent();
+    const int64_t slot = layout_.stash + stash * layout_.memory.stash_slot;
+    return TensorView{arena_.data() + slot + offset, DType::kI32, {count}};
+  };
+  return {.tokens = view(places.tokens, tokens),
+          .targets = view(places.targets, tokens),
+          .positions = view(places.positions, tokens),
+          .first_key = info.first_key.empty() ? Absent() : view(places.first_key, tokens),
+          .samples = view(places.samples, info.rows)};
+}
+
+LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase) const {
+  const LayerPlace& place = layout_.layers[layer];
+  LayerCall call{.operations = operations_,
+                 .stream = *stream_,
+                 .rows = info.rows,
+                 .sequence = info.sequence,
+                 .batch = Batch(info, slots.stash),
+                 .accumulate = info.accumulate,
+                 .training = info.training,
+                 .seed = options_.seed,
+                 .step = static_cast<uint32_t>(info.step),
+                 .loss_scale = info.loss_scale};
+  SetBoundaries(layer, info, slots, phase, &call);
+  const auto& places = phase == Phase::kForward ? place.forward : place.backward;
+  for (size_t i = 0; i < place.tensors.size(); ++i) {
+    if (places[i].region == Region::kNone) continue;
+    call.tensors[i] = {
+        At(places[i], slots), place.tensors[i].dtype, {info.rows * info.sequence, place.tensors[i].columns}};
+  }
+  for (size_t i = 0; i < place.parameters.size(); ++i) {
+    const ParameterPlace& parameter = layout_.parameters[place.parameters[i]];
+    call.parameters[i].value = Floats(parameter.value, parameter.spec.elements());
+    if (parameter.spec.rows > 1) call.parameters[i].value.shape = {parameter.spec.rows, parameter.spec.columns};
+    if (parameter.packed >= 0) call.parameters[i].packed = Floats(parameter.packed, parameter.packed_bytes / 4);
+    if (phase == Phase::kBackward) {
+      call.parameters[i].gradient = Partial(parameter, place.uses[i], info.gradient_group);
+      call.parameters[i].gradient.shape = call.parameters[i].value.shape;
+    }
+  }
+  // The loss layer is the one that nothing leaves.
+  if (boundaries_[layer + 1].columns == 0) {
+    CHECK_LT(info.index.value(), options_.micro_batches);
+    call.loss = Floats(layout_.losses + 4 * info.index.value(), 1);
+  }
+  return call;
+}
+
+void LayerStage::SetBoundaries(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase,
+                               LayerCall* call) const {
+  const int64_t tokens = info.rows * info.sequence;
+  const auto& places = layout_.layers;
+  const bool first = layer == 0, last = layer + 1 == layers_.size(), backward = phase == Phase::kBackward;
+  const Boundary &in = boundaries_[layer], &out = boundaries_[layer + 1];
+  const Shape in_shape{tokens, in.columns}, out_shape{tokens, out.columns};
+  if (in.columns > 0) {
+    call->x = first ? Message(slots.input, in.dtype, in_shape, "input")
+                    : TensorView{At(places[layer - 1].output, slots), in.dtype, in_shape};
+    if (backward) {
+      call->dx = first ? Message(slots.input_gradient, compute_, in_shape, "input's gradient")
+                       : TensorView{At(places[layer - 1].output_gradient, slots), compute_, in_shape};
+    }
+  }
+  if (out.columns == 0) return;
+  if (backward) {
+    call->dy = last ? Message(slots.output_gradient, compute_, out_shape, "output's gradient")
+                    : TensorView{At(places[layer].output_gradient, slots), compute_, out_shape};
+  } else {
+    call->y = last ? Message(slots.output, out.dtype, out_shape, "output")
+                   : TensorView{At(places[layer].output, slots), out.dtype, out_shape};
+  }
+}
+
+std::byte* LayerStage::At(const Place& place, const StageSlots& slots) const {
+  const StageMemory& memory = layout_.memory;
+  switch (place.region) {
+    case Region::kStash:
+      CHECK(slots.stash >= 0 && slots.stash < options_.stash_slots) << "stash slot " << slots.stash;
+      return arena_.data() + layout_.stash + slots.stash * memory.stash_slot + place.offset;
+    case Region::kGradientStash:
+      CHECK(slots.gradient_stash >= 0 && slots.gradient_stash < options_.gradient_stash_slots)
+          << "gradient stash slot " << slots.gradient_stash;
+      return arena_.data() + layout_.gradient_stash + slots.gradient_stash * memory.gradient_stash_slot + place.offset;
+    case Region::kScratch:
+      return arena_.data() + layout_.scratch + place.offset;
+    case Region::kNone:
+      break;
+  }
+  CHECK(false) << "a tensor that was not planned for";
+  return nullptr;
+}
+
+TensorView LayerStage::Floats(int64_t offset, int64_t count) const {
+  return {arena_.data() + offset, DType::kF32, {count}};
+}
+
+TensorView LayerStage::Partial(const ParameterPlace& place, int use, int group) const {
+  CHECK(place.gradients >= 0) << "planned for inference";
+  CHECK(group >= 0 && group < options_.gradient_groups) << "gradient group " << group;
+  const int64_t elements = place.spec.elements(), groups = options_.gradient_groups;
+  if (place.mine >= 0) return Floats(place.mine + 4 * elements * group, elements);
+  return Floats(place.gradients + 4 * elements * (use * groups + group), elements);
+}
+
+// Per group over the uses, then over the groups; the sum ends where the first partial was.
+EventRef LayerStage::FinishGradients(TensorView partials, absl::Span<const EventRef> after) {
+  CHECK_EQ(partials.elements(), norm_partials_);
+  WaitFor(after);
+  int64_t done = 0;
+  std::array<TensorView, kMaxGroups> parts;
+  for (const ParameterPlace& place : layout_.parameters) {
+    const int64_t elements = place.spec.elements(), groups = options_.gradient_groups;
+    const auto part = [&](int64_t use, int64_t group) {
+      return Floats(place.gradients + 4 * elements * (use * groups + group), elements);
+    };
+    for (int64_t group = 0; group < groups && place.uses > 1; ++group) {
+      for (int use = 0; use < place.uses; ++use) parts[use] = part(use, group);
+      operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(place.uses)}, parts[0]);
+    }
+    for (int64_t group = 0; group < groups; ++group) parts[group] = part(0, group);
+    if (groups > 1) operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(groups)}, parts[0]);
+    if (!place.answers) continue;
+    const int64_t blocks = NormBlocks(elements);
+    operations_.SquaredNorm(*stream_, part(0, 0), {partials.data + 4 * done, DType::kF32, {blocks}});
+    done += blocks;
+  }
+  CHECK_EQ(done, norm_partials_);
+  return stream_->Record();
+}
+
+EventRef LayerStage::OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) {
+  WaitFor(after);
+  for (const ParameterPlace& place : layout_.parameters) {
+    const int64_t elements = place.spec.elements();
+    operations_.AdamW(*stream_, {.parameter = Floats(place.value, elements),
+                                 .gradient = Floats(place.gradients, elements),
+                                 .m = Floats(place.m, elements),
+                                 .v = Floats(place.v, elements),
+                                 .control = args.control,
+                                 .learning_rate = args.learning_rate,
+                                 .beta1 = options_.adam.beta1,
+                                 .beta2 = options_.adam.beta2,
+                                 .epsilon = options_.adam.epsilon,
+                                 .weight_decay = place.spec.decay ? options_.adam.weight_decay : 0.0f,
+                                 .step = args.update});
+    Pack(place);
+  }
+  return stream_->Record();
+}
+
+TensorView LayerStage::losses() const {
+  return layout_.losses < 0 ? TensorView{} : Floats(layout_.losses, options_.micro_batches);
+}
+
+std::vector<ParameterSpec> LayerStage::parameters() const {
+  std::vector<ParameterSpec> specs;
+  for (const ParameterPlace& place : layout_.parameters) specs.push_back(place.spec);
+  return specs;
+}
+
+absl::StatusOr<TensorView> LayerStage::Find(StateKind kind, absl::string_view name, size_t elements) const {
+  for (const ParameterPlace& place : layout_.parameters) {
+    if (place.spec.name != name) continue;
+    if (place.spec.elements() != static_cast<int64_t>(elements)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("parameter \"", name, "\" has ", place.spec.elements(), " elements, not ", elements));
+    }
+    const std::array<int64_t, 4> offsets = {place.value, place.gradients, place.m, place.v};
+    const int64_t offset = offsets[static_cast<size_t>(kind)];
+    if (offset < 0) return absl::NotFoundError(absl::StrCat("a stage for inference keeps no such state of ", name));
+    return Floats(offset, place.spec.elements());
+  }
+  return absl::NotFoundError(absl::StrCat("stage ", id_.value(), " has no parameter \"", name, "\""));
+}
+
+absl::StatusOr<EventRef> LayerStage::Read(StateKind kind, absl::string_view name, absl::Span<float> host) {
+  ASSIGN_OR_RETURN(const TensorView view, Find(kind, name, host.size()));
+  stream_->CopyToHost(view, host.data());
+  return stream_->Record();
+}
+
+absl::StatusOr<EventRef> LayerStage::Write(StateKind kind, absl::string_view name, absl::Span<const float> host) {
+  ASSIGN_OR_RETURN(const TensorView view, Find(kind, name, host.size()));
+  stream_->CopyToDevice(host.data(), view);
+  if (kind == StateKind::kParameter) {
+    for (const ParameterPlace& place : layout_.parameters) {
+      if (place.spec.name == name) Pack(place);
+    }
+  }
+  return stream_->Record();
+}
+
+}  // namespace sluice

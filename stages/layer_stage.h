@@ -1,0 +1,109 @@
+// LayerStage: a Stage made of consecutive nodes of a layer graph. One allocation holds parameters, gradients, optimizer
+// state, stash slots and scratch, as stage_layout.h plans; after creation nothing is allocated.
+//
+// Ownership: device and stream belong to the caller and outlive the stage; message slots are the caller's.
+// Parameters begin the same on every rank and for every cut: their random numbers are keyed by seed and global name.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "kernels/device.h"
+#include "stages/graph.h"
+#include "stages/layer.h"
+#include "stages/stage.h"
+#include "stages/stage_layout.h"
+
+namespace sluice {
+
+// What can be read and written by a parameter's name.
+enum class StateKind : uint8_t {
+  kParameter,
+  kGradient,      // of the step, after FinishGradients; neither clipped nor written
+  kFirstMoment,   // AdamW's m ...
+  kSecondMoment,  // ... and v
+};
+
+class LayerStage final : public Stage {
+ public:
+  // Allocates and issues the initialization. RESOURCE_EXHAUSTED says how much it wanted.
+  // REQUIRES: a valid graph.
+  static absl::StatusOr<std::unique_ptr<LayerStage>> Create(Device* device, Stream* stream, const LayerGraph& graph,
+                                                            StageId id, NodeRange range, const StageOptions& options);
+
+  StageId id() const override { return id_; }
+  EventRef Forward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
+  // REQUIRES: BackwardForm::kSplit.
+  EventRef InputGradient(const MicroBatchInfo& info, const StageSlots& slots,
+                         absl::Span<const EventRef> after) override;
+  EventRef WeightGradient(const MicroBatchInfo& info, const StageSlots& slots,
+                          absl::Span<const EventRef> after) override;
+  EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
+
+  absl::Span<const TiedGradient> tied() const override { return tied_; }
+  int64_t norm_partials() const override { return norm_partials_; }
+  EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
+  EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override;
+
+  TensorView losses() const override;
+  // Until the micro-batch's backward pass, which may write their gradient over them.
+  TensorView logits() const override { return logits_; }
+
+  const StageMemory& memory() const { return layout_.memory; }
+  // Of every parameter the stage holds, in layer order.
+  std::vector<ParameterSpec> parameters() const;
+
+  // Copies a state of a parameter to or from the host, which stays as it is until the event is done. NOT_FOUND: no such
+  // parameter here. INVALID_ARGUMENT: another number of elements.
+  absl::StatusOr<EventRef> Read(StateKind kind, absl::string_view name, absl::Span<float> host);
+  absl::StatusOr<EventRef> Write(StateKind kind, absl::string_view name, absl::Span<const float> host);
+
+ private:
+  enum class Phase { kForward, kBackward };
+
+  LayerStage(Device* device, Stream* stream, StageId id, StageOptions options);
+  void MakeLayers(const LayerGraph& graph, NodeRange range);
+  void MakeTied();
+  void Initialize();
+  void Pack(const ParameterPlace& place);
+
+  void WaitFor(absl::Span<const EventRef> after);
+  void CopyBatch(const MicroBatchInfo& info, int stash);
+  LayerCall CallFor(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase) const;
+  void SetBoundaries(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase,
+                     LayerCall* call) const;
+  BatchViews Batch(const MicroBatchInfo& info, int stash) const;
+  void LayerInputGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots);
+  void LayerWeightGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots);
+
+  std::byte* At(const Place& place, const StageSlots& slots) const;
+  TensorView Floats(int64_t offset, int64_t count) const;
+  // Where the partial sum of (use, group) is kept.
+  TensorView Partial(const ParameterPlace& place, int use, int group) const;
+  absl::StatusOr<TensorView> Find(StateKind kind, absl::string_view name, size_t elements) const;
+
+  Device* const device_;
+  const Operations& operations_;
+  Stream* const stream_;
+  const StageId id_;
+  const StageOptions options_;
+  const DType compute_;
+  StageLayout layout_;
+  Buffer arena_;
+  std::vector<std::unique_ptr<Layer>> layers_;
+  // What enters each layer and leaves the last: columns and type.
+  struct Boundary {
+    int64_t columns = 0;
+    DType dtype = DType::kF32;
+  };
+  std::vector<Boundary> boundaries_;
+  std::vector<TiedGradient> tied_;
+  int64_t norm_partials_ = 0;
+  TensorView logits_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,126 @@
+// x + dropout(projection(attention(rope(qkv(norm(x)))))). The queries, keys and values of a token are one fused linear,
+// in the order that AttentionForward takes: H query heads, G key heads, G value heads.
+#include <cmath>
+
+#include "stages/layers/parts.h"
+#include "stages/layers/registry.h"
+
+namespace sluice {
+namespace {
+
+class AttentionLayer final : public Layer {
+ public:
+  AttentionLayer(const Node& node, DType compute)
+      : node_(node),
+        compute_(compute),
+        norm_(node),
+        qkv_(QkvColumns(), node.channels, compute, norm_.parameters(), node.bias),
+        projection_(node.channels, MixedColumns(), compute, norm_.parameters() + qkv_.parameters(), node.bias),
+        dropout_(node) {}
+
+  std::vector<LayerTensor> Tensors() const override {
+    std::vector<LayerTensor> tensors(kTensors);
+    tensors[kMean] = norm_.Mean(Lifetime::kSaved);
+    tensors[kRstd] = norm_.Rstd(Lifetime::kSaved);
+    tensors[kNormed] = {Lifetime::kCheap, compute_, node_.channels};
+    tensors[kQkv] = {Lifetime::kSaved, compute_, QkvColumns()};
+    tensors[kMixed] = {Lifetime::kSaved, compute_, MixedColumns()};
+    tensors[kLse] = {Lifetime::kSaved, DType::kF32, node_.heads};
+    tensors[kDprojected] = {Lifetime::kGradient, compute_, dropout_.exists() ? node_.channels : 0};
+    tensors[kDmixed] = {Lifetime::kScratch, compute_, MixedColumns()};
+    tensors[kDqkv] = {Lifetime::kGradient, compute_, QkvColumns()};
+    tensors[kDnormed] = {Lifetime::kGradient, compute_, node_.channels};
+    return tensors;
+  }
+
+  void Forward(const LayerCall& call) const override {
+    RecomputeCheap(call);
+    qkv_.Forward(call, call.tensors[kNormed], {}, call.tensors[kQkv]);
+    Rope(call, call.tensors[kQkv], Direction::kForward);
+    call.operations.AttentionForward(call.stream, {.shape = ShapeOf(call),
+                                                   .qkv = call.tensors[kQkv],
+                                                   .first_key = call.batch.first_key,
+                                                   .y = call.tensors[kMixed],
+                                                   .lse = Lse(call)});
+    if (!call.y) return;
+    if (!dropout_.Active(call)) return projection_.Forward(call, call.tensors[kMixed], call.x, call.y);
+    projection_.Forward(call, call.tensors[kMixed], {}, call.y);
+    dropout_.Apply(call, call.y, call.x, call.y);
+  }
+
+  void RecomputeCheap(const LayerCall& call) const override {
+    norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kNormed]);
+  }
+
+  void InputGradient(const LayerCall& call) const override {
+    if (dropout_.Active(call)) dropout_.Apply(call, call.dy, {}, call.tensors[kDprojected]);
+    projection_.InputGradient(call, Dprojected(call), call.tensors[kDmixed]);
+    call.operations.AttentionBackward(call.stream, {.shape = ShapeOf(call),
+                                                    .qkv = call.tensors[kQkv],
+                                                    .first_key = call.batch.first_key,
+                                                    .y = call.tensors[kMixed],
+                                                    .lse = Lse(call),
+                                                    .dy = call.tensors[kDmixed],
+                                                    .dqkv = call.tensors[kDqkv]});
+    Rope(call, call.tensors[kDqkv], Direction::kInverse);
+    qkv_.InputGradient(call, call.tensors[kDqkv], call.tensors[kDnormed]);
+    if (!call.dx) return;
+    norm_.InputGradient(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kDnormed], call.dy);
+  }
+
+  void WeightGradient(const LayerCall& call) const override {
+    projection_.WeightGradient(call, call.tensors[kMixed], Dprojected(call));
+    qkv_.WeightGradient(call, call.tensors[kNormed], call.tensors[kDqkv]);
+    norm_.WeightGradient(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kDnormed]);
+  }
+
+ private:
+  enum Tensor { kMean, kRstd, kNormed, kQkv, kMixed, kLse, kDprojected, kDmixed, kDqkv, kDnormed, kTensors };
+  static_assert(kTensors <= kMaxLayerTensors);
+
+  int64_t QkvColumns() const { return (node_.heads + 2 * node_.kv_heads) * node_.head_size; }
+  int64_t MixedColumns() const { return node_.heads * node_.head_size; }
+
+  AttentionShape ShapeOf(const LayerCall& call) const {
+    return {.rows = call.rows,
+            .sequence = call.sequence,
+            .heads = node_.heads,
+            .kv_heads = node_.kv_heads,
+            .head_size = node_.head_size,
+            .scale = 1.0f / std::sqrt(static_cast<float>(node_.head_size))};
+  }
+
+  TensorView Lse(const LayerCall& call) const {
+    TensorView view = call.tensors[kLse];
+    view.shape = {call.rows, node_.heads, call.sequence};
+    return view;
+  }
+
+  // What arrives at the projection: dy itself unless dropout lies between.
+  TensorView Dprojected(const LayerCall& call) const {
+    return dropout_.Active(call) ? call.tensors[kDprojected] : call.dy;
+  }
+
+  void Rope(const LayerCall& call, TensorView qkv, Direction direction) const {
+    if (node_.rope_theta == 0) return;
+    call.operations.Rope(call.stream, {.shape = ShapeOf(call),
+                                       .theta = node_.rope_theta,
+                                       .direction = direction,
+                                       .qkv = qkv,
+                                       .positions = call.batch.positions});
+  }
+
+  const Node node_;
+  const DType compute_;
+  const NormPart norm_;
+  const LinearPart qkv_, projection_;
+  const DropoutPart dropout_;
+};
+
+}  // namespace
+
+std::unique_ptr<Layer> NewAttention(const Node& node, DType compute) {
+  return std::make_unique<AttentionLayer>(node, compute);
+}
+
+}  // namespace sluice

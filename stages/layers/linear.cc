@@ -1,0 +1,34 @@
+// x . weight^T (+ bias).
+#include "stages/layers/parts.h"
+#include "stages/layers/registry.h"
+
+namespace sluice {
+namespace {
+
+class LinearLayer final : public Layer {
+ public:
+  LinearLayer(int64_t n, int64_t k, bool bias, DType compute) : linear_(n, k, compute, 0, bias) {}
+
+  std::vector<LayerTensor> Tensors() const override { return {}; }
+  void Forward(const LayerCall& call) const override { linear_.Forward(call, call.x, {}, call.y); }
+  void InputGradient(const LayerCall& call) const override {
+    if (call.dx) linear_.InputGradient(call, call.dy, call.dx);
+  }
+  void WeightGradient(const LayerCall& call) const override { linear_.WeightGradient(call, call.x, call.dy); }
+
+ private:
+  const LinearPart linear_;
+};
+
+}  // namespace
+
+std::unique_ptr<Layer> NewLinear(const Node& node, DType compute) {
+  return std::make_unique<LinearLayer>(node.width, node.channels, node.bias, compute);
+}
+
+// The stage gives the head an f32 output; all else is a linear's.
+std::unique_ptr<Layer> NewHead(const Node& node, DType compute) {
+  return std::make_unique<LinearLayer>(node.vocabulary, node.channels, /*bias=*/false, compute);
+}
+
+}  // namespace sluice

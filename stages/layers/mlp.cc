@@ -1,0 +1,103 @@
+// x + dropout(projection(activation(fc(norm(x))))). With SwiGLU, fc makes F gates and then F ups of each token in one
+// fused linear.
+#include "stages/layers/parts.h"
+#include "stages/layers/registry.h"
+
+namespace sluice {
+namespace {
+
+class MlpLayer final : public Layer {
+ public:
+  MlpLayer(const Node& node, DType compute)
+      : node_(node),
+        compute_(compute),
+        gated_(node.activation == Activation::kSwiglu),
+        norm_(node),
+        fc_(HiddenColumns(), node.channels, compute, norm_.parameters(), node.bias),
+        projection_(node.channels, node.width, compute, norm_.parameters() + fc_.parameters(), node.bias),
+        dropout_(node) {}
+
+  std::vector<LayerTensor> Tensors() const override {
+    std::vector<LayerTensor> tensors(kTensors);
+    tensors[kMean] = norm_.Mean(Lifetime::kSaved);
+    tensors[kRstd] = norm_.Rstd(Lifetime::kSaved);
+    tensors[kNormed] = {Lifetime::kCheap, compute_, node_.channels};
+    tensors[kHidden] = {Lifetime::kSaved, compute_, HiddenColumns()};
+    tensors[kActivated] = {Lifetime::kCheap, compute_, node_.width};
+    tensors[kDprojected] = {Lifetime::kGradient, compute_, dropout_.exists() ? node_.channels : 0};
+    // GELU's gradient is made in place, in dhidden.
+    tensors[kDactivated] = {Lifetime::kScratch, compute_, gated_ ? node_.width : 0};
+    tensors[kDhidden] = {Lifetime::kGradient, compute_, HiddenColumns()};
+    tensors[kDnormed] = {Lifetime::kGradient, compute_, node_.channels};
+    return tensors;
+  }
+
+  void Forward(const LayerCall& call) const override {
+    norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kNormed]);
+    fc_.Forward(call, call.tensors[kNormed], {}, call.tensors[kHidden]);
+    Activate(call);
+    if (!call.y) return;
+    if (!dropout_.Active(call)) return projection_.Forward(call, call.tensors[kActivated], call.x, call.y);
+    projection_.Forward(call, call.tensors[kActivated], {}, call.y);
+    dropout_.Apply(call, call.y, call.x, call.y);
+  }
+
+  void RecomputeCheap(const LayerCall& call) const override {
+    norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kNormed]);
+    Activate(call);
+  }
+
+  void InputGradient(const LayerCall& call) const override {
+    if (dropout_.Active(call)) dropout_.Apply(call, call.dy, {}, call.tensors[kDprojected]);
+    const TensorView dactivated = call.tensors[gated_ ? kDactivated : kDhidden];
+    projection_.InputGradient(call, Dprojected(call), dactivated);
+    if (gated_) {
+      call.operations.SwigluBackward(
+          call.stream, {.gate_up = call.tensors[kHidden], .dy = dactivated, .dgate_up = call.tensors[kDhidden]});
+    } else {
+      call.operations.GeluBackward(call.stream,
+                                   {.x = call.tensors[kHidden], .dy = dactivated, .dx = call.tensors[kDhidden]});
+    }
+    fc_.InputGradient(call, call.tensors[kDhidden], call.tensors[kDnormed]);
+    if (!call.dx) return;
+    norm_.InputGradient(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kDnormed], call.dy);
+  }
+
+  void WeightGradient(const LayerCall& call) const override {
+    projection_.WeightGradient(call, call.tensors[kActivated], Dprojected(call));
+    fc_.WeightGradient(call, call.tensors[kNormed], call.tensors[kDhidden]);
+    norm_.WeightGradient(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kDnormed]);
+  }
+
+ private:
+  enum Tensor { kMean, kRstd, kNormed, kHidden, kActivated, kDprojected, kDactivated, kDhidden, kDnormed, kTensors };
+  static_assert(kTensors <= kMaxLayerTensors);
+
+  int64_t HiddenColumns() const { return (gated_ ? 2 : 1) * node_.width; }
+
+  void Activate(const LayerCall& call) const {
+    if (gated_) {
+      call.operations.SwigluForward(call.stream, {.gate_up = call.tensors[kHidden], .y = call.tensors[kActivated]});
+    } else {
+      call.operations.GeluForward(call.stream, {.x = call.tensors[kHidden], .y = call.tensors[kActivated]});
+    }
+  }
+
+  // What arrives at the projection: dy itself unless dropout lies between.
+  TensorView Dprojected(const LayerCall& call) const {
+    return dropout_.Active(call) ? call.tensors[kDprojected] : call.dy;
+  }
+
+  const Node node_;
+  const DType compute_;
+  const bool gated_;
+  const NormPart norm_;
+  const LinearPart fc_, projection_;
+  const DropoutPart dropout_;
+};
+
+}  // namespace
+
+std::unique_ptr<Layer> NewMlp(const Node& node, DType compute) { return std::make_unique<MlpLayer>(node, compute); }
+
+}  // namespace sluice

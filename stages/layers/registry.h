@@ -1,0 +1,20 @@
+// One function per kind of layer; each is defined in the file of its name (the head, a linear with f32 output, beside
+// the linear).
+#pragma once
+
+#include <memory>
+
+#include "stages/layer.h"
+
+namespace sluice {
+
+std::unique_ptr<Layer> NewEmbedding(const Node& node, DType compute);
+std::unique_ptr<Layer> NewAttention(const Node& node, DType compute);
+std::unique_ptr<Layer> NewMlp(const Node& node, DType compute);
+std::unique_ptr<Layer> NewNorm(const Node& node, DType compute);
+std::unique_ptr<Layer> NewLinear(const Node& node, DType compute);
+std::unique_ptr<Layer> NewActivation(const Node& node, DType compute);
+std::unique_ptr<Layer> NewHead(const Node& node, DType compute);
+std::unique_ptr<Layer> NewCrossEntropy(const Node& node, DType compute);
+
+}  // namespace sluice

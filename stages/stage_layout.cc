@@ -1,0 +1,241 @@
+#include "stages/stage_layout.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace sluice {
+namespace {
+
+using Region = Place::Region;
+
+constexpr int64_t RoundUp(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Hands out pieces one after another.
+class Packer {
+ public:
+  int64_t Take(int64_t bytes) {
+    const int64_t offset = used_;
+    used_ += RoundUp(bytes);
+    return offset;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  int64_t used_ = 0;
+};
+
+DType ComputeType(Precision precision) { return precision == Precision::kF32 ? DType::kF32 : DType::kBF16; }
+
+class Planner {
+ public:
+  Planner(const LayerGraph& graph, NodeRange range, const StageOptions& options, PackedBytesFunction packed_bytes)
+      : graph_(graph), range_(range), options_(options), packed_bytes_(packed_bytes) {}
+
+  StageLayout Plan() {
+    for (size_t i = range_.begin; i < range_.end; ++i) AddLayer(i);
+    PlaceBatch();
+    for (size_t i = 0; i < layout_.layers.size(); ++i) PlaceTensors(i);
+    PlaceBoundaries();
+    PlaceArena();
+    PlanMessages();
+    return std::move(layout_);
+  }
+
+ private:
+  int64_t tokens() const { return options_.rows * options_.sequence; }
+  bool training() const { return options_.purpose == StagePurpose::kTraining; }
+  const Node& NodeOf(size_t layer) const { return graph_.nodes[range_.begin + layer]; }
+
+  void AddLayer(size_t node) {
+    LayerPlace place;
+    for (ParameterSpec& spec : Parameters(graph_, node)) {
+      const std::vector<size_t> nodes = spec.tied ? NodesWith(graph_, spec.name) : std::vector<size_t>{node};
+      const int use = static_cast<int>(std::find(nodes.begin(), nodes.end(), node) - nodes.begin());
+      place.parameters.push_back(AddUse(spec, use, static_cast<int>(nodes.size())));
+      place.uses.push_back(use);
+    }
+    place.tensors = NewLayer(graph_.nodes[node], ComputeType(options_.precision))->Tensors();
+    layout_.layers.push_back(std::move(place));
+  }
+
+  int AddUse(const ParameterSpec& spec, int use, int uses) {
+    auto& all = layout_.parameters;
+    auto found = std::find_if(all.begin(), all.end(), [&](const auto& place) { return place.spec.name == spec.name; });
+    if (found == all.end()) {
+      found = all.insert(all.end(), {.spec = spec, .uses = uses, .answers = use == 0});
+    }
+    found->use_here.push_back(use);
+    found->spec.packed |= spec.packed;
+    return static_cast<int>(found - all.begin());
+  }
+
+  void PlaceBatch() {
+    bool embeds = false, places = false, attends = false, drops = false, ends = false;
+    for (size_t i = range_.begin; i < range_.end; ++i) {
+      const Node& node = graph_.nodes[i];
+      embeds |= node.kind == LayerKind::kEmbedding;
+      places |= node.positions > 0 || node.rope_theta > 0;
+      attends |= node.kind == LayerKind::kAttention;
+      drops |= node.dropout > 0;
+      ends |= node.kind == LayerKind::kCrossEntropy;
+    }
+    if (embeds) layout_.batch.tokens = stash_.Take(4 * tokens());
+    if (ends) layout_.batch.targets = stash_.Take(4 * tokens());
+    if (places) layout_.batch.positions = stash_.Take(4 * tokens());
+    if (attends) layout_.batch.first_key = stash_.Take(4 * tokens());
+    if (drops) layout_.batch.samples = stash_.Take(4 * options_.rows);
+  }
+
+  // A layer's own tensors. Scratch is shared by all layers, and so is the gradient stash where B is whole.
+  void PlaceTensors(size_t index) {
+    LayerPlace& layer = layout_.layers[index];
+    const bool full = options_.recomputation == Recomputation::kFull;
+    const bool selective = options_.recomputation == Recomputation::kSelective;
+    Packer scratch, own_gradients;
+    Packer& gradients = options_.backward == BackwardForm::kWhole ? own_gradients : gradients_;
+    for (const LayerTensor& tensor : layer.tensors) {
+      const int64_t bytes = tokens() * tensor.columns * SizeOf(tensor.dtype);
+      const bool saved = tensor.lifetime == Lifetime::kSaved, cheap = tensor.lifetime == Lifetime::kCheap;
+      Place forward, backward;
+      if (tensor.columns == 0) {
+      } else if (tensor.lifetime == Lifetime::kGradient) {
+        if (training()) backward = {Region::kGradientStash, gradients.Take(bytes)};
+      } else if (tensor.lifetime == Lifetime::kScratch) {
+        forward = backward = {Region::kScratch, scratch.Take(bytes)};
+      } else if (full && (saved || cheap)) {
+        forward = {Region::kScratch, scratch.Take(bytes)};
+        if (training()) backward = {Region::kGradientStash, gradients.Take(bytes)};
+        layer.recompute_full = true;
+      } else if (selective && cheap) {
+        forward = backward = {Region::kScratch, scratch.Take(bytes)};
+        layer.recompute_cheap = true;
+      } else {
+        forward = backward = {Region::kStash, stash_.Take(bytes)};
+      }
+      layer.forward.push_back(forward);
+      layer.backward.push_back(backward);
+    }
+    scratch_bytes_ = std::max(scratch_bytes_, scratch.used());
+    own_gradient_bytes_ = std::max(own_gradient_bytes_, own_gradients.used());
+  }
+
+  // Activations between the stage's layers stay in the stash. Gradients between them: each its own place, or, where B
+  // is whole, two places in turn, behind what the layers share.
+  void PlaceBoundaries() {
+    const bool whole = options_.backward == BackwardForm::kWhole;
+    int64_t widest[2] = {0, 0};
+    for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
+      LayerPlace& layer = layout_.layers[i];
+      layer.output = {Region::kStash, stash_.Take(tokens() * OutputBytesPerToken(NodeOf(i), options_.precision))};
+      const int64_t bytes = tokens() * OutputGradientBytesPerToken(NodeOf(i), options_.precision);
+      if (!training()) continue;
+      if (NodeOf(i).kind == LayerKind::kHead && options_.precision == Precision::kF32) {
+        layer.output_gradient = layer.output;  // the loss turns logits into their gradient in place
+      } else if (whole) {
+        layer.output_gradient = {Region::kGradientStash, static_cast<int64_t>(i % 2)};
+        widest[i % 2] = std::max(widest[i % 2], RoundUp(bytes));
+      } else {
+        layer.output_gradient = {Region::kGradientStash, gradients_.Take(bytes)};
+      }
+    }
+    if (!whole) return;
+    const int64_t shared = gradients_.Take(own_gradient_bytes_);
+    const int64_t turn[2] = {gradients_.Take(widest[0]), gradients_.Take(widest[1])};
+    CHECK_EQ(shared, 0);
+    for (LayerPlace& layer : layout_.layers) {
+      Place& place = layer.output_gradient;
+      if (place.region == Region::kGradientStash) place.offset = turn[place.offset];
+    }
+  }
+
+  void PlaceArena() {
+    StageMemory& memory = layout_.memory;
+    Packer arena;
+    for (ParameterPlace& place : layout_.parameters) place.value = arena.Take(4 * place.spec.elements());
+    memory.parameters = arena.used();
+    for (ParameterPlace& place : layout_.parameters) PlacePacked(&place, &arena);
+    memory.packed = arena.used() - memory.parameters;
+    if (training()) PlaceTraining(&arena);
+    memory.stash_slot = stash_.used();
+    memory.gradient_stash_slot = gradients_.used();
+    layout_.stash = arena.Take(options_.stash_slots * memory.stash_slot);
+    layout_.gradient_stash = arena.Take(options_.gradient_stash_slots * memory.gradient_stash_slot);
+    layout_.scratch = arena.Take(scratch_bytes_);
+    if (layout_.batch.targets >= 0) layout_.losses = arena.Take(4 * options_.micro_batches);
+    memory.scratch = arena.used() - layout_.scratch;
+    CHECK_EQ(arena.used(), memory.ArenaBytes(options_.stash_slots, options_.gradient_stash_slots));
+  }
+
+  void PlacePacked(ParameterPlace* place, Packer* arena) {
+    if (!place->spec.packed) return;
+    place->packed_bytes = RoundUp(
+        packed_bytes_({.n = place->spec.rows, .k = place->spec.columns, .compute = ComputeType(options_.precision)}));
+    place->packed = arena->Take(place->packed_bytes);
+  }
+
+  void PlaceTraining(Packer* arena) {
+    const int64_t begin = arena->used();
+    for (ParameterPlace& place : layout_.parameters) {
+      const int64_t partial = options_.gradient_groups * 4 * place.spec.elements();
+      place.gradients = arena->Take(place.uses * partial);
+      if (static_cast<int>(place.use_here.size()) < place.uses) place.mine = arena->Take(partial);
+    }
+    layout_.memory.gradients = arena->used() - begin;
+    for (ParameterPlace& place : layout_.parameters) {
+      place.m = arena->Take(4 * place.spec.elements());
+      place.v = arena->Take(4 * place.spec.elements());
+    }
+    layout_.memory.optimizer = arena->used() - begin - layout_.memory.gradients;
+  }
+
+  void PlanMessages() {
+    StageMemory& memory = layout_.memory;
+    if (range_.begin > 0) {
+      const Node& before = graph_.nodes[range_.begin - 1];
+      memory.input_message = tokens() * OutputBytesPerToken(before, options_.precision);
+      if (training())
+        memory.input_gradient_message = tokens() * OutputGradientBytesPerToken(before, options_.precision);
+    }
+    if (range_.end < graph_.nodes.size()) {
+      const Node& last = graph_.nodes[range_.end - 1];
+      memory.output_message = tokens() * OutputBytesPerToken(last, options_.precision);
+      if (training()) memory.output_gradient_message = tokens() * OutputGradientBytesPerToken(last, options_.precision);
+    }
+  }
+
+  const LayerGraph& graph_;
+  const NodeRange range_;
+  const StageOptions& options_;
+  PackedBytesFunction packed_bytes_;
+  StageLayout layout_;
+  Packer stash_, gradients_;
+  int64_t scratch_bytes_ = 0;
+  int64_t own_gradient_bytes_ = 0;
+};
+
+}  // namespace
+
+StageLayout PlanStage(const LayerGraph& graph, NodeRange range, const StageOptions& options,
+                      PackedBytesFunction packed_bytes) {
+  CHECK_LT(range.begin, range.end) << "a stage needs layers";
+  CHECK_LE(range.end, graph.nodes.size());
+  return Planner(graph, range, options, packed_bytes).Plan();
+}
+
+StageMemory PlanStageMemory(const LayerGraph& graph, NodeRange range, const StageOptions& options,
+                            PackedBytesFunction packed_bytes) {
+  return PlanStage(graph, range, options, packed_bytes).memory;
+}
+
+int64_t NormPartials(const LayerGraph& graph, NodeRange range) {
+  int64_t partials = 0;
+  for (size_t node = range.begin; node < range.end; ++node) {
+    for (const ParameterSpec& spec : Parameters(graph, node)) {
+      if (!spec.tied || NodesWith(graph, spec.name).front() == node) partials += NormBlocks(spec.elements());
+    }
+  }
+  return partials;
+}
+
+}  // namespace sluice
