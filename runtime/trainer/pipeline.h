@@ -1,0 +1,79 @@
+// All ranks of a job in this process: each a task that owns its device, stages and executor, and waits for commands. The
+// caller's thread gives the commands of a step to all ranks at once and collects what came of it.
+//
+// Threads: one caller. Ownership: the world and the plan outlive the pipeline. Errors: the first failure of any rank ends
+// all of them and is returned, as its cause, by this and every later call.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/world.h"
+#include "kernels/device.h"
+#include "runtime/planner/plan.h"
+#include "scheduler/timeline.h"
+#include "stages/stage.h"
+
+namespace sluice {
+
+struct PipelineOptions {
+  int threads_per_rank = 1;
+  bool pin = false;            // rank r's threads keep to processors r*threads ... (r+1)*threads - 1
+  double watchdog_seconds = 60;
+  int64_t memory_limit_bytes = 0;  // of each rank's device; 0: none
+  // Wraps a rank's device before anything is built on it (profiling); null: as it is.
+  std::function<std::unique_ptr<Device>(Device* device, PipelineRank rank)> wrap_device;
+};
+
+// One optimizer step, as all ranks need it. What the infos point to stays until FinishStep().
+struct TrainingStep {
+  absl::Span<const MicroBatchInfo> micro_batches;
+  float learning_rate = 0;
+  int64_t update = 1;  // from 1
+};
+
+struct TrainingOutcome {
+  std::vector<float> loss_sums;  // of each micro-batch's valid targets
+  StepControl control;
+  Timeline timeline;
+};
+
+struct RankMemory {
+  int64_t planned_bytes = 0;
+  int64_t peak_bytes = 0;
+  int64_t allocations = 0;  // of device memory, since the start
+};
+
+class Pipeline {
+ public:
+  static absl::StatusOr<std::unique_ptr<Pipeline>> Create(World* world, const Plan& plan, const PipelineOptions& options);
+  ~Pipeline();
+
+  // Starts a step on all ranks and returns; the caller may prepare the next one. FinishStep() waits for its end.
+  void StartStep(const TrainingStep& step);
+  absl::StatusOr<TrainingOutcome> FinishStep();
+
+  // Forward only: the loss sum of each micro-batch. REQUIRES: at most as many micro-batches as a step has.
+  absl::StatusOr<std::vector<float>> Evaluate(absl::Span<const MicroBatchInfo> micro_batches);
+  // Forward only, one micro-batch: the logits [V] of its token number `token`.
+  absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch, int64_t token);
+
+  // Copies a parameter out, by its global name, for tests and for saving. REQUIRES: no step is running.
+  absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name);
+
+  std::vector<RankMemory> memory() const;
+  // What the ranks did last, for a person: the flight recorders' text.
+  std::string FlightRecord() const;
+
+ private:
+  class Rank;
+  Pipeline() = default;
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace sluice

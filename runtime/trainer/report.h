@@ -1,0 +1,40 @@
+// What a run ends with, for a person: where a step's time went, the bubble predicted and measured, memory, the trace's path.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "runtime/trainer/breakdown.h"
+#include "runtime/trainer/pipeline.h"
+
+namespace sluice {
+
+struct TrainReport {
+  int64_t steps = 0;
+  int64_t skipped_steps = 0;
+  int64_t tokens = 0;
+  Nanoseconds duration = 0;
+  double last_loss = 0;       // of the last step, nats per target
+  double held_out_loss = -1;  // negative: there is no held-out part
+  int64_t held_out_targets = 0;
+
+  std::vector<RankBreakdown> breakdown;  // mean of the measured steps; empty: none was measured
+  std::vector<RankMemory> memory;
+  double measured_bubble = 0;            // median over the measured steps
+  double predicted_bubble = 0;           // of the simulation with measured costs
+  Nanoseconds measured_step = 0;         // median
+  Nanoseconds predicted_step = 0;
+  double planned_bubble = 0;  // before training, from analytic costs
+
+  std::string sample;      // generated text, with its prompt
+  std::string trace_path;  // empty: none was written
+};
+
+std::string ToText(const TrainReport& report);
+
+// "12.3 MiB", "1.5 GiB".
+std::string FormatBytes(int64_t bytes);
+
+}  // namespace sluice
