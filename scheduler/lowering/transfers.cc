@@ -1,4 +1,4 @@
-// Pass 1. Plays the schedule in virtual time (F, I, W take 1, B takes 2; transfers take none) with the slots that the
+// Pass 1. Plays the schedule in virtual time (F, I, W take one unit, B two, a transfer little) with the slots that the
 // pools will have. The order in which things happen there is one global order in which every action comes after all
 // that it waits for and each SEND stands beside its RECV; a rank's list is that order cut down to the rank. A cycle of
 // waits would need an action that comes before itself, whichever queues are assigned later.
@@ -7,7 +7,9 @@
 // order (one that consumes messages in another order than they are sent) grows when nothing else can move.
 
 #include <algorithm>
+#include <deque>
 #include <functional>
+#include <limits>
 #include <queue>
 #include <utility>
 
@@ -42,9 +44,17 @@ struct Inbox {
 
 // An inbox in which a message may be able to move now: it was just made, or a slot was given back.
 struct Movable {
-  MicroBatch micro_batch;
   StageId stage;
   int copy;
+  bool forward;
+};
+
+// A message on its way.
+struct Arrival {
+  int64_t time;
+  StageId stage;
+  int copy;
+  MicroBatch micro_batch;
   bool forward;
 };
 
@@ -55,7 +65,14 @@ struct RankState {
   bool queued = false;  // is in `candidates_`
 };
 
-int VirtualTime(ActionKind kind) { return kind == ActionKind::kBackward ? 2 : IsCompute(kind) ? 1 : 0; }
+// A little latency puts the messages of ranks that would otherwise end in the same moment into the order in which they
+// really come.
+constexpr int64_t kComputeTime = 16;
+constexpr int64_t kLatency = 1;
+
+int64_t VirtualTime(ActionKind kind) {
+  return kind == ActionKind::kBackward ? 2 * kComputeTime : IsCompute(kind) ? kComputeTime : 0;
+}
 
 class TransferPass {
  public:
@@ -67,7 +84,7 @@ class TransferPass {
     Prepare();
     for (size_t r = 0; r < schedule_.ranks.size(); ++r) StartWhatCan(r);
     while (true) {
-      if (!running_.empty()) {
+      if (!running_.empty() || !arrivals_.empty()) {
         AdvanceTime();
       } else if (!GrowPools()) {
         break;
@@ -159,6 +176,7 @@ class TransferPass {
   std::vector<int> in_flight_, gradients_in_flight_;
   std::vector<size_t> candidates_;
   std::vector<Movable> movable_;
+  std::deque<Arrival> arrivals_;  // ascending in time
   std::priority_queue<std::pair<int64_t, size_t>, std::vector<std::pair<int64_t, size_t>>, std::greater<>> running_;
   int64_t now_ = 0;
 };
@@ -247,7 +265,7 @@ void TransferPass::StartWhatCan(size_t rank) {
     for (size_t k = state.next; k < end; ++k) {
       if (!CanStart(list[k])) return;
     }
-    int duration = 0;
+    int64_t duration = 0;
     state.running_begin = state.next;
     for (; state.next < end; ++state.next) {
       const Action& action = list[state.next];
@@ -262,7 +280,14 @@ void TransferPass::StartWhatCan(size_t rank) {
 }
 
 void TransferPass::AdvanceTime() {
-  now_ = running_.top().first;
+  constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+  now_ =
+      std::min(running_.empty() ? kNever : running_.top().first, arrivals_.empty() ? kNever : arrivals_.front().time);
+  for (; !arrivals_.empty() && arrivals_.front().time == now_; arrivals_.pop_front()) {
+    const Arrival& arrival = arrivals_.front();
+    ProgressOf(arrival.stage, arrival.copy, arrival.micro_batch) |= arrival.forward ? kInputHere : kGradientHere;
+    Consider(placement_.RankOf(arrival.stage, arrival.copy).index());
+  }
   while (!running_.empty() && running_.top().first == now_) {
     const size_t rank = running_.top().second;
     running_.pop();
@@ -271,11 +296,9 @@ void TransferPass::AdvanceTime() {
     state.busy = false;
     Consider(rank);
   }
-  // The oldest micro-batch first: a rank sends on what it has made before it takes in the next.
-  std::stable_sort(movable_.begin(), movable_.end(),
-                   [](const Movable& a, const Movable& b) { return a.micro_batch < b.micro_batch; });
-  for (const Movable& movable : movable_) MoveMessages(movable.stage, movable.copy, movable.forward);
-  movable_.clear();
+  for (const Movable& movable : std::exchange(movable_, {})) {
+    MoveMessages(movable.stage, movable.copy, movable.forward);
+  }
 }
 
 void TransferPass::End(const Action& a) {
@@ -308,14 +331,14 @@ void TransferPass::Produce(const Action& producer, StageId to, bool forward) {
     return;
   }
   inbox.waiting.push_back(producer.micro_batch);
-  movable_.push_back({producer.micro_batch, to, producer.copy, forward});
+  movable_.push_back({to, producer.copy, forward});
 }
 
 void TransferPass::Free(StageId stage, int copy, bool forward) {
   if (forward ? IsFirst(stage) : IsLast(stage)) return;
   Inbox& inbox = InboxOf(stage, copy, forward);
   --inbox.held;
-  if (!inbox.waiting.empty()) movable_.push_back({inbox.waiting.front(), stage, copy, forward});
+  if (!inbox.waiting.empty()) movable_.push_back({stage, copy, forward});
 }
 
 void TransferPass::MoveMessages(StageId stage, int copy, bool forward) {
@@ -335,9 +358,8 @@ void TransferPass::MoveMessages(StageId stage, int copy, bool forward) {
     action.stage = stage;
     action.peer = sender;
     Append(receiver.index(), action);
-    ProgressOf(stage, copy, i) |= forward ? kInputHere : kGradientHere;
+    arrivals_.push_back({now_ + kLatency, stage, copy, i, forward});
     Consider(sender.index());
-    Consider(receiver.index());
   }
 }
 

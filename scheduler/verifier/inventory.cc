@@ -52,6 +52,8 @@ class Inventory {
         return status;
       }
       if (!IsCompute(a.kind) && a.kind != ActionKind::kOptimizerStep) continue;
+      if (program_.queues[a.queue.index()].kind != QueueKind::kCompute)
+        return Error(r, k, "is in queue ", program_.queues[a.queue.index()].name, ", which is not for computing");
       if (compute_queue >= 0 && compute_queue != a.queue.value())
         return Error(r, k, "is in another queue than the rank's other compute actions");
       compute_queue = a.queue.value();
