@@ -49,7 +49,7 @@ dnnl::primitive_attr Attributes(Result result) {
   return attributes;
 }
 
-dnnl::memory::desc ChooseLayout(const PackedMatrix& matrix) {
+dnnl::memory::desc ChooseLayout(const RightMatrix& matrix) {
   const DType type = matrix.type;
   const dnnl::matmul::desc wish(Strided(kTypicalRows, matrix.depth, type, matrix.depth, 1),
                                 dnnl::memory::desc(Dims{matrix.depth, matrix.columns}, TypeOf(type), Tag::any),
@@ -96,7 +96,7 @@ class Matmul {
   std::unordered_map<int, dnnl::memory> arguments_;
 };
 
-using Key = std::array<int64_t, 9>;
+using Key = std::array<int64_t, 7>;
 
 // This thread's primitives. A training job has some dozens of shapes.
 template <class Make>
@@ -107,7 +107,7 @@ Matmul& Cached(const Key& key, Make make) {
   return *entry;
 }
 
-const dnnl::memory::desc& Layout(const PackedMatrix& matrix) {
+const dnnl::memory::desc& Layout(const RightMatrix& matrix) {
   thread_local absl::flat_hash_map<std::array<int64_t, 3>, dnnl::memory::desc> cache;
   const std::array<int64_t, 3> key = {matrix.depth, matrix.columns, static_cast<int64_t>(matrix.type)};
   auto found = cache.find(key);
@@ -153,24 +153,28 @@ bool HasFastBFloat16() {
   return has;
 }
 
-int64_t PackedBytes(const PackedMatrix& matrix) { return static_cast<int64_t>(Layout(matrix).get_size()); }
-
-void Pack(const PackedMatrix& matrix, const float* source, int64_t depth_stride, int64_t column_stride,
-          std::byte* packed) {
-  const dnnl::memory from(Strided(matrix.depth, matrix.columns, DType::kF32, depth_stride, column_stride), Engine(),
-                          const_cast<float*>(source));
-  dnnl::memory to(Layout(matrix), Engine(), packed);
-  dnnl::reorder(from, to).execute(LibraryStream(), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
+bool HasPackedLayouts() {
+  // The library's instruction sets are sets of bits.
+  constexpr auto avx512 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  static const bool has = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & avx512) == avx512;
+  return has;
 }
 
-void Multiply(const PackedProduct& p, const void* x, const std::byte* packed, const float* bias, void* y) {
+int64_t PackedBytes(const RightMatrix& matrix) { return static_cast<int64_t>(Layout(matrix).get_size()); }
+
+void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides, std::byte* packed) {
+  dnnl::memory from(Strided(matrix.depth, matrix.columns, DType::kF32, strides.depth, strides.column), Engine(),
+                    const_cast<float*>(source));
+  dnnl::memory to(Layout(matrix), Engine(), packed);
+  dnnl::reorder(from, to).execute(LibraryStream(), from, to);
+}
+
+void Multiply(const RightProduct& p, const void* x, const void* right, const float* bias, void* y) {
   const Key key = {p.right.depth,
                    p.right.columns,
                    p.rows,
                    p.x_stride,
                    p.y_stride,
-                   0,
-                   0,
                    0,
                    Flags(0, p.right.type, p.y_type, p.result, p.has_bias)};
   Cached(key, [&] {
@@ -178,13 +182,12 @@ void Multiply(const PackedProduct& p, const void* x, const std::byte* packed, co
     return Matmul(Strided(p.rows, p.right.depth, p.right.type, p.x_stride, 1), Layout(p.right),
                   Strided(p.rows, p.right.columns, p.y_type, p.y_stride, 1), p.has_bias ? &bias_layout : nullptr,
                   p.result);
-  }).Run(x, packed, bias, y);
+  }).Run(x, right, bias, y);
 }
 
 void Multiply(const TransposedProduct& p, const void* a, const void* b, float* y) {
-  const Key key = {p.rows,     p.columns,  p.depth,
-                   p.a_stride, p.b_stride, p.y_stride,
-                   0,          0,          Flags(1, p.type, DType::kF32, p.result, false)};
+  const Key key = {
+      p.rows, p.columns, p.depth, p.a_stride, p.b_stride, p.y_stride, Flags(1, p.type, DType::kF32, p.result, false)};
   Cached(key, [&] {
     return Matmul(Strided(p.rows, p.depth, p.type, 1, p.a_stride), Strided(p.depth, p.columns, p.type, p.b_stride, 1),
                   Strided(p.rows, p.columns, DType::kF32, p.y_stride, 1), nullptr, p.result);

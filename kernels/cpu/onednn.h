@@ -19,34 +19,40 @@ std::string InstructionSet();
 // Whether the library multiplies bf16 matrices faster than f32 ones here. Elsewhere bf16 is emulated exactly, in f32.
 bool HasFastBFloat16();
 
-// The right-hand matrix of a product in the library's own layout: [depth, columns], of one element type. The layout
-// depends on nothing else, so it serves any number of rows.
-struct PackedMatrix {
+// Whether a layout of its own makes the library fast here; elsewhere it copies both operands on every call.
+bool HasPackedLayouts();
+
+// The right-hand matrix of a product, [depth, columns] of one element type, in the layout that the library likes best.
+// The layout depends on nothing else, so it serves any number of rows.
+struct RightMatrix {
   int64_t depth = 0;
   int64_t columns = 0;
   DType type = DType::kF32;
-  friend bool operator==(const PackedMatrix&, const PackedMatrix&) = default;
+  friend bool operator==(const RightMatrix&, const RightMatrix&) = default;
 };
-int64_t PackedBytes(const PackedMatrix& matrix);
+int64_t PackedBytes(const RightMatrix& matrix);
 // packed = element (d, c) at source[d * depth_stride + c * column_stride], rounded to the type; one of the strides
 // is 1.
-void Pack(const PackedMatrix& matrix, const float* source, int64_t depth_stride, int64_t column_stride,
-          std::byte* packed);
+struct SourceStrides {
+  int64_t depth = 0;
+  int64_t column = 0;
+};
+void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides, std::byte* packed);
 
 enum class Result : uint8_t { kWrite, kAddTo };
 
-// y[rows, columns] = x[rows, depth] . packed (+ bias) (+ y before)
-struct PackedProduct {
-  PackedMatrix right;
+// y[rows, columns] = x[rows, depth] . right (+ bias) (+ y before)
+struct RightProduct {
+  RightMatrix right;
   int64_t rows = 0;
   int64_t x_stride = 0;  // elements between rows
   int64_t y_stride = 0;
   DType y_type = DType::kF32;
   bool has_bias = false;  // f32 [columns]
   Result result = Result::kWrite;
-  friend bool operator==(const PackedProduct&, const PackedProduct&) = default;
+  friend bool operator==(const RightProduct&, const RightProduct&) = default;
 };
-void Multiply(const PackedProduct& product, const void* x, const std::byte* packed, const float* bias, void* y);
+void Multiply(const RightProduct& product, const void* x, const void* right, const float* bias, void* y);
 
 // y[rows, columns] f32 = a^T . b (+ y before), with a[depth, rows] and b[depth, columns] of one type.
 struct TransposedProduct {

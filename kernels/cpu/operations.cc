@@ -1,49 +1,132 @@
 #include "kernels/cpu/operations.h"
 
-#include <stdexcept>
-
-#include "absl/strings/string_view.h"
+#include "base/check.h"
+#include "kernels/cpu/activation.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/cross_entropy.h"
+#include "kernels/cpu/dropout.h"
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/embedding.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/norm.h"
+#include "kernels/cpu/optimizer.h"
+#include "kernels/cpu/random_init.h"
+#include "kernels/cpu/rope.h"
 #include "kernels/cpu/stream.h"
 
 namespace sluice::cpu {
 namespace {
 
-CpuStream& OnCpu(Stream& stream) { return static_cast<CpuStream&>(stream); }
+constexpr size_t kPartsMax = 64;
 
-void NotYet(Stream& stream) {
-  OnCpu(stream).Issue([](Team&) { throw std::runtime_error("operation is not linked in yet"); });
+template <class Body>
+void Issue(Stream& stream, const Body& body) {
+  static_cast<CpuStream&>(stream).Issue(body);
 }
 
 class CpuOperations final : public Operations {
  public:
-  int64_t PackedLinearBytes(const LinearShape& shape) const override { return 64; }
-  void PackLinear(Stream& s, const LinearShape&, TensorView, TensorView) const override { NotYet(s); }
-  void LinearForward(Stream& s, const LinearForwardArgs&) const override { NotYet(s); }
-  void LinearInputGradient(Stream& s, const LinearInputGradientArgs&) const override { NotYet(s); }
-  void LinearWeightGradient(Stream& s, const LinearWeightGradientArgs&) const override { NotYet(s); }
-  void NormForward(Stream& s, const NormForwardArgs&) const override { NotYet(s); }
-  void NormInputGradient(Stream& s, const NormInputGradientArgs&) const override { NotYet(s); }
-  void NormWeightGradient(Stream& s, const NormWeightGradientArgs&) const override { NotYet(s); }
-  void AttentionForward(Stream& s, const AttentionForwardArgs&) const override { NotYet(s); }
-  void AttentionBackward(Stream& s, const AttentionBackwardArgs&) const override { NotYet(s); }
-  void Rope(Stream& s, const RopeArgs&) const override { NotYet(s); }
-  void GeluForward(Stream& s, const GeluForwardArgs&) const override { NotYet(s); }
-  void GeluBackward(Stream& s, const GeluBackwardArgs&) const override { NotYet(s); }
-  void SwigluForward(Stream& s, const SwigluForwardArgs&) const override { NotYet(s); }
-  void SwigluBackward(Stream& s, const SwigluBackwardArgs&) const override { NotYet(s); }
-  void Dropout(Stream& s, const DropoutArgs&) const override { NotYet(s); }
-  void Add(Stream& s, const AddArgs&) const override { NotYet(s); }
-  void EmbeddingForward(Stream& s, const EmbeddingForwardArgs&) const override { NotYet(s); }
-  void EmbeddingGradient(Stream& s, const EmbeddingGradientArgs&) const override { NotYet(s); }
-  void CrossEntropyForward(Stream& s, const CrossEntropyForwardArgs&) const override { NotYet(s); }
-  void CrossEntropyBackward(Stream& s, const CrossEntropyBackwardArgs&) const override { NotYet(s); }
-  void SumInOrder(Stream& s, absl::Span<const TensorView>, TensorView) const override { NotYet(s); }
-  void SquaredNorm(Stream& s, TensorView, TensorView) const override { NotYet(s); }
-  void DecideStep(Stream& s, TensorView, float, TensorView) const override { NotYet(s); }
-  void AdamW(Stream& s, const AdamWArgs&) const override { NotYet(s); }
-  void Fill(Stream& s, TensorView, float) const override { NotYet(s); }
-  void Copy(Stream& s, TensorView, TensorView) const override { NotYet(s); }
-  void InitNormal(Stream& s, RandomKey, float, TensorView) const override { NotYet(s); }
+  int64_t PackedLinearBytes(const LinearShape& shape) const override { return cpu::PackedLinearBytes(shape); }
+  void PackLinear(Stream& stream, const LinearShape& shape, TensorView weight, TensorView packed) const override {
+    Issue(stream, [=](Team& team) { cpu::PackLinear(team, shape, weight, packed); });
+  }
+  void LinearForward(Stream& stream, const LinearForwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::LinearForward(team, args); });
+  }
+  void LinearInputGradient(Stream& stream, const LinearInputGradientArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::LinearInputGradient(team, args); });
+  }
+  void LinearWeightGradient(Stream& stream, const LinearWeightGradientArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::LinearWeightGradient(team, args); });
+  }
+
+  void NormForward(Stream& stream, const NormForwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::NormForward(team, args); });
+  }
+  void NormInputGradient(Stream& stream, const NormInputGradientArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::NormInputGradient(team, args); });
+  }
+  void NormWeightGradient(Stream& stream, const NormWeightGradientArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::NormWeightGradient(team, args); });
+  }
+
+  void AttentionForward(Stream& stream, const AttentionForwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::AttentionForward(team, args); });
+  }
+  void AttentionBackward(Stream& stream, const AttentionBackwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::AttentionBackward(team, args); });
+  }
+  void Rope(Stream& stream, const RopeArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::Rope(team, args); });
+  }
+
+  void GeluForward(Stream& stream, const GeluForwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::GeluForward(team, args); });
+  }
+  void GeluBackward(Stream& stream, const GeluBackwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::GeluBackward(team, args); });
+  }
+  void SwigluForward(Stream& stream, const SwigluForwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::SwigluForward(team, args); });
+  }
+  void SwigluBackward(Stream& stream, const SwigluBackwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::SwigluBackward(team, args); });
+  }
+  void Dropout(Stream& stream, const DropoutArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::Dropout(team, args); });
+  }
+  void Add(Stream& stream, const AddArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::Add(team, args); });
+  }
+
+  void EmbeddingForward(Stream& stream, const EmbeddingForwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::EmbeddingForward(team, args); });
+  }
+  void EmbeddingGradient(Stream& stream, const EmbeddingGradientArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::EmbeddingGradient(team, args); });
+  }
+  void CrossEntropyForward(Stream& stream, const CrossEntropyForwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::CrossEntropyForward(team, args); });
+  }
+  void CrossEntropyBackward(Stream& stream, const CrossEntropyBackwardArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::CrossEntropyBackward(team, args); });
+  }
+  void AdamW(Stream& stream, const AdamWArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::AdamW(team, args); });
+  }
+
+  // A command has room for the parts' addresses; they share the sum's shape.
+  void SumInOrder(Stream& stream, absl::Span<const TensorView> parts, TensorView sum) const override {
+    CHECK(parts.size() <= kPartsMax) << parts.size() << " parts";
+    struct Addresses {
+      std::byte* data[kPartsMax];
+      size_t count;
+    } addresses{{}, parts.size()};
+    for (size_t i = 0; i < parts.size(); ++i) {
+      CHECK_EQ(parts[i].elements(), sum.elements()) << "part " << i;
+      addresses.data[i] = parts[i].data;
+    }
+    Issue(stream, [addresses, sum](Team& team) {
+      TensorView views[kPartsMax];
+      for (size_t i = 0; i < addresses.count; ++i) views[i] = {addresses.data[i], sum.dtype, sum.shape};
+      cpu::SumInOrder(team, {views, addresses.count}, sum);
+    });
+  }
+  void SquaredNorm(Stream& stream, TensorView gradient, TensorView partials) const override {
+    Issue(stream, [=](Team& team) { cpu::SquaredNorm(team, gradient, partials); });
+  }
+  void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const override {
+    Issue(stream, [=](Team& team) { cpu::DecideStep(team, partials, max_norm, control); });
+  }
+  void Fill(Stream& stream, TensorView target, float value) const override {
+    Issue(stream, [=](Team& team) { cpu::Fill(team, target, value); });
+  }
+  void Copy(Stream& stream, TensorView source, TensorView target) const override {
+    Issue(stream, [=](Team& team) { cpu::Copy(team, source, target); });
+  }
+  void InitNormal(Stream& stream, RandomKey key, float deviation, TensorView target) const override {
+    Issue(stream, [=](Team& team) { cpu::InitNormal(team, key, deviation, target); });
+  }
 };
 
 }  // namespace

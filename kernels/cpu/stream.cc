@@ -45,7 +45,7 @@ CpuStream::Command* CpuStream::BeginCommand() {
     {
       std::lock_guard lock(mutex_);
       if (issued_ - ended_ < kCommands) return &ring_[issued_ % kCommands];
-      space = command_ended_ = events_->Take();
+      space = command_ended_ = signals_->Take();
     }
     const EventRef event = space;
     world_->WaitAny({&event, 1}, kForever);
@@ -70,7 +70,7 @@ bool CpuStream::WaitForCommand() {
       std::lock_guard lock(mutex_);
       if (ended_ < issued_) return true;
       if (closing_) return false;
-      command = command_issued_ = events_->Take();
+      command = command_issued_ = signals_->Take();
     }
     const EventRef event = command;
     world_->WaitAny({&event, 1}, kForever);
@@ -106,7 +106,7 @@ void CpuStream::Wait(const EventRef& event) {
 }
 
 EventRef CpuStream::Record() {
-  Ref<Signal> signal = events_->Take();
+  Ref<Signal> signal = signals_->Take();
   const EventRef event = signal;
   Command* command = BeginCommand();
   new (command->arguments) Signal*(signal.release());

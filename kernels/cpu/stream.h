@@ -17,8 +17,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "base/signal_pool.h"
 #include "base/world.h"
-#include "kernels/cpu/event_pool.h"
 #include "kernels/cpu/team.h"
 #include "kernels/device.h"
 
@@ -75,7 +75,7 @@ class CpuStream final : public Stream {
   bool WaitForCommand();
 
   World* const world_;
-  const Ref<EventPool> events_ = MakeRef<EventPool>();
+  const Ref<SignalPool> signals_ = MakeRef<SignalPool>();
   Team team_;
   const std::unique_ptr<Command[]> ring_ = std::make_unique<Command[]>(kCommands);
 

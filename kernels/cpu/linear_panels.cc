@@ -1,0 +1,162 @@
+#include "kernels/cpu/linear_backends.h"
+#include "kernels/cpu/panel_product.h"
+
+namespace sluice::cpu::panels {
+namespace {
+
+// Rows and columns of a block of a product, and outputs and inputs of one of a weight gradient: the left-hand side of a
+// block stays in the second-level cache.
+constexpr int64_t kRows = 128;
+constexpr int64_t kColumns = 512;
+constexpr int64_t kGradientOutputs = 192;
+constexpr int64_t kGradientInputs = 512;
+// Between rows of copied blocks, so that they don't fall into the same sets of the cache.
+constexpr int64_t kPadding = 16;
+
+float* Scratch(int64_t floats) {
+  return reinterpret_cast<float*>(ThreadScratch(ScratchSlot::kOperation, floats * SizeOf(DType::kF32)));
+}
+
+// A packed weight: panels of the forward product, then those of the input gradient.
+int64_t FloatsOf(const PackedUse& use) { return PanelFloats(use.depth(), use.columns()); }
+int64_t FirstFloat(const PackedUse& use) { return use.use == Use::kForward ? 0 : FloatsOf({use.shape, Use::kForward}); }
+
+// Packs whole panels, the columns [begin, end).
+void PackSome(const PackedUse& use, const float* weight, int64_t begin, int64_t end, float* panels) {
+  const int64_t depth = use.depth(), panel_stride = depth * PanelWidth();
+  PanelSource<float> source{weight + begin * use.column_stride(), use.depth_stride(), use.column_stride()};
+  float* to = panels + begin / PanelWidth() * panel_stride;
+  if (use.shape.compute == DType::kF32) return PackPanels(depth, end - begin, source, to, panel_stride);
+  // Rows of the source are along its stride of 1.
+  const Extent extent = use.use == Use::kForward ? Extent{end - begin, depth} : Extent{depth, end - begin};
+  float* rounded = Scratch(extent.rows * extent.columns);
+  RoundRows(extent, {source.data, use.shape.k}, {rounded, extent.columns});
+  source =
+      use.use == Use::kForward ? PanelSource<float>{rounded, 1, depth} : PanelSource<float>{rounded, extent.columns, 1};
+  PackPanels(depth, end - begin, source, to, panel_stride);
+}
+
+struct ProductBlock {
+  Extent extent;
+  int64_t row;
+  int64_t column;
+};
+
+// One block of the product into `y`, the depth in pieces of kPanelDepth.
+void MultiplyBlock(const PackedProductArgs& args, const ProductBlock& block, Block<const float> before,
+                   float* left_scratch, Block<float> y) {
+  const int64_t depth = args.use.depth();
+  PanelProduct product{
+      .rows = block.extent.rows,
+      .columns = block.extent.columns,
+      .a = left_scratch,
+      .a_row_stride = kPanelDepth + kPadding,
+      .panels = reinterpret_cast<const float*>(args.packed) + FirstFloat(args.use) + block.column * depth,
+      .panel_stride = depth * PanelWidth(),
+      .before = before.data,
+      .before_stride = before.stride,
+      .y = y.data,
+      .y_stride = y.stride};
+  for (int64_t d = 0; d < depth; d += kPanelDepth) {
+    product.depth = std::min(kPanelDepth, depth - d);
+    WithType(args.x.dtype, [&]<class T>(T) {
+      ConvertRows({product.rows, product.depth}, BlockAt<const T>(args.x, block.row, d),
+                  Block<float>{left_scratch, product.a_row_stride});
+    });
+    if (d + kPanelDepth >= depth && args.bias != nullptr) product.bias = args.bias + block.column;
+    cpu::Multiply(product);
+    product.panels += kPanelDepth * PanelWidth();
+    product.before = y.data;
+    product.before_stride = y.stride;
+  }
+}
+
+void RunBlock(const PackedProductArgs& args, const ProductBlock& block) {
+  const Extent extent = block.extent;
+  const int64_t left_floats = kRows * (kPanelDepth + kPadding);
+  const bool f32_addend = !args.add || args.add.dtype == DType::kF32;
+  if (args.y.dtype == DType::kF32 && f32_addend) {
+    const auto before = args.add ? BlockAt<const float>(args.add, block.row, block.column) : Block<const float>();
+    return MultiplyBlock(args, block, before, Scratch(left_floats), BlockAt<float>(args.y, block.row, block.column));
+  }
+  float* scratch = Scratch(left_floats + kRows * (kColumns + kPadding));
+  const Block<float> result{scratch + left_floats, kColumns + kPadding};
+  MultiplyBlock(args, block, {}, scratch, result);
+  const Block<const float> sums{result.data, result.stride};
+  WithType(args.y.dtype, [&]<class T>(T) {
+    const auto y = BlockAt<T>(args.y, block.row, block.column);
+    if (args.add) {
+      AddRows(extent, sums, BlockAt<const BFloat16>(args.add, block.row, block.column), y);
+    } else {
+      ConvertRows(extent, sums, y);
+    }
+  });
+}
+
+// A block of dweight: sums over the rows in pieces of kPanelDepth.
+void GradientBlock(const LinearWeightGradientArgs& args, int64_t output, int64_t outputs, int64_t input,
+                   int64_t inputs) {
+  const int64_t rows = args.x.rows();
+  float* dy = Scratch(kPanelDepth * outputs + PanelFloats(kPanelDepth, inputs));
+  float* panels = dy + kPanelDepth * outputs;
+  const auto dweight = BlockAt<float>(args.dweight, output, input);
+  PanelProduct product{.rows = outputs,
+                       .columns = inputs,
+                       .a = dy,
+                       .a_row_stride = 1,
+                       .a_depth_stride = outputs,
+                       .panels = panels,
+                       .panel_stride = kPanelDepth * PanelWidth(),
+                       .before = args.accumulate == Accumulate::kAdd ? dweight.data : nullptr,
+                       .before_stride = dweight.stride,
+                       .y = dweight.data,
+                       .y_stride = dweight.stride};
+  for (int64_t row = 0; row < rows; row += kPanelDepth) {
+    product.depth = std::min(kPanelDepth, rows - row);
+    WithType(args.x.dtype, [&]<class T>(T) {
+      ConvertRows({product.depth, outputs}, BlockAt<const T>(args.dy, row, output), Block<float>{dy, outputs});
+      const auto x = BlockAt<const T>(args.x, row, input);
+      PackPanels(product.depth, inputs, PanelSource<T>{x.data, x.stride, 1}, panels, product.panel_stride);
+    });
+    cpu::Multiply(product);
+    product.before = dweight.data;
+  }
+}
+
+}  // namespace
+
+int64_t PackedLinearBytes(const LinearShape& shape) {
+  return (FloatsOf({shape, Use::kForward}) + FloatsOf({shape, Use::kInputGradient})) * SizeOf(DType::kF32);
+}
+
+void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::byte* packed) {
+  for (const Use kind : {Use::kForward, Use::kInputGradient}) {
+    const PackedUse use{shape, kind};
+    const Split columns(use.columns(), 64);
+    float* panels = reinterpret_cast<float*>(packed) + FirstFloat(use);
+    team.ParallelFor(columns.blocks(), [&](int64_t block) {
+      PackSome(use, weight, columns.begin(block), columns.begin(block) + columns.size(block), panels);
+    });
+  }
+}
+
+void Multiply(Team& team, const PackedProductArgs& args) {
+  const Split rows(args.x.rows(), kRows), columns(args.use.columns(), kColumns);
+  // Row blocks vary fastest: threads that work at the same time share the weight's columns.
+  team.ParallelFor(rows.blocks() * columns.blocks(), [&](int64_t block) {
+    const int64_t row_block = block % rows.blocks(), column_block = block / rows.blocks();
+    RunBlock(args,
+             {{rows.size(row_block), columns.size(column_block)}, rows.begin(row_block), columns.begin(column_block)});
+  });
+}
+
+void WeightGradient(Team& team, const LinearWeightGradientArgs& args) {
+  const Split outputs(args.shape.n, kGradientOutputs), inputs(args.shape.k, kGradientInputs);
+  team.ParallelFor(outputs.blocks() * inputs.blocks(), [&](int64_t block) {
+    const int64_t output_block = block / inputs.blocks(), input_block = block % inputs.blocks();
+    GradientBlock(args, outputs.begin(output_block), outputs.size(output_block), inputs.begin(input_block),
+                  inputs.size(input_block));
+  });
+}
+
+}  // namespace sluice::cpu::panels

@@ -1,0 +1,220 @@
+// Linear operations of the CPU against double precision; and the same bits from teams of any size.
+#include "kernels/cpu/linear.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+
+#include "kernels/cpu/linear_backends.h"
+#include "kernels/cpu/team.h"
+#include "tests/kernels/cpu/host_tensor.h"
+#include "tests/kernels/cpu/reference.h"
+
+namespace sluice::cpu {
+namespace {
+
+struct Case {
+  int64_t m, n, k;
+  DType compute;
+};
+
+std::string NameOf(const testing::TestParamInfo<Case>& info) {
+  const Case& c = info.param;
+  return "M" + std::to_string(c.m) + "N" + std::to_string(c.n) + "K" + std::to_string(c.k) +
+         std::string(Name(c.compute));
+}
+
+// The largest difference, each element's relative to 1 + |expected|.
+double Error(const std::vector<double>& actual, const reference::Values& expected) {
+  EXPECT_EQ(actual.size(), expected.size());
+  double worst = 0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    const double error = std::abs(actual[i] - expected[i]) / (1 + std::abs(expected[i]));
+    if (!(error <= worst)) worst = error;  // a NaN counts
+  }
+  return worst;
+}
+
+class LinearTest : public testing::TestWithParam<Case> {
+ protected:
+  // Products of numbers in [-1, 1) with mean square 1/9: a sum of n of them is about sqrt(n)/3.
+  double Tolerance(int64_t terms, DType result) const {
+    return SumTolerance(terms, std::max(1.0, std::sqrt(static_cast<double>(terms)) / 3), result);
+  }
+  // Weights are f32 and are rounded by packing.
+  reference::Values RoundedWeight() const {
+    reference::Values values = weight_.Doubles();
+    if (c_.compute == DType::kBF16) {
+      for (double& value : values) value = ToFloat(ToBFloat16(static_cast<float>(value)));
+    }
+    return values;
+  }
+  HostTensor Packed(Team& team) const {
+    HostTensor packed(Shape{(PackedLinearBytes(shape_) + 3) / 4}, DType::kI32);
+    PackLinear(team, shape_, weight_, packed);
+    return packed;
+  }
+
+  const Case c_ = GetParam();
+  const LinearShape shape_{c_.n, c_.k, c_.compute};
+  const HostTensor weight_ = HostTensor::Random({c_.n, c_.k}, DType::kF32, 1);
+  const HostTensor x_ = HostTensor::Random({c_.m, c_.k}, c_.compute, 2);
+  const HostTensor dy_ = HostTensor::Random({c_.m, c_.n}, c_.compute, 3);
+  const HostTensor bias_ = HostTensor::Random({c_.n}, DType::kF32, 4);
+  const HostTensor add_ = HostTensor::Random({c_.m, c_.n}, c_.compute, 5);
+};
+
+TEST_P(LinearTest, ForwardAgreesWithReference) {
+  Team team(2, {});
+  const HostTensor packed = Packed(team);
+  for (const bool with_bias : {false, true}) {
+    for (const bool with_add : {false, true}) {
+      for (const DType y_type : {c_.compute, DType::kF32}) {
+        SCOPED_TRACE(testing::Message() << "bias " << with_bias << " add " << with_add << " y " << Name(y_type));
+        HostTensor y({c_.m, c_.n}, y_type);
+        LinearForward(team, {.shape = shape_,
+                             .x = x_,
+                             .packed = packed,
+                             .bias = with_bias ? bias_.view() : TensorView{},
+                             .add = with_add ? add_.view() : TensorView{},
+                             .y = y});
+        const auto expected = reference::Linear(c_.m, c_.n, c_.k, x_.Doubles(), RoundedWeight(),
+                                                with_bias ? bias_.Doubles() : reference::Values{},
+                                                with_add ? add_.Doubles() : reference::Values{});
+        EXPECT_LE(Error(y.Doubles(), expected), Tolerance(c_.k, y_type));
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, AddMayBeTheResult) {
+  Team team(2, {});
+  const HostTensor packed = Packed(team);
+  HostTensor apart({c_.m, c_.n}, c_.compute), in_place = add_.Clone();
+  LinearForward(team, {.shape = shape_, .x = x_, .packed = packed, .bias = bias_, .add = add_, .y = apart});
+  LinearForward(team, {.shape = shape_, .x = x_, .packed = packed, .bias = bias_, .add = in_place, .y = in_place});
+  EXPECT_EQ(apart.Bits(), in_place.Bits());
+}
+
+TEST_P(LinearTest, InputGradientAgreesWithReference) {
+  Team team(2, {});
+  const HostTensor packed = Packed(team);
+  HostTensor dx({c_.m, c_.k}, c_.compute);
+  LinearInputGradient(team, {.shape = shape_, .dy = dy_, .packed = packed, .dx = dx});
+  const auto expected = reference::LinearInputGradient(c_.m, c_.n, c_.k, dy_.Doubles(), RoundedWeight());
+  EXPECT_LE(Error(dx.Doubles(), expected), Tolerance(c_.n, c_.compute));
+}
+
+TEST_P(LinearTest, WeightGradientAgreesWithReference) {
+  Team team(2, {});
+  const auto expected = reference::LinearWeightGradient(c_.m, c_.n, c_.k, x_.Doubles(), dy_.Doubles());
+  HostTensor dweight({c_.n, c_.k}, DType::kF32), dbias({c_.n}, DType::kF32);
+  LinearWeightGradientArgs args{.shape = shape_, .x = x_, .dy = dy_, .dweight = dweight, .dbias = dbias};
+  args.accumulate = Accumulate::kOverwrite;  // over the poison
+  LinearWeightGradient(team, args);
+  EXPECT_LE(Error(dweight.Doubles(), expected.dweight), Tolerance(c_.m, DType::kF32));
+  EXPECT_LE(Error(dbias.Doubles(), expected.dbias), 3 * Tolerance(c_.m, DType::kF32));  // terms have no second factor
+
+  args.accumulate = Accumulate::kAdd;
+  LinearWeightGradient(team, args);
+  reference::LinearGradients twice = expected;
+  for (double& value : twice.dweight) value *= 2;
+  for (double& value : twice.dbias) value *= 2;
+  EXPECT_LE(Error(dweight.Doubles(), twice.dweight), 2 * Tolerance(c_.m, DType::kF32));
+  EXPECT_LE(Error(dbias.Doubles(), twice.dbias), 6 * Tolerance(c_.m, DType::kF32));
+
+  HostTensor without_bias({c_.n, c_.k}, DType::kF32);
+  args.accumulate = Accumulate::kOverwrite;
+  args.dweight = without_bias;
+  args.dbias = {};
+  LinearWeightGradient(team, args);
+  EXPECT_LE(Error(without_bias.Doubles(), expected.dweight), Tolerance(c_.m, DType::kF32));
+}
+
+TEST_P(LinearTest, BitsDoNotDependOnTheTeam) {
+  std::vector<std::vector<std::byte>> first;
+  for (const int threads : {1, 2, 3, 1}) {
+    Team team(threads, {});
+    const HostTensor packed = Packed(team);
+    HostTensor y({c_.m, c_.n}, c_.compute), dx({c_.m, c_.k}, c_.compute);
+    HostTensor dweight = HostTensor::Random({c_.n, c_.k}, DType::kF32, 6), dbias = bias_.Clone();
+    LinearForward(team, {.shape = shape_, .x = x_, .packed = packed, .bias = bias_, .add = add_, .y = y});
+    LinearInputGradient(team, {.shape = shape_, .dy = dy_, .packed = packed, .dx = dx});
+    LinearWeightGradient(team, {.shape = shape_, .x = x_, .dy = dy_, .dweight = dweight, .dbias = dbias});
+    const std::vector<std::vector<std::byte>> bits = {packed.Bits(), y.Bits(), dx.Bits(), dweight.Bits(), dbias.Bits()};
+    if (first.empty()) first = bits;
+    EXPECT_TRUE(bits == first) << threads << " threads";
+  }
+}
+
+// Odd sizes, remainders of every block size, and one that has several blocks each way.
+INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest,
+                         testing::Values(Case{1, 1, 1, DType::kF32}, Case{7, 33, 20, DType::kF32},
+                                         Case{129, 70, 130, DType::kF32}, Case{300, 530, 600, DType::kF32},
+                                         Case{64, 256, 64, DType::kF32}, Case{1, 1, 1, DType::kBF16},
+                                         Case{7, 33, 20, DType::kBF16}, Case{129, 70, 130, DType::kBF16},
+                                         Case{300, 530, 600, DType::kBF16}, Case{64, 256, 64, DType::kBF16}),
+                         NameOf);
+
+// The library's products are chosen on processors where they are faster than our panels; in f32 they run everywhere.
+TEST(LinearLibrary, AgreesWithThePanels) {
+  constexpr int64_t kM = 200, kN = 530, kK = 600;
+  const LinearShape shape{kN, kK, DType::kF32};
+  const HostTensor weight = HostTensor::Random({kN, kK}, DType::kF32, 1),
+                   x = HostTensor::Random({kM, kK}, DType::kF32, 2);
+  const HostTensor bias = HostTensor::Random({kN}, DType::kF32, 3), add = HostTensor::Random({kM, kN}, DType::kF32, 4);
+  struct Results {
+    HostTensor y{{kM, kN}, DType::kF32}, dx{{kM, kK}, DType::kF32}, dweight{{kN, kK}, DType::kF32};
+  };
+  const auto run = [&](int threads, auto bytes, auto pack, auto multiply, auto gradient) {
+    Team team(threads, {});
+    Results r;
+    HostTensor packed(Shape{bytes(shape) / 4}, DType::kI32);
+    std::byte* const data = packed.view().data;
+    pack(team, shape, weight.view().as<float>(), data);
+    multiply(team, PackedProductArgs{.use = {shape, Use::kForward},
+                                     .x = x,
+                                     .packed = data,
+                                     .bias = bias.view().as<float>(),
+                                     .add = add,
+                                     .y = r.y});
+    multiply(team, PackedProductArgs{.use = {shape, Use::kInputGradient}, .x = add, .packed = data, .y = r.dx});
+    gradient(team, LinearWeightGradientArgs{
+                       .shape = shape, .x = x, .dy = add, .dweight = r.dweight, .accumulate = Accumulate::kOverwrite});
+    gradient(team, LinearWeightGradientArgs{.shape = shape, .x = x, .dy = add, .dweight = r.dweight});
+    return r;
+  };
+  const Results ours = run(2, panels::PackedLinearBytes, panels::PackLinear, panels::Multiply, panels::WeightGradient);
+  const auto of_library = [&](int threads) {
+    return run(threads, library::PackedLinearBytes, library::PackLinear, library::Multiply, library::WeightGradient);
+  };
+  const Results theirs = of_library(1);
+  EXPECT_LE(Error(theirs.y.Doubles(), ours.y.Doubles()), SumTolerance(kK, 10, DType::kF32));
+  EXPECT_LE(Error(theirs.dx.Doubles(), ours.dx.Doubles()), SumTolerance(kN, 10, DType::kF32));
+  EXPECT_LE(Error(theirs.dweight.Doubles(), ours.dweight.Doubles()), SumTolerance(2 * kM, 10, DType::kF32));
+  for (const int threads : {2, 3, 1}) {
+    const Results again = of_library(threads);
+    EXPECT_TRUE(again.y.Bits() == theirs.y.Bits() && again.dx.Bits() == theirs.dx.Bits() &&
+                again.dweight.Bits() == theirs.dweight.Bits())
+        << threads << " threads";
+  }
+}
+
+TEST(LinearRows, APackedWeightServesAnyNumberOfRows) {
+  Team team(1, {});
+  const LinearShape shape{96, 80, DType::kF32};
+  const HostTensor weight = HostTensor::Random({96, 80}, DType::kF32, 1);
+  HostTensor packed(Shape{PackedLinearBytes(shape) / 4}, DType::kI32);
+  PackLinear(team, shape, weight, packed);
+  for (const int64_t m : {1, 2, 31, 128, 257}) {
+    const HostTensor x = HostTensor::Random({m, 80}, DType::kF32, 2);
+    HostTensor y({m, 96}, DType::kF32);
+    LinearForward(team, {.shape = shape, .x = x, .packed = packed, .y = y});
+    const auto expected = reference::Linear(m, 96, 80, x.Doubles(), weight.Doubles(), {}, {});
+    EXPECT_LE(Error(y.Doubles(), expected), SumTolerance(80, 3, DType::kF32)) << m;
+  }
+}
+
+}  // namespace
+}  // namespace sluice::cpu
