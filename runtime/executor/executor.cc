@@ -1,0 +1,330 @@
+#include "runtime/executor/executor.h"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+size_t LongestList(const ExecutorOptions& options) {
+  size_t longest = 0;
+  for (const Program* program : options.layout.programs) {
+    longest = std::max(longest, program->ranks[options.rank.index()].size());
+  }
+  return longest;
+}
+
+}  // namespace
+
+Executor::Executor(const ExecutorOptions& options)
+    : options_(options), recorder_(std::max<size_t>(256, 2 * LongestList(options))) {}
+
+Executor::~Executor() = default;
+
+absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(const ExecutorOptions& options) {
+  CHECK(!options.layout.programs.empty()) << "an executor needs a program";
+  for (const Program* program : options.layout.programs) {
+    if (program->placement.copies() != 1) {
+      return absl::UnimplementedError(absl::StrCat("program ", program->name, " has ", program->placement.copies(),
+                                                   " copies of the model; the executor runs one"));
+    }
+    for (const Action& action : program->ranks[options.rank.index()]) {
+      if (action.kind == ActionKind::kReduceGradient) {
+        return absl::UnimplementedError(absl::StrCat("program ", program->name, " reduces gradients over replicas"));
+      }
+    }
+  }
+  auto executor = std::unique_ptr<Executor>(new Executor(options));
+  RETURN_IF_ERROR(executor->Prepare());
+  return executor;
+}
+
+absl::Status Executor::Prepare() {
+  const Placement& placement = options_.layout.programs[0]->placement;
+  int locals = 0, micro_batches = 0;
+  for (int stage = 0; stage < placement.stages(); ++stage) {
+    const bool local = placement.RankOf(StageId(stage)) == options_.rank;
+    local_stage_.push_back(local ? locals++ : -1);
+  }
+  for (const Program* program : options_.layout.programs) {
+    CHECK(program->placement == placement) << "programs of one executor share their placement";
+    micro_batches = std::max(micro_batches, program->micro_batches);
+  }
+  CHECK_EQ(options_.layout.messages.size(), static_cast<size_t>(placement.stages()));
+  RETURN_IF_ERROR(PrepareTied());
+  ASSIGN_OR_RETURN(slots_, MessageSlots::Create(options_.device, options_.layout, options_.rank));
+  events_.resize(LongestList(options_));
+  cells_.resize(static_cast<size_t>(locals) * micro_batches);
+  computes_.reserve(events_.size());
+  after_.reserve(8);
+  tied_events_.reserve(tied_.size());
+  spans_.reserve(events_.size());
+  for (const auto& stage : options_.model->stages()) {
+    if (const TensorView losses = stage->losses()) losses_.resize(losses.elements());
+  }
+  return absl::OkStatus();
+}
+
+// A tensor all of whose uses are here is put together here; else the one use that is here is exchanged.
+absl::Status Executor::PrepareTied() {
+  for (const auto& stage : options_.model->stages()) {
+    for (const TiedGradient& gradient : stage->tied()) tied_.push_back({.gradient = &gradient});
+  }
+  for (TiedUse& use : tied_) {
+    const std::string& name = use.gradient->name;
+    const auto here =
+        std::count_if(tied_.begin(), tied_.end(), [&](const TiedUse& u) { return u.gradient->name == name; });
+    use.exchanged = here < use.gradient->uses;
+    const auto known = std::find_if(options_.layout.tied.begin(), options_.layout.tied.end(),
+                                    [&](const TiedUses& tied) { return tied.name == name; });
+    if (known != options_.layout.tied.end()) use.tensor = known->tensor;
+    if (use.exchanged && (here != 1 || use.tensor < 0)) {
+      return absl::InvalidArgumentError(absl::StrCat("rank ", options_.rank.value(), " holds ", here, " of the ",
+                                                     use.gradient->uses, " uses of the tied tensor '", name, "'",
+                                                     use.tensor < 0 ? ", which the layout doesn't name" : ""));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<const StepResult*> Executor::Run(size_t program, const StepInput& input) {
+  CHECK_LT(program, options_.layout.programs.size());
+  CHECK_EQ(input.micro_batches.size(), static_cast<size_t>(options_.layout.programs[program]->micro_batches));
+  absl::Status status = options_.abort->cause();
+  if (!status.ok()) return status;
+  status = RunStep(program, input);
+  if (!status.ok()) return Fail(status);
+  options_.abort->SetIdle(options_.rank);
+  return &result_;
+}
+
+absl::Status Executor::RunStep(size_t program, const StepInput& input) {
+  BeginStep(program, input);
+  for (place_ = 0; static_cast<size_t>(place_) < list_->size(); ++place_) {
+    const Action& action = ActionAt(place_);
+    recorder_.Reach(action, options_.world->Now());
+    options_.abort->SetIssuing(options_.rank, action);
+    try {
+      RETURN_IF_ERROR(Issue(action));
+    } catch (const std::bad_alloc&) {
+      return Located(action, absl::ResourceExhaustedError("out of memory"));
+    } catch (const std::exception& error) {
+      return Located(action, absl::InternalError(error.what()));
+    }
+    recorder_.Issued(events_[place_], options_.world->Now());
+  }
+  return EndStep();
+}
+
+void Executor::BeginStep(size_t program, const StepInput& input) {
+  program_number_ = program;
+  program_ = options_.layout.programs[program];
+  list_ = &program_->ranks[options_.rank.index()];
+  input_ = &input;
+  recorder_.BeginStep();
+  slots_.BeginStep();
+  std::fill(cells_.begin(), cells_.end(), Cell{});
+  computes_.clear();
+  spans_.clear();
+  tied_events_.clear();
+  control_ = {};
+  result_ = {};
+}
+
+absl::Status Executor::Issue(const Action& action) {
+  EventRef& event = events_[place_];
+  switch (action.kind) {
+    case ActionKind::kForward:
+    case ActionKind::kBackward:
+    case ActionKind::kInputGradient:
+    case ActionKind::kWeightGradient: {
+      ASSIGN_OR_RETURN(event, Compute(action));
+      computes_.push_back(place_);
+      break;
+    }
+    case ActionKind::kSendForward:
+    case ActionKind::kSendBackward:
+      event = Send(action);
+      break;
+    case ActionKind::kRecvForward:
+    case ActionKind::kRecvBackward:
+      event = Recv(action);
+      break;
+    case ActionKind::kCollective: {
+      const Collective& collective = program_->collectives[action.collective];
+      event = collective.kind == CollectiveKind::kNorm ? GatherNorm(action.collective)
+                                                       : ExchangeTied(collective, action.collective);
+      break;
+    }
+    case ActionKind::kOptimizerStep:
+      event = StepOptimizer();
+      break;
+    case ActionKind::kUnshard:
+    case ActionKind::kReshard:
+      event = DoneEvent();
+      break;  // no parameter is sharded
+    case ActionKind::kReduceGradient:
+      CHECK(false) << "refused by Create()";
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EventRef> Executor::Compute(const Action& action) {
+  const size_t ahead = static_cast<size_t>(std::max(1, options_.compute_ahead));
+  if (computes_.size() >= ahead) {
+    const int32_t place = computes_[computes_.size() - ahead];
+    RETURN_IF_ERROR(WaitForEvent(events_[place], ActionAt(place)));
+  }
+  after_.clear();
+  Stage* stage = options_.model->stage(action.stage);
+  const MicroBatchInfo& info = input_->micro_batches[action.micro_batch.index()];
+  Cell& cell = CellOf(action.stage, action.micro_batch);
+  switch (action.kind) {
+    case ActionKind::kForward: {
+      ASSIGN_OR_RETURN(const StageSlots slots, BindForward(action, cell));
+      return stage->Forward(info, slots, after_);
+    }
+    case ActionKind::kBackward: {
+      ASSIGN_OR_RETURN(const StageSlots slots, BindBackward(action, cell));
+      return stage->Backward(info, slots, after_);
+    }
+    case ActionKind::kInputGradient: {
+      ASSIGN_OR_RETURN(const StageSlots slots, BindBackward(action, cell));
+      return stage->InputGradient(info, slots, after_);
+    }
+    default:
+      return stage->WeightGradient(info, BindHeld(action, cell), after_);
+  }
+}
+
+absl::StatusOr<StageSlots> Executor::BindForward(const Action& action, Cell& cell) {
+  cell.forward = place_;
+  cell.stash = action.stash;
+  RETURN_IF_ERROR(WaitForTransfer(cell.input_made_by));
+  StageSlots slots;
+  if (action.stage.value() > 0) {
+    MessageSlot& input = slots_.At(Pool::kInput, action.stage, cell.input);
+    slots.input = &input.slot;
+    input.last_use = place_;
+  }
+  if (!IsLastStage(action.stage)) {
+    const StageId next(action.stage.value() + 1);
+    ASSIGN_OR_RETURN(slots.output, BindTarget(action, next, Pool::kInput, Pool::kOutput));
+    if (IsLocal(next)) {
+      Cell& neighbour = CellOf(next, action.micro_batch);
+      neighbour.input = action.slot;
+      neighbour.input_made_by = place_;
+    }
+  }
+  slots.stash = cell.stash;
+  return slots;
+}
+
+absl::StatusOr<StageSlots> Executor::BindBackward(const Action& action, Cell& cell) {
+  cell.backward = place_;
+  cell.gradient_stash = action.stash;
+  RETURN_IF_ERROR(WaitForTransfer(cell.output_gradient_made_by));
+  StageSlots slots = BindHeld(action, cell);
+  if (action.stage.value() > 0) {
+    const StageId previous(action.stage.value() - 1);
+    ASSIGN_OR_RETURN(slots.input_gradient, BindTarget(action, previous, Pool::kOutputGradient, Pool::kInputGradient));
+    if (IsLocal(previous)) {
+      Cell& neighbour = CellOf(previous, action.micro_batch);
+      neighbour.output_gradient = action.slot;
+      neighbour.output_gradient_made_by = place_;
+    }
+  }
+  return slots;
+}
+
+// The slot that a compute action writes: its neighbour's own if that stands on the same rank, else one to send.
+absl::StatusOr<Slot*> Executor::BindTarget(const Action& action, StageId neighbour, Pool neighbours, Pool own) {
+  MessageSlot& target =
+      IsLocal(neighbour) ? slots_.At(neighbours, neighbour, action.slot) : slots_.At(own, action.stage, action.slot);
+  RETURN_IF_ERROR(WaitForTransfer(target.last_use));
+  return &target.slot;
+}
+
+// What I, W and B read: held since F and since the gradient came.
+StageSlots Executor::BindHeld(const Action& action, const Cell& cell) {
+  StageSlots slots{.stash = cell.stash, .gradient_stash = cell.gradient_stash};
+  if (action.stage.value() > 0) {
+    MessageSlot& input = slots_.At(Pool::kInput, action.stage, cell.input);
+    slots.input = &input.slot;
+    input.last_use = place_;
+  }
+  if (!IsLastStage(action.stage)) {
+    MessageSlot& gradient = slots_.At(Pool::kOutputGradient, action.stage, cell.output_gradient);
+    slots.output_gradient = &gradient.slot;
+    gradient.last_use = place_;
+  }
+  return slots;
+}
+
+EventRef Executor::Send(const Action& action) {
+  const bool forward = action.kind == ActionKind::kSendForward;
+  const Cell& cell = CellOf(action.stage, action.micro_batch);
+  MessageSlot& slot = slots_.At(forward ? Pool::kOutput : Pool::kInputGradient, action.stage, action.slot);
+  slot.last_use = place_;
+  return options_.transport->Send(ChannelOf(options_.layout, program_number_, action), &slot.slot,
+                                  events_[forward ? cell.forward : cell.backward]);
+}
+
+EventRef Executor::Recv(const Action& action) {
+  const bool forward = action.kind == ActionKind::kRecvForward;
+  Cell& cell = CellOf(action.stage, action.micro_batch);
+  (forward ? cell.input : cell.output_gradient) = action.slot;
+  (forward ? cell.input_made_by : cell.output_gradient_made_by) = place_;
+  MessageSlot& slot = slots_.At(forward ? Pool::kInput : Pool::kOutputGradient, action.stage, action.slot);
+  return options_.transport->Recv(ChannelOf(options_.layout, program_number_, action), &slot.slot,
+                                  slot.last_use < 0 ? DoneEvent() : events_[slot.last_use]);
+}
+
+EventRef Executor::ExchangeTied(const Collective& collective, int number) {
+  const auto use =
+      std::find_if(tied_.begin(), tied_.end(), [&](const TiedUse& u) { return u.tensor == collective.tensor; });
+  CHECK(use != tied_.end() && use->exchanged)
+      << "rank " << options_.rank << " doesn't exchange tied tensor " << collective.tensor;
+  tied_events_.push_back(options_.transport->AllGather(GroupOf(options_.layout, program_number_, number),
+                                                       use->gradient->mine, use->gradient->all,
+                                                       computes_.empty() ? DoneEvent() : events_[computes_.back()]));
+  return tied_events_.back();
+}
+
+EventRef Executor::GatherNorm(int number) {
+  PutTiedTogether();
+  const EventRef finished = options_.model->FinishGradients(tied_events_);
+  gathered_norm_ = options_.transport->AllGather(GroupOf(options_.layout, program_number_, number),
+                                                 options_.model->norm_mine(), options_.model->norm_all(), finished);
+  return gathered_norm_;
+}
+
+// Partials of uses that are all on this rank: each goes to its place in every holder's `all`.
+void Executor::PutTiedTogether() {
+  for (const TiedUse& target : tied_) {
+    for (const TiedUse& source : tied_) {
+      if (target.exchanged || source.gradient->name != target.gradient->name) continue;
+      const TensorView& mine = source.gradient->mine;
+      const TensorView place{target.gradient->all.data + source.gradient->use * mine.bytes(), mine.dtype, mine.shape};
+      if (place.data != mine.data) options_.device->operations().Copy(*options_.stream, mine, place);
+    }
+  }
+}
+
+EventRef Executor::StepOptimizer() {
+  optimizer_mark_ = options_.stream->Record();
+  return options_.model->OptimizerStep(input_->learning_rate, input_->update, {&gathered_norm_, 1});
+}
+
+Executor::Cell& Executor::CellOf(StageId stage, MicroBatch micro_batch) {
+  return cells_[static_cast<size_t>(local_stage_[stage.index()]) * program_->micro_batches + micro_batch.index()];
+}
+
+bool Executor::IsLocal(StageId stage) const { return local_stage_[stage.index()] >= 0; }
+
+}  // namespace sluice

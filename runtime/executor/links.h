@@ -1,0 +1,60 @@
+// The channels and groups that a rank's programs need, with their ids: a pure function of what all ranks know, so both
+// ends of a channel describe it alike. One channel carries one kind of message over one border of stages, in one
+// program.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "kernels/transport.h"
+#include "scheduler/program.h"
+
+namespace sluice {
+
+// What leaves a stage.
+struct StageMessages {
+  int64_t activation_bytes = 0;  // to the next stage; 0 for the last
+  int64_t gradient_bytes = 0;    // of its input, to the previous stage; 0 for the first
+  std::string activation;        // shape and type, for people: "[8, 256, 384] f32"
+};
+
+// A tensor that several stages use, as lowering was told (Collective::tensor).
+struct TiedUses {
+  int tensor = 0;
+  std::string name;             // global name, as in TiedGradient
+  std::vector<StageId> stages;  // in the order of the uses
+};
+
+// What all ranks of the pipeline know.
+struct PipelineLayout {
+  std::vector<const Program*> programs;  // same placement, one copy of the model
+  std::vector<StageMessages> messages;   // per stage
+  std::vector<TiedUses> tied;            // any order
+  std::vector<WorldRank> world_ranks;    // per pipeline rank; empty: the same numbers
+  int first_id = 0;                      // ids of channels and groups begin here
+
+  WorldRank WorldRankOf(PipelineRank rank) const {
+    return world_ranks.empty() ? WorldRank(rank.value()) : world_ranks[rank.index()];
+  }
+};
+
+struct Links {
+  std::vector<ChannelSpec> channels;
+  std::vector<GroupSpec> groups;
+};
+
+// What the endpoint of `rank` must open. INVALID_ARGUMENT: a tied tensor is unknown, or two of its uses are on one rank
+// and another one elsewhere (not supported).
+absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank);
+
+// The channel of a SEND or RECV of program number `program`.
+ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& transfer);
+// The group of collective number `collective` of program number `program`.
+GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective);
+// Bytes of a SEND's or RECV's message.
+int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer);
+
+}  // namespace sluice
