@@ -33,8 +33,9 @@ inline const std::vector<Arrow>& Arrows() {
       {"stages/*_io", {"base/", "proto/", "kernels/*", "stages/"}},
       {"stages/partition/", {"base/", "stages/graph", "stages/partition/"}},
       {"runtime/", {"base/", "proto/", "kernels/*", "scheduler/", "stages/", "runtime/"}},
-      // Runs on whatever implements Stage and Transport.
-      {"runtime/executor/", {"base/", "kernels/*", "scheduler/", "stages/stage", "runtime/executor/"}},
+      // Runs on whatever implements Stage and Transport; a RankModel is the stages of one rank.
+      {"runtime/executor/",
+       {"base/", "kernels/*", "scheduler/", "stages/stage", "stages/rank_model", "runtime/executor/"}},
       // These two pick or build implementations.
       {"runtime/transport/", {"base/", "proto/", "kernels/", "scheduler/", "runtime/"}},
       {"runtime/trainer/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/"}},
