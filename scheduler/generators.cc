@@ -10,6 +10,15 @@ const std::vector<Generator>& Generators() {
   static const auto& generators = *new std::vector<Generator>{
       {"gpipe", "all forwards, then all backwards", GenerateGPipe},
       {"1f1b", "one forward, one backward in turn; holds p-r micro-batches", Generate1F1B},
+      {"eager_1f1b", "1f1b with twice the warm-up, hides transfers", GenerateEager1F1B},
+      {"interleaved_1f1b", "1f1b over v chunks per rank", GenerateInterleaved1F1B},
+      {"looped_bfs", "v chunks per rank, one after the other (breadth-first)", GenerateLoopedBFS},
+      {"zb_h1", "zero bubble with 1f1b's memory", GenerateZBH1},
+      {"zb_h2", "zero bubble with twice 1f1b's memory", GenerateZBH2},
+      {"interleaved_zb", "zero bubble over v chunks per rank", GenerateInterleavedZeroBubble},
+      {"zb_v", "zero bubble over two chunks placed as a V", GenerateZBV},
+      {"dual_pipe_v", "overlapped pairs over two chunks placed as a V", GenerateDualPipeV},
+      {"dual_pipe", "overlapped pairs of two copies run against each other", GenerateDualPipe},
       {"forward_only", "forwards only, for evaluation", GenerateForwardOnly},
   };
   return generators;

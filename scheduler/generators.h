@@ -33,5 +33,14 @@ absl::StatusOr<Schedule> Generate(absl::string_view name, const GeneratorParams&
 absl::StatusOr<Schedule> GenerateForwardOnly(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateGPipe(const GeneratorParams& params);
 absl::StatusOr<Schedule> Generate1F1B(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateEager1F1B(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateInterleaved1F1B(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateLoopedBFS(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateZBH1(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateZBH2(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateInterleavedZeroBubble(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateZBV(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateDualPipeV(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateDualPipe(const GeneratorParams& params);
 
 }  // namespace sluice

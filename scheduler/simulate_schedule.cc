@@ -34,16 +34,7 @@ class ScheduleRun {
       const size_t r = work_.back();
       work_.pop_back();
       waiting_[r] = false;
-      for (; next_[r] < schedule_.ranks[r].size(); ++next_[r]) {
-        Action action = schedule_.ranks[r][next_[r]];
-        if (!IsCompute(action.kind)) continue;
-        const int64_t ready = Ready(action, r);
-        if (ready == kNever) break;
-        const int64_t begin = std::max(ready, free_ns_[r]);
-        free_ns_[r] = begin + Duration(action);
-        action.queue = QueueId(0);
-        timeline.spans.push_back({PipelineRank(static_cast<int>(r)), action, begin, free_ns_[r], 0});
-        Finish(action, free_ns_[r]);
+      while (next_[r] < schedule_.ranks[r].size() && RunNext(r, timeline)) {
       }
     }
     for (size_t r = 0; r < schedule_.ranks.size(); ++r) {
@@ -56,6 +47,31 @@ class ScheduleRun {
 
  private:
   static constexpr int64_t kNever = -1;
+
+  // Runs the rank's next action or OVERLAP_F_B pair; a pair starts and ends as one. False if its inputs have not ended.
+  bool RunNext(size_t r, Timeline& timeline) {
+    const auto& list = schedule_.ranks[r];
+    size_t end = next_[r] + 1;
+    if ((list[next_[r]].flags & kOverlapsNext) && end < list.size()) ++end;
+    int64_t begin = free_ns_[r];
+    for (size_t k = next_[r]; k < end; ++k) {
+      if (!IsCompute(list[k].kind)) continue;
+      const int64_t ready = Ready(list[k], r);
+      if (ready == kNever) return false;
+      begin = std::max(begin, ready);
+    }
+    free_ns_[r] = begin;
+    const size_t first_span = timeline.spans.size();
+    for (; next_[r] < end; ++next_[r]) {
+      Action action = list[next_[r]];
+      if (!IsCompute(action.kind)) continue;
+      action.queue = QueueId(0);
+      const int64_t start = std::exchange(free_ns_[r], free_ns_[r] + Duration(action));
+      timeline.spans.push_back({PipelineRank(static_cast<int>(r)), action, start, free_ns_[r], 0});
+    }
+    for (size_t k = first_span; k < timeline.spans.size(); ++k) Finish(timeline.spans[k].action, free_ns_[r]);
+    return true;
+  }
 
   size_t Key(const Action& a, int stage) const {
     return placement_.Index(StageId(stage), a.copy) * schedule_.micro_batches + a.micro_batch.index();

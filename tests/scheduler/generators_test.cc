@@ -28,8 +28,43 @@ struct Reference {
 // F = I = W = 1, no latency.
 TEST(GeneratorsTest, ReferenceTimes) {
   const Reference references[] = {
-      {"gpipe", 1, 4, 8, 33, 33}, {"gpipe", 1, 4, 12, 45, 45}, {"gpipe", 1, 8, 24, 93, 93},
-      {"1f1b", 1, 4, 8, 33, 33},  {"1f1b", 1, 4, 12, 45, 45},  {"1f1b", 1, 8, 24, 93, 93},
+      {"gpipe", 1, 4, 8, 33, 33},
+      {"gpipe", 1, 4, 12, 45, 45},
+      {"gpipe", 1, 8, 24, 93, 93},
+      {"1f1b", 1, 4, 8, 33, 33},
+      {"1f1b", 1, 4, 12, 45, 45},
+      {"1f1b", 1, 8, 24, 93, 93},
+      {"eager_1f1b", 1, 4, 8, 33, 33},
+      {"eager_1f1b", 1, 4, 12, 45, 45},
+      {"eager_1f1b", 1, 8, 24, 93, 93},
+      {"zb_h1", 1, 4, 8, 27, 27},
+      {"zb_h1", 1, 4, 12, 39, 39},
+      {"zb_h1", 1, 8, 24, 79, 79},
+      {"zb_h2", 1, 4, 8, 27, 24},
+      {"zb_h2", 1, 4, 12, 39, 36},
+      {"zb_h2", 1, 8, 24, 79, 72},
+      {"interleaved_1f1b", 2, 4, 8, 57, 57},
+      {"interleaved_1f1b", 2, 4, 12, 81, 81},
+      {"interleaved_1f1b", 2, 8, 24, 165, 165},
+      {"interleaved_1f1b", 3, 4, 8, 81, 81},
+      {"interleaved_1f1b", 3, 4, 12, 117, 117},
+      {"interleaved_1f1b", 3, 8, 24, 237, 237},
+      {"looped_bfs", 2, 4, 8, 57, 57},
+      {"looped_bfs", 2, 4, 12, 81, 81},
+      {"looped_bfs", 2, 8, 24, 165, 165},
+      {"interleaved_zb", 2, 4, 8, 51, 51},
+      {"interleaved_zb", 2, 4, 12, 75, 75},
+      {"interleaved_zb", 2, 8, 24, 151, 151},
+      {"zb_v", 2, 4, 8, 51, 48},
+      {"zb_v", 2, 4, 12, 75, 72},
+      {"zb_v", 2, 8, 24, 151, 144},
+      {"dual_pipe_v", 2, 4, 8, 54, 54},
+      {"dual_pipe_v", 2, 4, 12, 78, 78},
+      {"dual_pipe_v", 2, 8, 24, 158, 158},
+      {"dual_pipe", 1, 4, 8, 26, 26},
+      {"dual_pipe", 1, 8, 16, 54, 54},
+      {"dual_pipe", 1, 8, 20, 66, 66},
+      {"dual_pipe", 1, 8, 32, 102, 102},
   };
   for (const Reference& r : references) {
     const auto schedule = Generate(r.name, {.ranks = r.p, .chunks = r.chunks, .micro_batches = r.m});
@@ -40,10 +75,46 @@ TEST(GeneratorsTest, ReferenceTimes) {
   }
 }
 
+// Most chunks that a rank holds at once, when W (or B), or I (or B), gives one back.
+std::vector<int> PeakChunks(const Schedule& schedule, ActionKind release) {
+  std::vector<int> peaks;
+  for (const auto& list : schedule.ranks) {
+    int held = 0, peak = 0;
+    for (const Action& action : list) {
+      if (action.kind == ActionKind::kForward) peak = std::max(peak, ++held);
+      if (action.kind == release || action.kind == ActionKind::kBackward) --held;
+    }
+    peaks.push_back(peak);
+  }
+  return peaks;
+}
+
+TEST(GeneratorsTest, ReferencePeaks) {
+  constexpr ActionKind W = ActionKind::kWeightGradient, I = ActionKind::kInputGradient;
+  const auto peaks = [](const char* name, int chunks, ActionKind release, int m = 12) {
+    return PeakChunks(*Generate(name, {.ranks = 4, .chunks = chunks, .micro_batches = m}), release);
+  };
+  EXPECT_THAT(peaks("gpipe", 1, W), ElementsAre(12, 12, 12, 12));
+  EXPECT_THAT(peaks("1f1b", 1, W), ElementsAre(4, 3, 2, 1));
+  EXPECT_THAT(peaks("eager_1f1b", 1, W), ElementsAre(7, 5, 3, 1));
+  EXPECT_THAT(peaks("zb_h1", 1, W), ElementsAre(4, 4, 4, 4));
+  EXPECT_THAT(peaks("zb_h1", 1, I), ElementsAre(4, 3, 2, 1));
+  EXPECT_THAT(peaks("zb_h2", 1, W), ElementsAre(7, 7, 7, 7));
+  EXPECT_THAT(peaks("zb_h2", 1, I), ElementsAre(7, 5, 3, 1));
+  EXPECT_THAT(peaks("interleaved_1f1b", 2, W), ElementsAre(11, 9, 7, 5));
+  EXPECT_THAT(peaks("interleaved_1f1b", 3, W), ElementsAre(15, 13, 11, 9));
+  EXPECT_THAT(peaks("looped_bfs", 2, W), ElementsAre(24, 24, 24, 24));
+  EXPECT_THAT(peaks("interleaved_zb", 2, W), ElementsAre(8, 8, 8, 8));
+  EXPECT_THAT(peaks("interleaved_zb", 2, I), ElementsAre(8, 7, 6, 5));
+  EXPECT_THAT(peaks("zb_v", 2, W), ElementsAre(8, 8, 8, 8));
+  EXPECT_THAT(peaks("dual_pipe_v", 2, W), ElementsAre(9, 9, 9, 9));
+  EXPECT_THAT(peaks("dual_pipe", 1, W), ElementsAre(5, 5, 5, 5));
+}
+
 TEST(GeneratorsTest, ClosedFormsForEveryNumberOfMicroBatches) {
   for (int p = 1; p <= 6; ++p) {
     for (int m = 1; m <= 15; ++m) {
-      for (const char* name : {"gpipe", "1f1b"}) {
+      for (const char* name : {"gpipe", "1f1b", "eager_1f1b", "looped_bfs"}) {
         const Schedule schedule = *Generate(name, {.ranks = p, .micro_batches = m});
         EXPECT_EQ(Times(schedule, {.forward_ns = 7, .backward_ns = 13}).makespan_ns, (m + p - 1) * 20) << name;
       }

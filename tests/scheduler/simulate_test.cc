@@ -1,6 +1,7 @@
 // Times of the simulator against closed forms, and the two metrics of idle time.
 #include "scheduler/simulate.h"
 
+#include "absl/strings/match.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "scheduler/generators.h"
@@ -22,7 +23,8 @@ TEST(SimulateTest, AgreesWithTheLeanModelWithoutLatency) {
       for (int m : {1, 3, 4, 8, 12}) {
         for (int v : {1, 2}) {
           const auto schedule = generator.generate({.ranks = p, .chunks = v, .micro_batches = m});
-          if (!schedule.ok()) continue;
+          // The lean model takes an OVERLAP_F_B pair as one piece of work.
+          if (!schedule.ok() || absl::StartsWith(generator.name, "dual_pipe")) continue;
           const Costs costs = Unit(schedule->placement.stages());
           const int64_t lean = Measure(*SimulateSchedule(*schedule, costs)).makespan_ns;
           const Program program = *Lower(*schedule, {.queues = QueuePolicy::kOnePerEdge, .receive_ahead = m});
