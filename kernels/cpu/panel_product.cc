@@ -47,12 +47,21 @@ HWY_INLINE void StoreTileRow(const TileEnd& end, int row, int64_t column, V sum)
   }
 }
 
+// What the tile will write, and a share of the panel after this one, are on their way while it multiplies.
+struct Prefetch {
+  const float* data;
+  int64_t floats;
+};
+constexpr int64_t kLineFloats = 16;
+
 template <int kRows, bool kTransposed>
 HWY_NOINLINE void Tile(int64_t depth, const float* HWY_RESTRICT a, int64_t stride, const float* HWY_RESTRICT panel,
-                       const TileEnd& end) {
+                       const TileEnd& end, Prefetch next) {
   const F32Tag f32;
   const int64_t lanes = Lanes();
   const int64_t row_stride = kTransposed ? 1 : stride, depth_stride = kTransposed ? stride : 1;
+  for (int r = 0; r < kRows; ++r) __builtin_prefetch(end.y + r * end.y_stride, 1, 3);
+  for (int64_t i = 0; i < next.floats; i += kLineFloats) __builtin_prefetch(next.data + i, 0, 2);
   V left[kRows], right[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) left[r] = right[r] = hn::Zero(f32);
@@ -74,7 +83,7 @@ HWY_NOINLINE void Tile(int64_t depth, const float* HWY_RESTRICT a, int64_t strid
   }
 }
 
-using TileFunction = void (*)(int64_t, const float*, int64_t, const float*, const TileEnd&);
+using TileFunction = void (*)(int64_t, const float*, int64_t, const float*, const TileEnd&, Prefetch);
 
 // Tiles of 1 ... kTileRows rows.
 template <bool kTransposed, int... kRows>
@@ -91,6 +100,9 @@ void MultiplyTiles(const PanelProduct& p) {
     constexpr auto kSizes = std::make_integer_sequence<int, kTileRows>();
     return transposed ? TileOf<true>(rows, kSizes) : TileOf<false>(rows, kSizes);
   };
+  // Tiles share the prefetching of the next panel evenly.
+  const int64_t tiles = (p.rows + kTileRows - 1) / kTileRows;
+  const int64_t share = (p.depth * width / tiles + kLineFloats - 1) / kLineFloats * kLineFloats;
   const float* panel = p.panels;
   for (int64_t column = 0; column < p.columns; column += width, panel += p.panel_stride) {
     for (int64_t row = 0; row < p.rows; row += kTileRows) {
@@ -100,7 +112,10 @@ void MultiplyTiles(const PanelProduct& p) {
                         p.y + row * p.y_stride + column,
                         p.y_stride,
                         p.columns - column};
-      tile_of(std::min<int64_t>(kTileRows, p.rows - row))(p.depth, p.a + row * p.a_row_stride, stride, panel, end);
+      const int64_t begin = std::min(p.depth * width, row / kTileRows * share);
+      const int64_t floats = column + width < p.columns ? std::min(share, p.depth * width - begin) : 0;
+      tile_of(std::min<int64_t>(kTileRows, p.rows - row))(p.depth, p.a + row * p.a_row_stride, stride, panel, end,
+                                                          {panel + p.panel_stride + begin, floats});
     }
   }
 }

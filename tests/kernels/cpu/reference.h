@@ -12,13 +12,12 @@ namespace sluice::reference {
 
 using Values = std::vector<double>;
 
-// y[m, n] = sum over k of x[m, k] w[n, k] (+ bias[n]) (+ add[m, n])
-inline Values Linear(int64_t m, int64_t n, int64_t k, const Values& x, const Values& w, const Values& bias,
-                     const Values& add) {
+// y[m, n] = sum over k of x[m, k] w[n, k]
+inline Values Linear(int64_t m, int64_t n, int64_t k, const Values& x, const Values& w) {
   Values y(m * n);
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t j = 0; j < n; ++j) {
-      double sum = (bias.empty() ? 0 : bias[j]) + (add.empty() ? 0 : add[i * n + j]);
+      double sum = 0;
       for (int64_t l = 0; l < k; ++l) sum += x[i * k + l] * w[j * k + l];
       y[i * n + j] = sum;
     }
@@ -115,10 +114,14 @@ class Attention {
 
   void QueryBackward(const Values& dy, int64_t b, int64_t h, int64_t t, Values& dqkv) const {
     const double* p = &probability_[ProbabilityAt(b, h, t)];
+    Values dp(t + 1);
     double mean = 0;  // of dp under p
-    for (int64_t k = 0; k <= t; ++k) mean += p[k] * Dot(dy, OutputAt(b, h, t), qkv_, ValueAt(b, h, k));
     for (int64_t k = 0; k <= t; ++k) {
-      const double ds = s_.scale * p[k] * (Dot(dy, OutputAt(b, h, t), qkv_, ValueAt(b, h, k)) - mean);
+      dp[k] = Dot(dy, OutputAt(b, h, t), qkv_, ValueAt(b, h, k));
+      mean += p[k] * dp[k];
+    }
+    for (int64_t k = 0; k <= t; ++k) {
+      const double ds = s_.scale * p[k] * (dp[k] - mean);
       for (int64_t d = 0; d < s_.head_size; ++d) {
         dqkv[QueryAt(b, h, t) + d] += ds * qkv_[KeyAt(b, h, k) + d];
         dqkv[KeyAt(b, h, k) + d] += ds * qkv_[QueryAt(b, h, t) + d];
