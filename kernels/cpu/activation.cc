@@ -19,23 +19,23 @@ namespace {
 constexpr float kLinear = 1.5957691216057308f;
 constexpr float kCubic = 0.07135481627159602f;
 
-HWY_INLINE V Clamp(V x, float limit) {  // keeps a NaN
-  x = hn::IfThenElse(hn::Lt(x, Set(-limit)), Set(-limit), x);
-  return hn::IfThenElse(hn::Gt(x, Set(limit)), Set(limit), x);
-}
+// Farther out GELU and SiLU are 0 or the identity but for 1e-35, and e^-z would leave the range of ExpInRange().
+constexpr float kGeluLimit = 9.9f;
+constexpr float kSiluLimit = 86.0f;
 
 HWY_INLINE V Gelu(V x) {
-  const V z = hn::Mul(x, hn::MulAdd(hn::Mul(x, x), Set(kCubic), Set(kLinear)));
-  return hn::Mul(x, Sigmoid(z));
+  x = AtLeast(-kGeluLimit, x);
+  const V inner = AtMost(kGeluLimit, x);
+  const V minus_z = hn::Mul(inner, hn::MulAdd(hn::Mul(inner, inner), Set(-kCubic), Set(-kLinear)));
+  return hn::Div(x, hn::Add(Set(1.0f), ExpInRange(minus_z)));
 }
 
-// Beyond |x| = 10 the derivative is 1 or 0 in f32, and e^-z below would overflow.
 HWY_INLINE V GeluDerivative(V x) {
-  x = Clamp(x, 10.0f);
+  x = AtMost(kGeluLimit, AtLeast(-kGeluLimit, x));
   const V x2 = hn::Mul(x, x);
-  const V z = hn::Mul(x, hn::MulAdd(x2, Set(kCubic), Set(kLinear)));
+  const V minus_z = hn::Mul(x, hn::MulAdd(x2, Set(-kCubic), Set(-kLinear)));
   const V dz = hn::MulAdd(x2, Set(3 * kCubic), Set(kLinear));
-  const V e = Exp(hn::Neg(z));
+  const V e = ExpInRange(minus_z);
   const V s = hn::Div(Set(1.0f), hn::Add(Set(1.0f), e));
   return hn::MulAdd(hn::Mul(hn::Mul(x, s), hn::Mul(e, s)), dz, s);  // s + x s (1 - s) dz
 }
@@ -64,8 +64,9 @@ void SwigluForwardRow(const SwigluForwardArgs& args, int64_t row) {
   const T* ups = gates + width;
   T* y = args.y.as<T>() + row * width;
   ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
-    const V gate = Load(gates + i, part);
-    Store(hn::Mul(hn::Mul(gate, Sigmoid(gate)), Load(ups + i, part)), y + i, part);
+    const V gate = AtLeast(-kSiluLimit, Load(gates + i, part));
+    const V e = ExpInRange(hn::Neg(AtMost(kSiluLimit, gate)));
+    Store(hn::Mul(hn::Div(gate, hn::Add(Set(1.0f), e)), Load(ups + i, part)), y + i, part);
   });
 }
 
@@ -78,14 +79,14 @@ void SwigluBackwardRow(const SwigluBackwardArgs& args, int64_t row) {
   T* dgates = args.dgate_up.as<T>() + row * 2 * width;
   T* dups = dgates + width;
   ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
-    // Beyond 85 silu is the identity or 0 in f32, and e^-gate would overflow.
-    const V gate = Clamp(Load(gates + i, part), 85.0f);
-    const V e = Exp(hn::Neg(gate));
+    const V gate = AtLeast(-kSiluLimit, Load(gates + i, part));
+    const V inner = AtMost(kSiluLimit, gate);
+    const V e = ExpInRange(hn::Neg(inner));
     const V s = hn::Div(Set(1.0f), hn::Add(Set(1.0f), e));
-    const V derivative = hn::MulAdd(hn::Mul(gate, s), hn::Mul(e, s), s);  // s + gate s (1 - s)
+    const V derivative = hn::MulAdd(hn::Mul(inner, s), hn::Mul(e, s), s);  // s + gate s (1 - s)
     const V dy = Load(dys + i, part);
     Store(hn::Mul(hn::Mul(dy, Load(ups + i, part)), derivative), dgates + i, part);
-    Store(hn::Mul(dy, hn::Mul(Load(gates + i, part), s)), dups + i, part);
+    Store(hn::Mul(dy, hn::Mul(gate, s)), dups + i, part);
   });
 }
 

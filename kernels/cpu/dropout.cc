@@ -31,8 +31,8 @@ void DropoutRange(const DropoutArgs& args, int64_t sample, int64_t begin, int64_
   const auto threshold = hn::Set(I32Tag(), static_cast<int32_t>(std::ceil(std::ldexp(double{args.rate}, 24))));
   const V scale = Set(1.0f / (1.0f - args.rate));
 
-  const int64_t chunk = 4 * Lanes();
-  uint32_t words[4 * kMaxLanes];
+  const int64_t chunk = 4 * QuadsAtOnce();
+  alignas(64) uint32_t words[4 * kMaxLanes];
   for (int64_t start = 0; start < end - begin; start += chunk) {
     RandomQuads(key, args.key.step, sample_index, static_cast<uint64_t>(begin + start) / 4, words);
     const int64_t count = std::min(chunk, end - begin - start);

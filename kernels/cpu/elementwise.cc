@@ -1,6 +1,6 @@
 #include "kernels/cpu/elementwise.h"
 
-#include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "kernels/cpu/simd_targets.h"
@@ -38,6 +38,20 @@ void SumElements(absl::Span<const TensorView> parts, float* sum, int64_t begin, 
   });
 }
 
+template <class T>
+void FillRange(T* target, int64_t count, V value) {
+  ForEachVector(count, [&](int64_t i, auto part) SIMD_LAMBDA { Store(value, target + i, part); });
+}
+
+// `value` is stored as it is in types of four bytes, and rounded to bf16.
+void FillElements(const TensorView& target, float value, int64_t begin, int64_t end) {
+  if (target.dtype == DType::kBF16) {
+    FillRange(target.as<BFloat16>() + begin, end - begin, Set(value));
+  } else {
+    FillRange(target.as<float>() + begin, end - begin, Set(value));
+  }
+}
+
 }  // namespace
 }  // namespace sluice::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -47,6 +61,7 @@ namespace sluice::cpu {
 
 HWY_EXPORT(AddElements);
 HWY_EXPORT(SumElements);
+HWY_EXPORT(FillElements);
 
 void Add(Team& team, const AddArgs& args) {
   CheckCompute("a", args.a);
@@ -68,18 +83,9 @@ void SumInOrder(Team& team, absl::Span<const TensorView> parts, TensorView sum) 
 
 void Fill(Team& team, TensorView target, float value) {
   CHECK(target) << "target is absent";
+  if (target.dtype == DType::kI32) value = std::bit_cast<float>(static_cast<int32_t>(value));
   ForEachBlock(team, target.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
-    switch (target.dtype) {
-      case DType::kF32:
-        std::fill(target.as<float>() + begin, target.as<float>() + end, value);
-        break;
-      case DType::kBF16:
-        std::fill(target.as<BFloat16>() + begin, target.as<BFloat16>() + end, ToBFloat16(value));
-        break;
-      case DType::kI32:
-        std::fill(target.as<int32_t>() + begin, target.as<int32_t>() + end, static_cast<int32_t>(value));
-        break;
-    }
+    HWY_DYNAMIC_DISPATCH(FillElements)(target, value, begin, end);
   });
 }
 

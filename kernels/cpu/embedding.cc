@@ -1,6 +1,6 @@
 #include "kernels/cpu/embedding.h"
 
-#include <algorithm>
+#include <cstring>
 
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/tensor_check.h"
@@ -101,7 +101,7 @@ void EmbeddingGradient(Team& team, const EmbeddingGradientArgs& args) {
   if (args.accumulate == Accumulate::kOverwrite) {
     float* dtable = args.dtable.as<float>();
     ForEachBlock(team, args.dtable.elements(), kBlockElements,
-                 [&](int64_t begin, int64_t end) { std::fill(dtable + begin, dtable + end, 0.0f); });
+                 [&](int64_t begin, int64_t end) { std::memset(dtable + begin, 0, (end - begin) * sizeof(float)); });
   }
   ForEachBlock(team, columns, kGradientColumns, [&](int64_t first, int64_t last) {
     HWY_DYNAMIC_DISPATCH(EmbeddingGradientColumns)(args, first, last);

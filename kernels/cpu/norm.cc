@@ -15,9 +15,9 @@
 #ifndef SLUICE_KERNELS_CPU_NORM_ONCE
 #define SLUICE_KERNELS_CPU_NORM_ONCE
 namespace sluice::cpu {
-// Columns whose weight gradient one thread sums, and the rows that it sums before adding them to the total: the
-// part of x and dy that a group reads stays in the first-level cache, and rounding errors grow with the groups.
-constexpr int64_t kGradientColumns = 64;
+// Columns whose weight gradient one thread sums, some cache lines at a time of each row, and the rows that it sums
+// before adding them to the total, so that rounding errors grow with the groups only.
+constexpr int64_t kGradientColumns = 128;
 constexpr int64_t kGradientRows = 64;
 }  // namespace sluice::cpu
 #endif
@@ -90,25 +90,43 @@ void InputGradientRow(const NormInputGradientArgs& args, int64_t row) {
   });
 }
 
-// Adds the weight gradient of rows [begin, end), `width` columns from `first` on, to dgamma and dbeta.
-template <class T>
-void SumRows(const NormWeightGradientArgs& args, int64_t begin, int64_t end, int64_t first, int64_t width,
-             float* dgamma, float* dbeta) {
+// Adds the weight gradient of kRows rows, `width` columns from `first` on, to the sums. Several rows at once, so that
+// the sums are loaded and stored less often.
+template <int kRows, class T>
+HWY_INLINE void SumRows(const NormWeightGradientArgs& args, int64_t row, int64_t first, int64_t width, float* dgamma,
+                        float* dbeta) {
   const int64_t columns = args.x.columns();
-  const float* mean = args.mean.as<float>();
-  const float* rstd = args.rstd.as<float>();
+  const T* x = args.x.as<T>() + row * columns + first;
+  const T* dy = args.dy.as<T>() + row * columns + first;
+  V center[kRows], scale[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    center[r] = Set(args.mean ? args.mean.as<float>()[row + r] : 0.0f);
+    scale[r] = Set(args.rstd.as<float>()[row + r]);
+  }
   ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
-    const T* x = args.x.as<T>() + begin * columns + first + i;
-    const T* dy = args.dy.as<T>() + begin * columns + first + i;
-    V gamma_sum = Set(0), beta_sum = Set(0);
-    for (int64_t row = begin; row < end; ++row, x += columns, dy += columns) {
-      const V gradient = Load(dy, part);
-      const V distance = hn::Sub(Load(x, part), Set(mean == nullptr ? 0.0f : mean[row]));
-      gamma_sum = hn::MulAdd(gradient, hn::Mul(distance, Set(rstd[row])), gamma_sum);
+    V gamma_sum = Load(dgamma + i, part), beta_sum = Load(dbeta + i, part);
+    for (int r = 0; r < kRows; ++r) {
+      const V gradient = Load(dy + r * columns + i, part);
+      const V normal = hn::Mul(hn::Sub(Load(x + r * columns + i, part), center[r]), scale[r]);
+      gamma_sum = hn::MulAdd(gradient, normal, gamma_sum);
       beta_sum = hn::Add(beta_sum, gradient);
     }
-    Store(hn::Add(Load(dgamma + i, part), gamma_sum), dgamma + i, part);
-    Store(hn::Add(Load(dbeta + i, part), beta_sum), dbeta + i, part);
+    Store(gamma_sum, dgamma + i, part);
+    Store(beta_sum, dbeta + i, part);
+  });
+}
+
+// Adds the weight gradient of rows [begin, end) to dgamma and dbeta.
+template <class T>
+void SumGroup(const NormWeightGradientArgs& args, int64_t begin, int64_t end, int64_t first, int64_t width,
+              float* dgamma, float* dbeta) {
+  alignas(64) float gamma_sums[kGradientColumns] = {}, beta_sums[kGradientColumns] = {};
+  int64_t row = begin;
+  for (; row + 4 <= end; row += 4) SumRows<4, T>(args, row, first, width, gamma_sums, beta_sums);
+  for (; row < end; ++row) SumRows<1, T>(args, row, first, width, gamma_sums, beta_sums);
+  ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
+    Store(hn::Add(Load(dgamma + i, part), Load(gamma_sums + i, part)), dgamma + i, part);
+    Store(hn::Add(Load(dbeta + i, part), Load(beta_sums + i, part)), dbeta + i, part);
   });
 }
 
@@ -131,10 +149,10 @@ void NormInputGradientRows(const NormInputGradientArgs& args, int64_t begin, int
 
 void NormWeightGradientColumns(const NormWeightGradientArgs& args, int64_t first, int64_t last) {
   const int64_t rows = args.x.rows(), width = last - first;
-  const auto sum_rows = args.x.dtype == DType::kBF16 ? SumRows<BFloat16> : SumRows<float>;
+  const auto sum_group = args.x.dtype == DType::kBF16 ? SumGroup<BFloat16> : SumGroup<float>;
   float dgamma[kGradientColumns] = {}, dbeta[kGradientColumns] = {};
   for (int64_t row = 0; row < rows; row += kGradientRows) {
-    sum_rows(args, row, std::min(rows, row + kGradientRows), first, width, dgamma, dbeta);
+    sum_group(args, row, std::min(rows, row + kGradientRows), first, width, dgamma, dbeta);
   }
   WriteSums(dgamma, width, args.accumulate, args.dgamma.as<float>() + first);
   if (args.dbeta) WriteSums(dbeta, width, args.accumulate, args.dbeta.as<float>() + first);

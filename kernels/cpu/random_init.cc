@@ -44,8 +44,8 @@ void BoxMuller(const uint32_t* words, int64_t count, double deviation, float* va
 // Elements [begin, end); begin is a multiple of 4.
 void InitNormalElements(const RandomKey& key, double deviation, float* target, int64_t begin, int64_t end) {
   const uint64_t mixed = MixBits(key.seed ^ MixBits(key.name));
-  const int64_t chunk = 4 * Lanes();
-  uint32_t words[4 * kMaxLanes];
+  const int64_t chunk = 4 * QuadsAtOnce();
+  alignas(64) uint32_t words[4 * kMaxLanes];
   float values[4 * kMaxLanes];
   for (int64_t i = begin; i < end; i += chunk) {
     RandomQuads(mixed, key.step, 0, static_cast<uint64_t>(i) / 4, words);

@@ -53,15 +53,15 @@ HWY_INLINE V Load(const BFloat16* p, Whole) {
 }
 
 HWY_INLINE void Store(V v, float* p, Whole) { hn::StoreU(v, F32Tag(), p); }
-// Rounds like ToBFloat16().
+// Rounds like ToBFloat16(). A NaN is only cut off: as the result of arithmetic it is quiet, so one of its upper bits is
+// set.
 HWY_INLINE void Store(V v, BFloat16* p, Whole) {
   const U32Tag u32;
   const auto bits = hn::BitCast(u32, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u32, 1));
-  const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(u32, 0x7fff))));
-  const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(u32, 0x40));
-  const auto nan = hn::RebindMask(u32, hn::Ne(v, v));
-  const auto result = hn::BitCast(I32Tag(), hn::IfThenElse(nan, quiet, rounded));
+  const auto half = hn::BitCast(F32Tag(), hn::Add(odd, hn::Set(u32, 0x7fff)));
+  const auto rounding = hn::BitCast(u32, hn::IfThenElseZero(hn::Eq(v, v), half));
+  const auto result = hn::BitCast(I32Tag(), hn::ShiftRight<16>(hn::Add(bits, rounding)));
   hn::StoreU(hn::DemoteTo(U16Tag(), result), U16Tag(), reinterpret_cast<uint16_t*>(p));
 }
 

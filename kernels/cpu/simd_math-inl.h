@@ -1,4 +1,4 @@
-// Exponential, sigmoid, sine and cosine of vectors of f32. Compiled once per instruction set, like simd-inl.h.
+// Exponential, sine and cosine of vectors of f32. Compiled once per instruction set, like simd-inl.h.
 
 #include "kernels/cpu/simd-inl.h"
 
@@ -12,17 +12,16 @@
 HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
 
-// 2^n as f32. REQUIRES: -126 <= n <= 127.
-HWY_INLINE V PowerOfTwo(hn::Vec<I32Tag> n) {
-  return hn::BitCast(F32Tag(), hn::ShiftLeft<23>(hn::Add(n, hn::Set(I32Tag(), 127))));
-}
+// Smaller exponents would leave f32's normal numbers.
+constexpr float kExpMinimum = -87.0f;
 
-// e^x within 2 units in the last place; 0 far below, infinity far above, NaN for NaN. x = n ln 2 + r with |r| <= ln 2 /
-// 2, ln 2 in two parts, and the polynomial of SLEEF's expf (Shibata and Petrogalli, 2020) for e^r.
-HWY_INLINE V Exp(V x) {
-  x = hn::IfThenElse(hn::Lt(x, Set(-104.0f)), Set(-104.0f), x);
-  x = hn::IfThenElse(hn::Gt(x, Set(89.0f)), Set(89.0f), x);
-  const V n = hn::Round(hn::Mul(x, Set(1.44269504088896341f)));
+// e^x within 2 units in the last place for kExpMinimum <= x <= 88; NaN for NaN. x = n ln 2 + r with |r| <= ln 2 / 2, ln
+// 2 in two parts, and the polynomial of SLEEF's expf (Shibata and Petrogalli, 2020) for e^r.
+HWY_INLINE V ExpInRange(V x) {
+  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the lowest bits.
+  const V shift = Set(12582912.0f);
+  const V shifted = hn::MulAdd(x, Set(1.44269504088896341f), shift);
+  const V n = hn::Sub(shifted, shift);
   const V r = hn::NegMulAdd(n, Set(1.428606765330187045e-06f), hn::NegMulAdd(n, Set(0.693145751953125f), x));
   V p = Set(0.000198527617612853646278f);
   p = hn::MulAdd(p, r, Set(0.00139304355252534151077f));
@@ -31,14 +30,18 @@ HWY_INLINE V Exp(V x) {
   p = hn::MulAdd(p, r, Set(0.166666671633720397949f));
   p = hn::MulAdd(p, r, Set(0.5f));
   p = hn::MulAdd(hn::Mul(r, r), p, hn::Add(r, Set(1.0f)));
-  // 2^n in two factors, since n reaches from -150 to 128.
-  const auto whole = hn::ConvertTo(I32Tag(), n);
-  const auto half = hn::ShiftRight<1>(whole);
-  return hn::Mul(hn::Mul(p, PowerOfTwo(half)), PowerOfTwo(hn::Sub(whole, half)));
+  // Times 2^n: n added to the exponent.
+  const I32Tag i32;
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(i32, shifted));
+  return hn::BitCast(F32Tag(), hn::Add(hn::BitCast(i32, p), exponent));
 }
 
-// 1 / (1 + e^-x), relatively accurate for negative x too.
-HWY_INLINE V Sigmoid(V x) { return hn::Div(Set(1.0f), hn::Add(Set(1.0f), Exp(hn::Neg(x)))); }
+// The larger of x and `limit`; x where that is NaN: where an operand is NaN, x86 takes the second one, others the NaN.
+HWY_INLINE V AtLeast(float limit, V x) { return hn::Max(Set(limit), x); }
+HWY_INLINE V AtMost(float limit, V x) { return hn::Min(Set(limit), x); }
+
+// e^x for x <= 88; 0 below kExpMinimum.
+HWY_INLINE V Exp(V x) { return hn::IfThenZeroElse(hn::Lt(x, Set(kExpMinimum)), ExpInRange(AtLeast(kExpMinimum, x))); }
 
 // Sine of |r| <= pi/4 within 2 units in the last place, and cosine likewise: polynomials of Cephes' sinf and cosf
 // (Moshier).

@@ -75,7 +75,7 @@ TEST(ActivationReference, DerivativesEqualFiniteDifferences) {
               FiniteDifferences([&](const Doubles& v) { return Dot(reference::Swiglu(v, 2), dy); }, x), 1e-8, "swiglu");
 }
 
-// Neither overflow nor NaN far out, and a NaN stays one.
+// Neither overflow nor NaN far out, where kernels stop at a limit, and a NaN stays one.
 TEST(ActivationTest, KeepsItsLimits) {
   const Doubles far = {-1e30, -200, -90, -12, -0.0, 12, 90, 200, 1e30, std::nan("")};
   TestTensor x(DType::kF32, {10}, far), y(DType::kF32, {10}), dx(DType::kF32, {10}, Doubles(10, 1.0));
@@ -83,7 +83,7 @@ TEST(ActivationTest, KeepsItsLimits) {
   GeluForward(team, {.x = x.view(), .y = y.view()});
   GeluBackward(team, {.x = x.view(), .dy = dx.view(), .dx = dx.view()});
   for (int i = 0; i < 9; ++i) {
-    EXPECT_FLOAT_EQ(y.at(i), far[i] > 0 ? far[i] : 0.0) << far[i];
+    EXPECT_NEAR(y.at(i), std::max(far[i], 0.0), std::max(far[i] * 1e-7, 2e-36)) << far[i];
     EXPECT_NEAR(dx.at(i), far[i] == 0 ? 0.5 : far[i] > 0, 1e-6) << far[i];
   }
   EXPECT_TRUE(std::isnan(y.at(9)));
