@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(Device* device, Str
     all += norm.partials;
     if (norm.rank == options.rank) mine += norm.partials;
   }
-  ASSIGN_OR_RETURN(model->memory_, device->Allocate((mine + 2 * all + 4 + 4 * 16) * 4, "gradient norm"));
+  ASSIGN_OR_RETURN(model->memory_, device->Allocate(Bytes(mine, all), "gradient norm"));
   int64_t used = 0;
   model->norm_mine_ = Floats(model->memory_, &used, mine);
   model->norm_all_ = Floats(model->memory_, &used, all);

@@ -28,6 +28,10 @@ class RankModel {
   static absl::StatusOr<std::unique_ptr<RankModel>> Create(Device* device, Stream* stream,
                                                            std::vector<std::unique_ptr<Stage>> stages,
                                                            RankModelOptions options);
+  // What it allocates, from the norm partials of this rank and of all ranks.
+  static constexpr int64_t Bytes(int64_t partials_mine, int64_t partials_all) {
+    return (partials_mine + 2 * partials_all + 4 + 4 * 16) * 4;
+  }
   Stage* stage(StageId id) const;
   absl::Span<const std::unique_ptr<Stage>> stages() const { return stages_; }
 

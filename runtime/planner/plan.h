@@ -1,0 +1,79 @@
+// The plan: what every rank will hold and do, decided and proven before anything runs. A plain value.
+//
+// schedule -> slots and in-flight counts -> bytes of every possible stage -> partition -> lowering -> proof ->
+// simulation. Slots come from the schedule and the micro-batches alone, so the partitioner knows the exact bytes of
+// each stage that it tries and nothing has to be tried twice.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/config/job.h"
+#include "runtime/executor/links.h"
+#include "scheduler/program.h"
+#include "scheduler/simulate.h"
+#include "scheduler/timeline.h"
+#include "scheduler/verifier.h"
+#include "stages/cost_model.h"
+#include "stages/graph.h"
+#include "stages/partition/partition.h"
+#include "stages/stage_layout.h"
+
+namespace sluice {
+
+struct StagePlan {
+  StageId id;
+  PipelineRank rank;
+  size_t begin = 0, end = 0;  // nodes [begin, end) of the graph
+  Recomputation recompute = Recomputation::kNone;
+  int64_t parameters = 0;  // elements; a tied weight in each stage that uses it
+  int in_flight = 0;       // most micro-batches whose stash is held at once
+  StageCosts costs;
+  StageMemory memory;
+};
+
+struct Plan {
+  JobConfig job;
+  std::vector<StagePlan> stages;
+  // All three proven, with the same placement and the same pools of slots.
+  Program training;
+  Program evaluation;                   // forward only, as many micro-batches
+  Program generation;                   // forward only, one micro-batch
+  std::vector<TiedUses> tied;           // weights that several layers use
+  std::vector<StageBytes> stage_bytes;  // per stage: one slot of each pool, and what is fixed
+  Costs costs;                          // of `training`, predicted
+  VerifyReport report;                  // of `training`: bytes per rank, as the devices will hold them
+  Timeline predicted;                   // one step of `training`
+  TimelineMetrics metrics;              // of `predicted`
+  PartitionResult partition;
+  std::string cut_method;   // "given in the job", "exact", "local search"
+  std::string cost_source;  // where the times come from
+};
+
+struct PlanOptions {
+  DeviceDescription device;  // of one core; a rank has threads_per_rank of them
+  // Times of one micro-batch per node of the graph, in place of those from `device`; empty: none were measured.
+  std::vector<LayerTimes> measured;
+  // Bytes of a weight as the device packs it; null: as the CPU does.
+  std::function<int64_t(const LinearShape&)> packed_bytes;
+};
+
+// Errors: INVALID_ARGUMENT when cuts or schedule don't fit, RESOURCE_EXHAUSTED with the bytes of each rank when no cut
+// keeps to the memory limit.
+absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options = {});
+
+// With which LayerStage::Create is to be called; the memory in the plan is that of these options.
+StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage);
+
+// What leaves each stage, for the executor.
+std::vector<StageMessages> MessagesOf(const Plan& plan);
+const std::vector<TiedUses>& TiedUsesOf(const Plan& plan);
+
+// For people: stages, parameters, memory per rank by kind, predicted step time and bubble, the pipeline as a chart at
+// most `columns` wide.
+std::string ToText(const Plan& plan, int columns = 100);
+
+}  // namespace sluice

@@ -1,0 +1,209 @@
+// A plan as text: three tables, the prediction, and the pipeline as a chart.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "runtime/planner/plan.h"
+#include "stages/parameters.h"
+
+namespace sluice {
+namespace {
+
+// Rows of cells, the first of them the heading; columns are as wide as their widest cell.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> heading) { rows_.push_back(std::move(heading)); }
+  void Add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+
+  // Columns in `left` are flush left, all others right.
+  std::string ToString(const std::vector<size_t>& left = {}) const {
+    std::string text;
+    for (const std::vector<std::string>& row : rows_) {
+      std::string line;
+      for (size_t i = 0; i < row.size(); ++i) {
+        const std::string space(Width(i) - row[i].size(), ' ');
+        const bool flush_left = std::find(left.begin(), left.end(), i) != left.end();
+        absl::StrAppend(&line, "  ", flush_left ? row[i] : space, flush_left ? space : row[i]);
+      }
+      line.erase(line.find_last_not_of(' ') + 1);
+      absl::StrAppend(&text, line, "\n");
+    }
+    return text;
+  }
+
+ private:
+  size_t Width(size_t column) const {
+    size_t width = 0;
+    for (const auto& row : rows_) width = std::max(width, row[column].size());
+    return width;
+  }
+  std::vector<std::vector<std::string>> rows_;
+};
+
+std::string Grouped(int64_t number) {
+  std::string digits = absl::StrCat(number);
+  for (size_t at = digits.size(); at > 3;) digits.insert(at -= 3, ",");
+  return digits;
+}
+
+std::string Milliseconds(int64_t ns) {
+  const double ms = static_cast<double>(ns) / 1e6;
+  return absl::StrFormat(ms >= 100 ? "%.0f ms" : ms >= 10 ? "%.1f ms" : ms >= 1 ? "%.2f ms" : "%.3f ms", ms);
+}
+
+std::string Percent(double share) { return absl::StrFormat("%.1f %%", 100 * share); }
+
+const char* RecomputeName(Recomputation recompute) {
+  switch (recompute) {
+    case Recomputation::kNone:
+      return "none";
+    case Recomputation::kSelective:
+      return "selective";
+    case Recomputation::kFull:
+      return "full";
+  }
+  return "?";
+}
+
+std::string Summary(const Plan& plan) {
+  const JobConfig& job = plan.job;
+  return absl::StrCat(job.graph.name, ": ", job.graph.nodes.size(), " layers, ", Grouped(ParameterCount(job.graph)),
+                      " parameters, ", job.training.precision == Precision::kF32 ? "f32" : "bf16", "\n", job.layout.pp,
+                      job.layout.pp == 1 ? " rank of " : " ranks of ", std::max(1, job.layout.threads_per_rank),
+                      job.layout.threads_per_rank > 1 ? " threads" : " thread", ", schedule ", job.schedule.name, ", ",
+                      job.training.micro_batches, " micro-batches of ", job.training.rows_per_micro_batch(), " x ",
+                      job.training.sequence, " tokens in a step\n");
+}
+
+std::string Stages(const Plan& plan) {
+  const bool recompute = std::any_of(plan.stages.begin(), plan.stages.end(),
+                                     [](const StagePlan& stage) { return stage.recompute != Recomputation::kNone; });
+  Table table({"stage", "rank", "layers", "from", "to", "parameters", "in flight", "forward", "backward", "optimizer",
+               recompute ? "recompute" : ""});
+  for (const StagePlan& stage : plan.stages) {
+    table.Add({absl::StrCat(stage.id.value()), absl::StrCat(stage.rank.value()), absl::StrCat(stage.end - stage.begin),
+               plan.job.graph.nodes[stage.begin].name, plan.job.graph.nodes[stage.end - 1].name,
+               Grouped(stage.parameters), absl::StrCat(stage.in_flight), Milliseconds(stage.costs.forward_ns),
+               Milliseconds(stage.costs.backward_ns), Milliseconds(stage.costs.optimizer_ns),
+               recompute ? RecomputeName(stage.recompute) : ""});
+  }
+  std::string text =
+      absl::StrCat("\nStages (times of one micro-batch, ", plan.cost_source, ")\n", table.ToString({3, 4}));
+  const PartitionResult& partition = plan.partition;
+  const double above =
+      static_cast<double>(partition.load_ns_max) / static_cast<double>(std::max<int64_t>(1, partition.load_bound_ns)) -
+      1;
+  absl::StrAppend(&text, "  Cuts: ", plan.cut_method, "; the busiest rank has ", Milliseconds(partition.load_ns_max),
+                  " a micro-batch with its messages, ", Percent(std::max(0.0, above)),
+                  " above the bound that no cut can beat.\n");
+  for (const TiedUses& tied : plan.tied) {
+    std::vector<std::string> stages;
+    for (const StageId stage : tied.stages) stages.push_back(absl::StrCat(stage.value()));
+    absl::StrAppend(&text, "  ", tied.name, " is shared by stages ", absl::StrJoin(stages, ", "), ".\n");
+  }
+  return text;
+}
+
+// Bytes of a rank by kind; the kinds add up to what the device will hold.
+struct RankBytes {
+  int64_t weights = 0, gradients = 0, optimizer = 0, stash = 0, messages = 0, working = 0;
+};
+
+RankBytes BytesOfRank(const Plan& plan, PipelineRank rank) {
+  RankBytes sum;
+  for (const StagePlan& stage : plan.stages) {
+    if (stage.rank != rank) continue;
+    const StageMemory& memory = stage.memory;
+    const auto slots = [&](Pool pool) {
+      return plan.training.PoolSize(pool, stage.id) *
+             plan.stage_bytes[stage.id.index()].slot[static_cast<size_t>(pool)];
+    };
+    sum.weights += memory.parameters + memory.packed;
+    sum.gradients += memory.gradients;
+    sum.optimizer += memory.optimizer;
+    sum.stash += slots(Pool::kStash) + slots(Pool::kGradientStash);
+    sum.messages +=
+        slots(Pool::kInput) + slots(Pool::kOutput) + slots(Pool::kOutputGradient) + slots(Pool::kInputGradient);
+  }
+  sum.working = plan.report.ranks[rank.index()].allocated_bytes -
+                (sum.weights + sum.gradients + sum.optimizer + sum.stash + sum.messages);
+  return sum;
+}
+
+std::string Memory(const Plan& plan) {
+  const std::vector<int64_t>& limits = plan.job.layout.memory_limit;
+  Table table({"rank", "weights", "gradients", "optimizer", "activations", "messages", "working", "total",
+               limits.empty() ? "" : "limit"});
+  for (int rank = 0; rank < plan.job.layout.pp; ++rank) {
+    const RankBytes bytes = BytesOfRank(plan, PipelineRank(rank));
+    table.Add({absl::StrCat(rank), Grouped(bytes.weights), Grouped(bytes.gradients), Grouped(bytes.optimizer),
+               Grouped(bytes.stash), Grouped(bytes.messages), Grouped(bytes.working),
+               Grouped(plan.report.ranks[rank].allocated_bytes), limits.empty() ? "" : Grouped(limits[rank])});
+  }
+  std::string text = absl::StrCat("\nMemory per rank in bytes\n", table.ToString());
+  if (plan.stages.size() > 1 && plan.stages.front().in_flight != plan.stages.back().in_flight) {
+    absl::StrAppend(&text,
+                    "  Activations differ between ranks, although layers may be equal: a stage keeps those of every\n",
+                    "  micro-batch in flight, ", plan.stages.front().in_flight, " in the first stage and ",
+                    plan.stages.back().in_flight, " in the last.\n");
+  }
+  return text;
+}
+
+// "F0--F1--....B0------": a box begins with its letter and micro-batch, as far as it is wide enough.
+std::string ChartLine(const Timeline& timeline, PipelineRank rank, int columns) {
+  int64_t end = 1;
+  for (const Span& span : timeline.spans) end = std::max(end, span.end_ns);
+  std::string line(static_cast<size_t>(columns), '.');
+  const auto column = [&](int64_t time) {
+    return static_cast<size_t>(std::llround(static_cast<double>(time) * columns / static_cast<double>(end)));
+  };
+  for (const Span& span : timeline.spans) {
+    const bool compute = IsCompute(span.action.kind);
+    if (span.rank != rank || (!compute && span.action.kind != ActionKind::kOptimizerStep)) continue;
+    const size_t first = column(span.begin_ns), last = column(span.end_ns);
+    std::string label = compute ? absl::StrCat(ActionKindName(span.action.kind), span.action.micro_batch.value()) : "O";
+    if (label.size() > last - first) label.resize(std::min<size_t>(1, last - first));
+    label.resize(last - first, compute ? '-' : 'O');
+    line.replace(first, label.size(), label);
+  }
+  return line;
+}
+
+std::string Chart(const Plan& plan, int columns) {
+  std::string text;
+  const int ranks = plan.predicted.ranks, digits = static_cast<int>(absl::StrCat(ranks - 1).size());
+  const int width = std::max(20, columns - digits - 10);
+  for (int rank = 0; rank < ranks; ++rank) {
+    absl::StrAppend(&text, "  rank ", absl::StrFormat("%*d", digits, rank), " |",
+                    ChartLine(plan.predicted, PipelineRank(rank), width), "|\n");
+  }
+  return absl::StrCat(text,
+                      "  F forward, B backward, I input gradient, W weight gradient, O optimizer, . idle; the number "
+                      "is the micro-batch\n");
+}
+
+std::string Prediction(const Plan& plan, int columns) {
+  const TimelineMetrics& metrics = plan.metrics;
+  const double tokens = static_cast<double>(plan.job.training.batch * plan.job.training.sequence);
+  std::vector<std::string> busy;
+  for (const RankMetrics& rank : metrics.ranks) busy.push_back(Percent(1 - rank.bubble));
+  return absl::StrCat("\nPredicted step: ", Milliseconds(metrics.step_ns), ", ",
+                      Grouped(std::llround(tokens * 1e9 / static_cast<double>(std::max<int64_t>(1, metrics.step_ns)))),
+                      " tokens/s; bubble ", Percent(metrics.makespan_bubble), " of the makespan of ",
+                      Milliseconds(metrics.makespan_ns), "; ranks busy ", absl::StrJoin(busy, ", "), "\n",
+                      Chart(plan, columns));
+}
+
+}  // namespace
+
+std::string ToText(const Plan& plan, int columns) {
+  return absl::StrCat(Summary(plan), Stages(plan), Memory(plan), Prediction(plan, columns));
+}
+
+}  // namespace sluice

@@ -1,0 +1,84 @@
+#include "runtime/planner/stage_sizes.h"
+
+#include <algorithm>
+
+#include "stages/rank_model.h"
+
+namespace sluice {
+namespace {
+
+bool SplitsBackward(const Program& program) {
+  for (const auto& actions : program.ranks) {
+    for (const Action& action : actions) {
+      if (action.kind == ActionKind::kInputGradient || action.kind == ActionKind::kWeightGradient) return true;
+    }
+  }
+  return false;
+}
+
+int32_t Slots(const PoolSizes& pools, Pool pool) { return pools[static_cast<size_t>(pool)]; }
+
+}  // namespace
+
+StageOptions OptionsFor(const JobConfig& job, const Program& training, const PoolSizes& pools,
+                        Recomputation recompute) {
+  return {.precision = job.training.precision,
+          .recomputation = recompute,
+          .purpose = StagePurpose::kTraining,
+          .backward = SplitsBackward(training) ? BackwardForm::kSplit : BackwardForm::kWhole,
+          .rows = job.training.rows_per_micro_batch(),
+          .sequence = job.training.sequence,
+          .micro_batches = static_cast<int>(job.training.micro_batches),
+          .gradient_groups = static_cast<int>(job.training.gradient_groups),
+          .stash_slots = Slots(pools, Pool::kStash),
+          .gradient_stash_slots = Slots(pools, Pool::kGradientStash),
+          .seed = job.training.seed,
+          .adam = {.beta1 = static_cast<float>(job.optimizer.beta1),
+                   .beta2 = static_cast<float>(job.optimizer.beta2),
+                   .epsilon = static_cast<float>(job.optimizer.epsilon),
+                   .weight_decay = static_cast<float>(job.optimizer.weight_decay)}};
+}
+
+StageSizes::StageSizes(const JobConfig& job, const Program& training,
+                       const std::function<int64_t(const LinearShape&)>& packed_bytes)
+    : job_(job), training_(training), packed_bytes_(packed_bytes) {
+  all_partials_ = NormPartials(job.graph, {0, job.graph.nodes.size()});
+}
+
+int64_t StageSizes::PackedBytes(const LinearShape& shape) {
+  const auto [at, added] = packed_.try_emplace({shape.n, shape.k, shape.compute}, 0);
+  if (added) at->second = packed_bytes_(shape);
+  return at->second;
+}
+
+StageMemory StageSizes::Memory(int stage, NodeRange range) {
+  const Recomputation recompute = job_.training.recompute[stage];
+  const auto [at, added] = memory_.try_emplace({recompute, range.begin, range.end});
+  if (added) {
+    // Slot counts change the number of slots, not the size of one: any stage's will do.
+    const StageOptions options = OptionsFor(job_, training_, training_.pools[stage], recompute);
+    at->second = PlanStageMemory(job_.graph, range, options, [this](const LinearShape& s) { return PackedBytes(s); });
+  }
+  return at->second;
+}
+
+int64_t StageSizes::RankOverhead(int stage) const {
+  const Placement& placement = training_.placement;
+  for (int other = 0; other < stage; ++other) {
+    if (placement.RankOf(StageId(other)) == placement.RankOf(StageId(stage))) return 0;
+  }
+  return RankModel::Bytes(0, all_partials_);
+}
+
+int64_t StageSizes::Bytes(int stage, NodeRange range) {
+  const StageMemory memory = Memory(stage, range);
+  const PoolSizes& pools = training_.pools[stage];
+  const int64_t partials = NormPartials(job_.graph, range);
+  return memory.ArenaBytes(Slots(pools, Pool::kStash), Slots(pools, Pool::kGradientStash)) +
+         Slots(pools, Pool::kInput) * memory.input_message + Slots(pools, Pool::kOutput) * memory.output_message +
+         Slots(pools, Pool::kOutputGradient) * memory.output_gradient_message +
+         Slots(pools, Pool::kInputGradient) * memory.input_gradient_message + RankModel::Bytes(partials, 0) -
+         RankModel::Bytes(0, 0) + RankOverhead(stage);
+}
+
+}  // namespace sluice

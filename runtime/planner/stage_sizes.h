@@ -1,0 +1,41 @@
+// Bytes of any run of layers as a stage of a job, before the cuts are known.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <tuple>
+
+#include "runtime/config/job.h"
+#include "scheduler/program.h"
+#include "stages/stage_layout.h"
+
+namespace sluice {
+
+// Options of a stage whose slots are `pools`. REQUIRES: `training` is the job's lowered schedule.
+StageOptions OptionsFor(const JobConfig& job, const Program& training, const PoolSizes& pools, Recomputation recompute);
+
+class StageSizes {
+ public:
+  // All outlive it.
+  StageSizes(const JobConfig& job, const Program& training,
+             const std::function<int64_t(const LinearShape&)>& packed_bytes);
+
+  StageMemory Memory(int stage, NodeRange range);
+  // All that the stage brings to its rank: its arena, its message slots and its part of the norm's buffers.
+  int64_t Bytes(int stage, NodeRange range);
+  // What the rank holds whatever its stages, counted with the first stage it has.
+  int64_t RankOverhead(int stage) const;
+
+ private:
+  int64_t PackedBytes(const LinearShape& shape);
+
+  const JobConfig& job_;
+  const Program& training_;
+  const std::function<int64_t(const LinearShape&)>& packed_bytes_;
+  std::map<std::tuple<int64_t, int64_t, DType>, int64_t> packed_;
+  std::map<std::tuple<Recomputation, size_t, size_t>, StageMemory> memory_;
+  int64_t all_partials_ = 0;
+};
+
+}  // namespace sluice

@@ -1,0 +1,173 @@
+// From a job to a plan that is proven, whose numbers agree with one another, and that refuses what can't be.
+#include "runtime/planner/plan.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "stages/cost_model.h"
+
+namespace sluice {
+namespace {
+
+using testing::HasSubstr;
+
+absl::StatusOr<Plan> PlanOf(std::vector<std::string> overrides, const PlanOptions& options = {}) {
+  constexpr char kJob[] = R"(model { layers: 6 channels: 64 heads: 4 }
+data { text: "t" }
+training { batch: 16 micro_batches: 8 sequence: 32 }
+)";
+  absl::StatusOr<JobConfig> job = ParseJob(kJob, "job", {.overrides = std::move(overrides)});
+  if (!job.ok()) return job.status();
+  return MakePlan(*job, options);
+}
+
+TEST(Plan, EveryLayerIsInOneStageAndNoStageIsEmpty) {
+  for (const char* schedule : {"gpipe", "1f1b"}) {
+    for (int pp = 1; pp <= 8; ++pp) {
+      const auto plan = PlanOf({absl::StrCat("layout.pp=", pp), absl::StrCat("schedule.name=", schedule)});
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      size_t at = 0;
+      for (const StagePlan& stage : plan->stages) {
+        EXPECT_EQ(stage.begin, at);
+        EXPECT_LT(stage.begin, stage.end);
+        at = stage.end;
+      }
+      EXPECT_EQ(at, plan->job.graph.nodes.size());
+      EXPECT_EQ(static_cast<int>(plan->stages.size()), pp);
+    }
+  }
+}
+
+TEST(Plan, InFlightCountsAreTheSchedules) {
+  const auto in_flight = [](const Plan& plan) {
+    std::vector<int> counts;
+    for (const StagePlan& stage : plan.stages) counts.push_back(stage.in_flight);
+    return counts;
+  };
+  EXPECT_THAT(in_flight(*PlanOf({"layout.pp=4"})), testing::ElementsAre(4, 3, 2, 1));
+  EXPECT_THAT(in_flight(*PlanOf({"layout.pp=4", "schedule.name=gpipe"})), testing::ElementsAre(8, 8, 8, 8));
+}
+
+TEST(Plan, TheProgramsShareSlotsAndPlacement) {
+  const auto plan = PlanOf({"layout.pp=3"});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->evaluation.pools, plan->training.pools);
+  EXPECT_EQ(plan->generation.pools, plan->training.pools);
+  EXPECT_EQ(plan->evaluation.placement, plan->training.placement);
+  EXPECT_EQ(plan->evaluation.micro_batches, 8);
+  EXPECT_EQ(plan->generation.micro_batches, 1);
+  EXPECT_EQ(StageOptionsOf(*plan, plan->stages[0]).stash_slots, plan->training.PoolSize(Pool::kStash, StageId(0)));
+}
+
+TEST(Plan, MessagesFitOnBothSidesOfEveryBorder) {
+  for (const char* precision : {"f32", "bf16"}) {
+    const auto plan = PlanOf({"layout.pp=4", absl::StrCat("training.precision=", precision)});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const auto messages = MessagesOf(*plan);
+    for (size_t s = 0; s + 1 < plan->stages.size(); ++s) {
+      EXPECT_EQ(messages[s].activation_bytes, plan->stages[s + 1].memory.input_message);
+      EXPECT_EQ(messages[s + 1].gradient_bytes, plan->stages[s].memory.output_gradient_message);
+    }
+    EXPECT_EQ(messages.back().activation_bytes, 0);
+    EXPECT_EQ(messages.front().gradient_bytes, 0);
+  }
+}
+
+TEST(Plan, TiedWeightsNameTheirStages) {
+  const auto plan = PlanOf({"layout.pp=3", "layout.cut_before=[\"h.1.mlp\", \"h.4.attn\"]"});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->tied.size(), 1u);
+  EXPECT_THAT(plan->tied[0].stages, testing::ElementsAre(StageId(0), StageId(2)));
+  EXPECT_EQ(plan->training.collectives.size(), 2u);  // the tied table, the norm
+  EXPECT_TRUE(PlanOf({"model.tied=false"})->tied.empty());
+}
+
+TEST(Plan, AMemoryLimitMovesTheCutsAndThenRefusesWithTheBytes) {
+  const auto free = PlanOf({"layout.pp=4"});
+  ASSERT_TRUE(free.ok()) << free.status();
+  const auto bytes = [](const Plan& plan) {
+    std::vector<int64_t> all;
+    for (const RankReport& rank : plan.report.ranks) all.push_back(rank.allocated_bytes);
+    return all;
+  };
+  EXPECT_EQ(bytes(*free), free->partition.bytes);
+  const int64_t most = *std::max_element(free->partition.bytes.begin(), free->partition.bytes.end());
+  EXPECT_EQ(bytes(*PlanOf({"layout.pp=4", absl::StrCat("layout.memory_limit=", most)})), bytes(*free));
+
+  int64_t limit = most;
+  auto plan = free;
+  while (plan.ok()) {  // tighten until nothing fits; whatever fits keeps to the limit
+    for (const int64_t rank : bytes(*plan)) EXPECT_LE(rank, limit);
+    EXPECT_GE(plan->partition.load_ns_max, free->partition.load_ns_max);
+    limit = *std::max_element(plan->partition.bytes.begin(), plan->partition.bytes.end()) - 1;
+    plan = PlanOf({"layout.pp=4", absl::StrCat("layout.memory_limit=", limit)});
+  }
+  EXPECT_LT(limit, most - 1);  // at least one other cut was found on the way
+  EXPECT_TRUE(absl::IsResourceExhausted(plan.status()));
+  EXPECT_THAT(plan.status().message(), HasSubstr(absl::StrCat("bytes of ", limit, " (over)")));
+  EXPECT_THAT(plan.status().message(), HasSubstr("rank 3 needs "));
+}
+
+TEST(Plan, GivenCutsAreKept) {
+  const auto plan = PlanOf({"layout.pp=2", "layout.layers_per_stage=[1, 15]"});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->stages[0].end, 1u);
+  EXPECT_EQ(plan->cut_method, "given in the job");
+  const auto tight = PlanOf({"layout.pp=2", "layout.layers_per_stage=[1, 15]", "layout.memory_limit=100kB"});
+  EXPECT_THAT(tight.status().message(), HasSubstr("the given cuts don't keep to the memory limit: rank 0 needs "));
+}
+
+TEST(Plan, MeasuredTimesTakeTheAnalyticOnesPlace) {
+  PlanOptions options;
+  options.measured.assign(16,
+                          {.forward_ns = 1'000'000, .input_gradient_ns = 1'000'000, .weight_gradient_ns = 1'000'000});
+  options.measured[15].forward_ns = 60'000'000;  // the loss is dearer than all the others
+  const auto plan = PlanOf({"layout.pp=2"}, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->stages[1].begin, 15u);
+  EXPECT_EQ(plan->cost_source, "measured");
+  EXPECT_EQ(plan->stages[1].costs.forward_ns, 60'000'000);
+}
+
+TEST(Plan, RecomputationTradesTimeForMemory) {
+  const auto none = PlanOf({"layout.pp=2"}), full = PlanOf({"layout.pp=2", "training.recompute=full"});
+  ASSERT_TRUE(none.ok() && full.ok());
+  EXPECT_LT(full->report.ranks[0].allocated_bytes, none->report.ranks[0].allocated_bytes);
+  EXPECT_GT(full->metrics.step_ns, none->metrics.step_ns);
+}
+
+TEST(Plan, OneRankHasNoBubbleAndMoreMicroBatchesMakeItSmaller) {
+  EXPECT_LT(PlanOf({})->metrics.makespan_bubble, 0.01);
+  const auto few = PlanOf({"layout.pp=4", "training.micro_batches=4"}),
+             many = PlanOf({"layout.pp=4", "training.micro_batches=16"});
+  EXPECT_GT(few->metrics.makespan_bubble, many->metrics.makespan_bubble);
+}
+
+TEST(Plan, TheTextShowsStagesMemoryAndThePipeline) {
+  const auto plan = PlanOf({"layout.pp=3", "layout.memory_limit=1GB", "training.recompute_stages=[full, none, none]"});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const std::string text = ToText(*plan, 100);
+  for (const char* part : {"gpt2: 16 layers", "3 ranks", "8 micro-batches of 2 x 32 tokens", "Stages", "in flight",
+                           "wte", "Memory per rank in bytes", "1,000,000,000", "Predicted step: ", "bubble ",
+                           "rank 2 |", "F0", "shared by stages 0, 2", "Cuts: exact", "full"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) EXPECT_LE(line.size(), 150u) << line;
+}
+
+TEST(CostModel, TheSlowerOfArithmeticAndMemoryDecides) {
+  const Node linear{.name = "l", .kind = LayerKind::kLinear, .channels = 1024, .width = 1024};
+  const DeviceDescription fast_memory{.flops_f32 = 1e9, .bytes_per_second = 1e15, .layer_overhead_ns = 0};
+  // 2 * 64 tokens * 1024 * 1024 FLOPs at 1e9 a second
+  EXPECT_EQ(AnalyticTimes(linear, 1, 64, Precision::kF32, Recomputation::kNone, fast_memory).forward_ns, 134'217'728);
+  const DeviceDescription slow_memory{.flops_f32 = 1e18, .bytes_per_second = 1e6, .layer_overhead_ns = 0};
+  EXPECT_GT(AnalyticTimes(linear, 1, 64, Precision::kF32, Recomputation::kNone, slow_memory).forward_ns, 4'000'000'000);
+  const DeviceDescription link{.link_bytes_per_second = 1e9, .link_latency_ns = 500};
+  EXPECT_EQ(TransferTime(1000, link), 1500);
+}
+
+}  // namespace
+}  // namespace sluice
