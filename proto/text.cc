@@ -85,8 +85,8 @@ bool ParseValue(absl::string_view value, const FieldDescriptor& field, google::p
   FirstError errors;
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&errors);
-  const std::string text = absl::StrCat(
-      field.name(), field.type() == FieldDescriptor::TYPE_MESSAGE ? " " : ": ", absl::string_view(value.data(), value.size()));
+  const std::string text = absl::StrCat(field.name(), field.type() == FieldDescriptor::TYPE_MESSAGE ? " " : ": ",
+                                        absl::string_view(value.data(), value.size()));
   if (parser.MergeFromString(text, &message)) return true;
   error = absl::StrCat("\"", value, "\" is no value for ", field.name(), " (", field.cpp_type_name(), ")");
   if (field.enum_type() != nullptr) {
@@ -204,7 +204,8 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes
   std::ifstream in(path, std::ios::binary);
   std::ostringstream text;
   text << in.rdbuf();
-  if (!in.is_open() || in.bad()) return absl::ErrnoToStatus(errno != 0 ? errno : EIO, absl::StrCat("cannot read ", path));
+  if (!in.is_open() || in.bad())
+    return absl::ErrnoToStatus(errno != 0 ? errno : EIO, absl::StrCat("cannot read ", path));
   return std::move(text).str();
 }
 
@@ -219,14 +220,16 @@ absl::Status Override(absl::string_view assignment, google::protobuf::Message& m
     const FieldDescriptor* field = descriptor.FindFieldByName(path[i]);
     if (field == nullptr) {
       const std::string nearest = NearestField(descriptor, path[i]);
-      return BadOverride(assignment, absl::StrCat("unknown field \"", path[i], "\" in ", descriptor.name(),
-                                                  nearest.empty() ? "" : absl::StrCat("; did you mean \"", nearest, "\"?")));
+      return BadOverride(assignment,
+                         absl::StrCat("unknown field \"", path[i], "\" in ", descriptor.name(),
+                                      nearest.empty() ? "" : absl::StrCat("; did you mean \"", nearest, "\"?")));
     }
     const auto* reflection = at->GetReflection();
     int index = -1;
     if (field->is_repeated() && i + 1 < path.size()) {
       if (!absl::SimpleAtoi(path[++i], &index) || index < 0) {
-        return BadOverride(assignment, absl::StrCat(field->name(), " is a list: expected an index, not \"", path[i], "\""));
+        return BadOverride(assignment,
+                           absl::StrCat(field->name(), " is a list: expected an index, not \"", path[i], "\""));
       }
     }
     if (i + 1 == path.size()) {

@@ -18,8 +18,8 @@ namespace sluice {
 // Where the fields of a parsed message stand in its file.
 class TextLocations {
  public:
-  // "job.textproto:12: " for the field `path` ("training.batch", "node.3.name"), for its message if the field itself isn't
-  // in the text, or "job.textproto: " if that isn't either.
+  // "job.textproto:12: " for the field `path` ("training.batch", "node.3.name"), for its message if the field itself
+  // isn't in the text, or "job.textproto: " if that isn't either.
   std::string Prefix(absl::string_view path) const;
 
  private:
@@ -37,8 +37,8 @@ absl::StatusOr<TextLocations> ParseText(absl::string_view text, absl::string_vie
 // regular file or too large.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t bytes_max = int64_t{64} << 20);
 
-// Sets one field from "path=value": "training.steps=10", "data.tokens.0=a.bin" (an index equal to the number of elements
-// appends), "layout.layers_per_stage=[2, 3]" (all elements), "data.text=a b.txt" (strings need no quotes).
+// Sets one field from "path=value": "training.steps=10", "data.tokens.0=a.bin" (an index equal to the number of
+// elements appends), "layout.layers_per_stage=[2, 3]" (all elements), "data.text=a b.txt" (strings need no quotes).
 // Errors: INVALID_ARGUMENT.
 absl::Status Override(absl::string_view assignment, google::protobuf::Message& message);
 

@@ -14,11 +14,11 @@ namespace sluice {
 // What one rank computes on. The numbers are rates that programs reach, not the data sheet's.
 struct DeviceDescription {
   std::string name = "one CPU core";
-  double flops_f32 = 5e10;          // per second, matrix products
+  double flops_f32 = 5e10;  // per second, matrix products
   double flops_bf16 = 5e10;
-  double bytes_per_second = 8e9;    // of memory, streaming
+  double bytes_per_second = 8e9;      // of memory, streaming
   int64_t layer_overhead_ns = 5'000;  // of issuing and starting one layer's pass
-  double link_bytes_per_second = 0;  // between ranks; 0: messages are handed over, not copied
+  double link_bytes_per_second = 0;   // between ranks; 0: messages are handed over, not copied
   int64_t link_latency_ns = 20'000;
 };
 
@@ -35,8 +35,8 @@ struct LayerTimes {
 LayerTimes AnalyticTimes(const Node& node, int64_t rows, int64_t sequence, Precision precision, Recomputation recompute,
                          const DeviceDescription& device);
 
-// Time to update `parameters` elements with AdamW: bound by memory (weight, gradient and two moments read, three written,
-// f32, and the packed copy).
+// Time to update `parameters` elements with AdamW: bound by memory (weight, gradient and two moments read, three
+// written, f32, and the packed copy).
 int64_t OptimizerTime(int64_t parameters, const DeviceDescription& device);
 
 // Time of a message between ranks.

@@ -197,8 +197,10 @@ absl::StatusOr<JobConfig> ParseJob(absl::string_view text, const std::string& fi
   ResolvePaths(file, source.user_directory, problems, config);
   absl::StatusOr<LayerGraph> graph = GraphOf(config);
   if (!graph.ok()) {
-    if (config.model.graph.empty()) problems.Add("model", graph.status().message());
-    else problems.Add("model.graph", graph.status().message());
+    if (config.model.graph.empty())
+      problems.Add("model", graph.status().message());
+    else
+      problems.Add("model.graph", graph.status().message());
     return problems.status();
   }
   config.graph = *std::move(graph);
@@ -218,9 +220,10 @@ std::optional<int64_t> ParseBytes(absl::string_view text) {
     absl::string_view name;
     double bytes;
   };
-  static constexpr Unit kUnits[] = {{"KiB", 1024.0},     {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
-                                    {"kB", 1e3},         {"KB", 1e3},        {"MB", 1e6},           {"GB", 1e9},
-                                    {"TB", 1e12},        {"B", 1.0}};
+  static constexpr Unit kUnits[] = {
+      {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
+      {"kB", 1e3},     {"KB", 1e3},        {"MB", 1e6},           {"GB", 1e9},
+      {"TB", 1e12},    {"B", 1.0}};
   double scale = 1;
   for (const Unit& unit : kUnits) {
     if (absl::ConsumeSuffix(&text, unit.name)) {

@@ -27,8 +27,8 @@ struct ModelConfig {
 enum class TokenType : uint8_t { kUint16, kUint32 };
 
 struct DataConfig {
-  std::string text;                 // a file or a folder; or ...
-  std::vector<std::string> tokens;  // ... files of token ids
+  std::string text;                           // a file or a folder; or ...
+  std::vector<std::string> tokens;            // ... files of token ids
   TokenType token_type = TokenType::kUint16;  // of headerless files
   std::vector<std::string> hold_out_files;    // names or globs
   double hold_out_fraction = 0;               // of the end of the text
@@ -117,9 +117,9 @@ struct JobSource {
   std::vector<std::string> overrides;  // "training.steps=10", applied in order
 };
 
-// Reads and validates a job file. Paths of data and graph files inside it are relative to its folder; paths in overrides,
-// and those of files that the job writes, to the user's directory. Errors: INVALID_ARGUMENT, one line for each thing that is
-// wrong: file:line, what, and how to mend it; or why the file can't be read.
+// Reads and validates a job file. Paths of data and graph files inside it are relative to its folder; paths in
+// overrides, and those of files that the job writes, to the user's directory. Errors: INVALID_ARGUMENT, one line for
+// each thing that is wrong: file:line, what, and how to mend it; or why the file can't be read.
 absl::StatusOr<JobConfig> LoadJob(const std::string& path, const JobSource& source = {});
 
 // The same from text; `file` names it in errors and its folder is where its paths start.

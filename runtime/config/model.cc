@@ -56,7 +56,8 @@ absl::StatusOr<LayerGraph> Llama(const JobConfig& config) {
   }
   if (model.bias) return NotOf("llama", "bias");
   LlamaSizes sizes;
-  for (const auto& [name, given] : {std::pair{"layers", model.layers}, {"channels", model.channels}, {"heads", model.heads}}) {
+  for (const auto& [name, given] :
+       {std::pair{"layers", model.layers}, {"channels", model.channels}, {"heads", model.heads}}) {
     if (!given) return absl::InvalidArgumentError(absl::StrCat("the family llama needs ", name));
   }
   if (config.data.text.empty() && !model.vocabulary) {

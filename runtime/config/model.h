@@ -6,8 +6,8 @@
 
 namespace sluice {
 
-// Builds the family's graph, or reads the graph file. Uses `model`, and from the rest what stands in for sizes that were left
-// out: the vocabulary of text (256), and the sequence for the number of positions. Errors: INVALID_ARGUMENT.
+// Builds the family's graph, or reads the graph file. Uses `model`, and from the rest what stands in for sizes that
+// were left out: the vocabulary of text (256), and the sequence for the number of positions. Errors: INVALID_ARGUMENT.
 absl::StatusOr<LayerGraph> GraphOf(const JobConfig& config);
 
 }  // namespace sluice

@@ -119,9 +119,13 @@ void CheckSchedule(const JobConfig& config, Problems& problems) {
                                                nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?")));
   } else if (schedule->pass != PassKind::kTraining) {
     problems.Add("schedule.name", absl::StrCat(config.schedule.name, " is not for training"));
+  } else if (schedule->placement.copies() != 1) {
+    problems.Add("schedule.name", absl::StrCat(config.schedule.name, " holds two copies of the model; this version ",
+                                               "simulates it but doesn't train with it"));
   } else if (schedule->placement.stages() != config.layout.stages()) {
-    problems.Add("layout.chunks", absl::StrCat(config.schedule.name, " has ", schedule->placement.stages(),
-                                               " stages on ", config.layout.pp, " ranks, not ", config.layout.stages()));
+    problems.Add("layout.chunks",
+                 absl::StrCat(config.schedule.name, " has ", schedule->placement.stages(), " stages on ",
+                              config.layout.pp, " ranks, not ", config.layout.stages()));
   }
 }
 
@@ -133,9 +137,8 @@ void CheckLists(const JobConfig& config, Problems& problems) {
   }
   const std::vector<int64_t>& limits = config.layout.memory_limit;
   if (!limits.empty() && limits.size() != static_cast<size_t>(config.layout.pp)) {
-    problems.Add("layout.memory_limit",
-                 absl::StrCat("memory_limit has ", limits.size(), " entries; give one for all ranks, or ",
-                              config.layout.pp));
+    problems.Add("layout.memory_limit", absl::StrCat("memory_limit has ", limits.size(),
+                                                     " entries; give one for all ranks, or ", config.layout.pp));
   }
 }
 
@@ -181,7 +184,8 @@ void CheckCuts(const proto::Layout& layout, JobConfig& config, Problems& problem
   const int64_t nodes = static_cast<int64_t>(config.graph.nodes.size());
   const std::string field = names ? "layout.cut_before" : "layout.layers_per_stage";
   if (static_cast<int>(counts.size()) != config.layout.stages()) {
-    problems.Add(field, absl::StrCat("the cuts make ", counts.size(), " stages; pp x chunks is ", config.layout.stages()));
+    problems.Add(field,
+                 absl::StrCat("the cuts make ", counts.size(), " stages; pp x chunks is ", config.layout.stages()));
     return;
   }
   int64_t sum = 0;
@@ -222,7 +226,9 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
   CheckRange({FIELD(layout, threads_per_rank), FIELD(schedule, receive_ahead)}, 0, 4096, problems);
   CheckRange({FIELD(sample, length)}, 0, kSize, problems);
   CheckRange({FIELD(schedule, send_slots)}, 1, 4096, problems);
-  CheckReal({FIELD(model, dropout), Real{"data.hold_out.fraction", job.data().hold_out().has_fraction(), job.data().hold_out().fraction()}}, 0, 1, Least::kIncluded, problems);
+  CheckReal({FIELD(model, dropout),
+             Real{"data.hold_out.fraction", job.data().hold_out().has_fraction(), job.data().hold_out().fraction()}},
+            0, 1, Least::kIncluded, problems);
   CheckReal({FIELD(optimizer, beta1), FIELD(optimizer, beta2)}, 0, 1, Least::kIncluded, problems);
   CheckReal({FIELD(model, norm_epsilon), FIELD(optimizer, epsilon), FIELD(optimizer, learning_rate)}, 0, infinity,
             Least::kExcluded, problems);
@@ -232,8 +238,9 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
   CheckReserved(job.layout(), problems);
   for (int i = 0; i < job.layout().memory_limit_size(); ++i) {
     if (ParseBytes(job.layout().memory_limit(i))) continue;
-    problems.Add(absl::StrCat("layout.memory_limit.", i),
-                 absl::StrCat("\"", job.layout().memory_limit(i), "\" is no size; write 1500MB, 2GiB or a number of bytes"));
+    problems.Add(
+        absl::StrCat("layout.memory_limit.", i),
+        absl::StrCat("\"", job.layout().memory_limit(i), "\" is no size; write 1500MB, 2GiB or a number of bytes"));
   }
 }
 

@@ -1,6 +1,7 @@
-// The exact dynamic program for one stage on each rank. A minimax over prefixes is exact for the largest load alone; the
-// second criteria are not prefix-wise, so each is found by a pass of its own over the edges that the earlier ones left:
-// largest load (minimax), then squares (sum), then bytes (minimax among the edges of least squares), then the first cuts.
+// The exact dynamic program for one stage on each rank. A minimax over prefixes is exact for the largest load alone;
+// the second criteria are not prefix-wise, so each is found by a pass of its own over the edges that the earlier ones
+// left: largest load (minimax), then squares (sum), then bytes (minimax among the edges of least squares), then the
+// first cuts.
 #include <algorithm>
 #include <functional>
 #include <limits>
@@ -36,7 +37,8 @@ class Chain {
       for (int begin = stage; begin < layers_; ++begin) {
         if (stage == 0 && begin > 0) break;
         const int last = layers_ - (stages_ - 1 - stage);
-        for (int end = stage == stages_ - 1 ? layers_ : begin + 1; end <= last; ++end) visit(stage, begin, end, At(stage, begin, end));
+        for (int end = stage == stages_ - 1 ? layers_ : begin + 1; end <= last; ++end)
+          visit(stage, begin, end, At(stage, begin, end));
       }
     }
   }
@@ -56,7 +58,9 @@ class Chain {
   }
 
   size_t Node(int stage, int layer) const { return size_t(stage) * (layers_ + 1) + layer; }
-  Edge& At(int stage, int begin, int end) { return edges_[(size_t(stage) * (layers_ + 1) + begin) * (layers_ + 1) + end]; }
+  Edge& At(int stage, int begin, int end) {
+    return edges_[(size_t(stage) * (layers_ + 1) + begin) * (layers_ + 1) + end];
+  }
 
   // The lexicographically first path of allowed edges.
   std::vector<int> FirstPath() {
@@ -114,8 +118,7 @@ void KeepLeastSquares(Chain& chain) {
 // Keeps only edges of at most the least possible largest `cost`. False: there is no path.
 template <class Cost>
 bool KeepLeastMaximum(Chain& chain, Cost cost) {
-  const std::vector<int64_t> best =
-      chain.Forward<int64_t>(std::numeric_limits<int64_t>::min(), kNone, cost, Larger);
+  const std::vector<int64_t> best = chain.Forward<int64_t>(std::numeric_limits<int64_t>::min(), kNone, cost, Larger);
   const int64_t least = best[chain.Node(chain.stages(), chain.layers())];
   if (least == kNone) return false;
   chain.ForEach([&](int, int, int, Edge& edge) { edge.allowed = edge.allowed && cost(edge) <= least; });

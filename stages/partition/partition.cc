@@ -124,16 +124,16 @@ absl::StatusOr<PartitionResult> Partition(const PartitionProblem& problem) {
   result.load_bound_ns = LoadBound(problem);
   if (none || score.overflow_bytes > 0) {
     return OverCaps(problem, result,
-                    absl::StrCat(result.exact ? "no cut of " : "no cut was found of ", problem.layers(), " layers into ",
-                                 problem.stages(), " stages that keeps to the memory limit; nearest"));
+                    absl::StrCat(result.exact ? "no cut of " : "no cut was found of ", problem.layers(),
+                                 " layers into ", problem.stages(), " stages that keeps to the memory limit; nearest"));
   }
   return result;
 }
 
 absl::StatusOr<PartitionResult> Evaluate(const PartitionProblem& problem, const std::vector<int>& cuts) {
   RETURN_IF_ERROR(CheckProblem(problem));
-  bool valid = static_cast<int>(cuts.size()) == problem.stages() + 1 && cuts.front() == 0 &&
-               cuts.back() == problem.layers();
+  bool valid =
+      static_cast<int>(cuts.size()) == problem.stages() + 1 && cuts.front() == 0 && cuts.back() == problem.layers();
   for (size_t i = 1; valid && i < cuts.size(); ++i) valid = cuts[i - 1] < cuts[i];
   if (!valid) {
     return absl::InvalidArgumentError(absl::StrCat("cuts must give each of ", problem.layers(), " layers to one of ",

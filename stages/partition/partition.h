@@ -1,9 +1,9 @@
-// Cuts a chain of layers into stages so that the busiest rank has as little to do as possible and no rank needs more memory
-// than it has. Pure: numbers in, cuts out, the same for the same numbers.
+// Cuts a chain of layers into stages so that the busiest rank has as little to do as possible and no rank needs more
+// memory than it has. Pure: numbers in, cuts out, the same for the same numbers.
 //
-// With one stage on each rank this is an exact dynamic program (PipeDream's, Harlap et al. 2018, without replication, with a
-// memory cap for each position as 1F1B needs it). With several stages on a rank loads couple over the laps and it is no
-// longer a chain: a local search, whose distance from a lower bound the result states.
+// With one stage on each rank this is an exact dynamic program (PipeDream's, Harlap et al. 2018, without replication,
+// with a memory cap for each position as 1F1B needs it). With several stages on a rank loads couple over the laps and
+// it is no longer a chain: a local search, whose distance from a lower bound the result states.
 #pragma once
 
 #include <cstdint>
@@ -34,18 +34,18 @@ struct PartitionProblem {
 };
 
 struct PartitionResult {
-  std::vector<int> cuts;  // S + 1 ascending: stage s is layers [cuts[s], cuts[s + 1])
-  int64_t load_ns_max = 0;         // of the busiest rank, with the time of its cuts
-  std::vector<int64_t> load_ns;    // per rank
-  std::vector<int64_t> bytes;      // per rank; 0 without `bytes`
-  int64_t load_bound_ns = 0;       // no cut can be below: the mean load or the longest layer
+  std::vector<int> cuts;         // S + 1 ascending: stage s is layers [cuts[s], cuts[s + 1])
+  int64_t load_ns_max = 0;       // of the busiest rank, with the time of its cuts
+  std::vector<int64_t> load_ns;  // per rank
+  std::vector<int64_t> bytes;    // per rank; 0 without `bytes`
+  int64_t load_bound_ns = 0;     // no cut can be below: the mean load or the longest layer
   bool exact = false;
 };
 
 // Among the cuts that keep to the caps: least busiest rank, then least sum of squared loads, then least peak of bytes
-// over the ranks, then the lexicographically first. No stage is empty. Errors: INVALID_ARGUMENT when there are more stages
-// than layers; RESOURCE_EXHAUSTED with the bytes of each rank in the cut that comes nearest, when none keeps to the caps
-// (with several stages on a rank: none was found).
+// over the ranks, then the lexicographically first. No stage is empty. Errors: INVALID_ARGUMENT when there are more
+// stages than layers; RESOURCE_EXHAUSTED with the bytes of each rank in the cut that comes nearest, when none keeps to
+// the caps (with several stages on a rank: none was found).
 absl::StatusOr<PartitionResult> Partition(const PartitionProblem& problem);
 
 // Fills in loads and bytes of given cuts. Errors: INVALID_ARGUMENT if a stage is empty or a layer is left out;

@@ -24,7 +24,8 @@ layout { pp: 2 }
 )";
 
 std::string ErrorOf(const std::string& text, std::vector<std::string> overrides = {}) {
-  const auto job = ParseJob(text, "jobs/a.textproto", {.user_directory = "/home/me", .overrides = std::move(overrides)});
+  const auto job =
+      ParseJob(text, "jobs/a.textproto", {.user_directory = "/home/me", .overrides = std::move(overrides)});
   return job.ok() ? "" : std::string(job.status().message());
 }
 
@@ -112,7 +113,8 @@ TEST(Job, PathsInTheFileAreRelativeToItAndThoseOnTheCommandLineToTheUser) {
 }
 
 TEST(Job, CutsByNameBecomeCounts) {
-  const auto job = ParseJob(kSmall, "a", {.overrides = {"layout.pp=3", "layout.cut_before=[\"h.1.mlp\", \"lm_head\"]"}});
+  const auto job =
+      ParseJob(kSmall, "a", {.overrides = {"layout.pp=3", "layout.cut_before=[\"h.1.mlp\", \"lm_head\"]"}});
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_THAT(job->layout.layers_per_stage, ElementsAre(4, 6, 2));
 }

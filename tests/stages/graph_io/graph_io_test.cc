@@ -14,7 +14,8 @@ using testing::HasSubstr;
 
 TEST(GraphIo, EveryFamilySurvivesTheWayToTextAndBack) {
   const auto gpt2 = Gpt2Graph({.layers = 2, .channels = 64, .heads = 4, .dropout = 0.1f});
-  const auto llama = LlamaGraph({.layers = 2, .channels = 64, .heads = 4, .kv_heads = 2, .vocabulary = 300, .tied = true});
+  const auto llama =
+      LlamaGraph({.layers = 2, .channels = 64, .heads = 4, .kv_heads = 2, .vocabulary = 300, .tied = true});
   const auto mlp = MlpGraph({.layers = 3});
   for (const auto& graph : {gpt2, llama, mlp}) {
     ASSERT_TRUE(graph.ok()) << graph.status();
@@ -52,8 +53,11 @@ TEST(GraphIo, EveryFieldOfANodeSurvives) {
 }
 
 TEST(GraphIo, ErrorsNameTheLineAndTheLayer) {
-  constexpr char kBegin[] = "vocabulary: 10 max_sequence: 8\nnode { name: \"e\" kind: embedding channels: 12 vocabulary: 10 }\n";
-  constexpr char kEnd[] = "node { name: \"h\" kind: head channels: 12 vocabulary: 10 }\nnode { name: \"l\" kind: cross_entropy channels: 10 }\n";
+  constexpr char kBegin[] =
+      "vocabulary: 10 max_sequence: 8\nnode { name: \"e\" kind: embedding channels: 12 vocabulary: 10 }\n";
+  constexpr char kEnd[] =
+      "node { name: \"h\" kind: head channels: 12 vocabulary: 10 }\nnode { name: \"l\" kind: cross_entropy channels: "
+      "10 }\n";
   const auto error = [&](const std::string& node) {
     const auto graph = GraphFromText(kBegin + node + kEnd, "g.textproto");
     return graph.ok() ? std::string() : std::string(graph.status().message());

@@ -159,9 +159,8 @@ TEST(Partition, SeveralStagesPerRankAreNeverBelowTheBestAndSeldomAboveIt) {
 PartitionProblem Worked(int64_t cap, int64_t last_ns = 3) {
   PartitionProblem problem{.layer_ns = {std::vector<int64_t>(8, 3)}, .stages_of_rank = OnePerRank(4)};
   problem.layer_ns[0].back() = last_ns;
-  problem.bytes = BytesOf({.fixed = std::vector<int64_t>(8, 4),
-                           .stash = std::vector<int64_t>(8, 3),
-                           .in_flight = {4, 3, 2, 1}});
+  problem.bytes =
+      BytesOf({.fixed = std::vector<int64_t>(8, 4), .stash = std::vector<int64_t>(8, 3), .in_flight = {4, 3, 2, 1}});
   if (cap > 0) problem.caps.assign(4, cap);
   return problem;
 }
@@ -217,7 +216,8 @@ TEST(Evaluate, ChecksGivenCuts) {
   for (const std::vector<int>& bad : std::vector<std::vector<int>>{{0, 2, 2, 6, 8}, {0, 2, 4, 6, 7}, {0, 4, 8}, {}}) {
     EXPECT_TRUE(absl::IsInvalidArgument(Evaluate(Worked(0), bad).status()));
   }
-  EXPECT_THAT(Evaluate(Worked(30), {0, 2, 4, 6, 8}).status().message(), HasSubstr("rank 0 needs 32 bytes of 30 (over)"));
+  EXPECT_THAT(Evaluate(Worked(30), {0, 2, 4, 6, 8}).status().message(),
+              HasSubstr("rank 0 needs 32 bytes of 30 (over)"));
 }
 
 }  // namespace
