@@ -164,7 +164,7 @@ void LayerStage::CopyBatch(const MicroBatchInfo& info, int stash) {
   copy(info.targets, batch.targets, "targets");
   copy(info.positions, batch.positions, "positions");
   copy(info.first_key, batch.first_key, "first keys");
-  copy(info.samples, batch.samples, "samples");
+  if (info.training) copy(info.samples, batch.samples, "samples");  // only dropout reads them
 }
 
 BatchViews LayerStage::Batch(const MicroBatchInfo& info, int stash) const {

@@ -78,7 +78,7 @@ StageSlots TestPipeline::SlotsFor(size_t stage, int micro_batch) {
   return slots;
 }
 
-StepResult TestPipeline::Step(const std::vector<ReferenceBatch>& batches, bool update) {
+void TestPipeline::IssuePasses(const std::vector<ReferenceBatch>& batches) {
   CHECK_EQ(batches.size(), static_cast<size_t>(options_.micro_batches));
   const int count = options_.micro_batches;
   for (int i = 0; i < count; ++i) {
@@ -100,6 +100,10 @@ StepResult TestPipeline::Step(const std::vector<ReferenceBatch>& batches, bool u
       stage->WeightGradient(InfoFor(batches, i, true), SlotsFor(stage->id().index(), i), {});
     }
   }
+}
+
+StepResult TestPipeline::Step(const std::vector<ReferenceBatch>& batches, bool update) {
+  IssuePasses(batches);
   GatherTied();
   model_->FinishGradients({});
   const Operations& operations = device_->operations();

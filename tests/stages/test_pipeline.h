@@ -39,6 +39,8 @@ class TestPipeline {
 
   // One step; batches[i] is micro-batch i, group i * G / m. With `update` false it ends before the optimizer.
   StepResult Step(const std::vector<ReferenceBatch>& batches, bool update = true);
+  // Its forward and backward passes alone.
+  void IssuePasses(const std::vector<ReferenceBatch>& batches);
   // Losses of a forward pass without training.
   std::vector<float> Evaluate(const std::vector<ReferenceBatch>& batches);
   // Of the parameters of all stages; a tied tensor must be equal in all that hold it.
