@@ -31,14 +31,23 @@ struct LoweringOptions {
   std::vector<TiedTensor> tied_tensors;
 };
 
-// All passes. REQUIRES: no budget negative, send_slots >= 1. Errors: INVALID_ARGUMENT if the schedule's own order
-// cannot run (an action waits for one that comes later), naming the actions at which the ranks stand.
+// All passes; the schedule's own transfers are kept if it has any. REQUIRES: no budget negative, send_slots >= 1.
+// Errors: INVALID_ARGUMENT if the schedule's own order cannot run (an action waits for one that comes later), naming
+// the actions at which the ranks stand.
 absl::StatusOr<Program> Lower(const Schedule& schedule, const LoweringOptions& options = {});
+
+// Before all others, if wanted: an I with its own W right behind it becomes a B.
+Schedule MergeBackward(Schedule schedule);
 
 // Pass 1, explicit transfers: adds a SEND and a RECV between adjacent stages of different ranks, and sets
 // Program::pools. The lists are cut from one global order in which each SEND stands beside its RECV and every action
 // after all that it waits for, slots included: therefore no queue assignment can make it deadlock.
 absl::StatusOr<Program> AddTransfers(const Schedule& schedule, const LoweringOptions& options);
+
+// In place of pass 1, for a schedule that has transfers already: keeps their order, sets peers and pools. Errors:
+// INVALID_ARGUMENT for a transfer that has no stage at its other end, or a micro-batch that nobody computes.
+absl::StatusOr<Program> AdoptTransfers(const Schedule& schedule, const LoweringOptions& options);
+bool HasTransfers(const Schedule& schedule);
 
 // Pass 2, end of step (training only): tied gradients, norm, optimizer step, after each rank's last compute.
 void AddEndOfStep(const std::vector<TiedTensor>& tied_tensors, Program& program);

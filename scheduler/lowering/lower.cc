@@ -4,7 +4,8 @@
 namespace sluice {
 
 absl::StatusOr<Program> Lower(const Schedule& schedule, const LoweringOptions& options) {
-  ASSIGN_OR_RETURN(Program program, AddTransfers(schedule, options));
+  ASSIGN_OR_RETURN(Program program,
+                   HasTransfers(schedule) ? AdoptTransfers(schedule, options) : AddTransfers(schedule, options));
   AddEndOfStep(options.tied_tensors, program);
   AssignQueues(options.queues, program);
   BindSlots(program);
