@@ -36,9 +36,9 @@ HWY_INLINE V ExpInRange(V x) {
   return hn::BitCast(F32Tag(), hn::Add(hn::BitCast(i32, p), exponent));
 }
 
-// The larger of x and `limit`; x where that is NaN: where an operand is NaN, x86 takes the second one, others the NaN.
-HWY_INLINE V AtLeast(float limit, V x) { return hn::Max(Set(limit), x); }
-HWY_INLINE V AtMost(float limit, V x) { return hn::Min(Set(limit), x); }
+// Keep a NaN, unlike Max and Min on some targets.
+HWY_INLINE V AtLeast(float limit, V x) { return hn::IfThenElse(hn::Lt(x, Set(limit)), Set(limit), x); }
+HWY_INLINE V AtMost(float limit, V x) { return hn::IfThenElse(hn::Gt(x, Set(limit)), Set(limit), x); }
 
 // e^x for x <= 88; 0 below kExpMinimum.
 HWY_INLINE V Exp(V x) { return hn::IfThenZeroElse(hn::Lt(x, Set(kExpMinimum)), ExpInRange(AtLeast(kExpMinimum, x))); }

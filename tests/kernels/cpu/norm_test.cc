@@ -63,7 +63,8 @@ TEST_P(NormTest, ForwardEqualsReference) {
   ExpectNear(out[0], in_.reference.Forward(in_.x.values(), in_.gamma.values(), beta),
              Rounded(case_.dtype, {in_.Amplified(4e-6), 1e-6}), "y");
   ExpectNear(out[1], in_.mean.values(), {1e-6, 1e-6}, "mean");
-  ExpectNear(out[2], in_.rstd.values(), {0, 2e-6}, "rstd");
+  // Half the error of the sum of squares: up to 16,500 terms in four chains a lane.
+  ExpectNear(out[2], in_.rstd.values(), {0, 5e-6}, "rstd");
 }
 
 TEST_P(NormTest, InputGradientEqualsReference) {
