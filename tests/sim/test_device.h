@@ -43,7 +43,7 @@ class TestStream final : public Stream {
   static constexpr size_t kBodyBytes = 384;
   struct Command {
     absl::Status (*run)(std::byte*, World*) = nullptr;
-    alignas(16) std::byte body[kBodyBytes];
+    alignas(16) std::byte body[kBodyBytes] = {};
     EventRef wait;
     Ref<Signal> record;
   };

@@ -1,0 +1,227 @@
+#include "tests/sim/affine_job.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/philox.h"
+#include "base/status.h"
+#include "runtime/transport/in_process.h"
+#include "tests/sim/affine_stage.h"
+#include "tests/sim/test_device.h"
+
+namespace sluice {
+namespace {
+
+// One rank's things, in the order in which they may be built; slots travel, so devices die after all executors.
+struct RankState {
+  std::unique_ptr<TestDevice> device;
+  std::unique_ptr<FaultPlan> faults;
+  std::unique_ptr<Stream> stream;
+  std::vector<AffineStage*> stages;
+  std::unique_ptr<RankModel> model;
+  std::unique_ptr<Transport> transport;
+  std::unique_ptr<Executor> executor;
+  absl::Status status;
+  std::vector<std::vector<float>> losses;
+  std::vector<float> norms;
+  std::vector<std::vector<Span>> spans;
+  std::vector<uint32_t> logits;
+};
+
+class AffineJob {
+ public:
+  AffineJob(World* world, const AffineJobOptions& options)
+      : world_(world),
+        options_(options),
+        ranks_(options.training.placement.ranks()),
+        abort_(world, ranks_.size()),
+        hub_(world, ranks_.size()) {
+    const int stages = placement().stages();
+    layout_.programs.push_back(&options.training);
+    for (const Program& program : options.others) layout_.programs.push_back(&program);
+    for (int s = 0; s < stages; ++s) {
+      layout_.messages.push_back({.activation_bytes = s + 1 < stages ? kAffineWords * 4 : 0,
+                                  .gradient_bytes = s > 0 ? kAffineWords * 4 : 0,
+                                  .activation = absl::StrCat("[", kAffineWords, "] u32")});
+    }
+    if (options.tied && stages > 1) {
+      layout_.tied.push_back({.tensor = 0, .name = "t", .stages = {StageId(0), StageId(stages - 1)}});
+    }
+  }
+
+  AffineJobResult Run() {
+    std::vector<EventRef> tasks;
+    for (size_t r = 0; r < ranks_.size(); ++r) {
+      tasks.push_back(world_->Spawn({.name = absl::StrCat("rank", r)}, [this, r] {
+        RankState& rank = ranks_[r];
+        rank.status = Build(PipelineRank(r), rank);
+        if (rank.status.ok()) {
+          rank.status = RunPrograms(PipelineRank(r), rank);
+        } else {
+          abort_.Abort(Annotate(rank.status, absl::StrCat("rank ", r)));
+        }
+      }));
+    }
+    for (const EventRef& task : tasks) CHECK_OK(world_->Wait(task));
+    AffineJobResult result = Collect();
+    for (RankState& rank : ranks_) rank.executor = nullptr;
+    for (RankState& rank : ranks_) rank.transport = nullptr;
+    for (RankState& rank : ranks_) rank.model = nullptr;
+    for (RankState& rank : ranks_) rank.stream = nullptr;
+    return result;
+  }
+
+ private:
+  const Placement& placement() const { return options_.training.placement; }
+
+  int32_t PoolMax(Pool pool, StageId stage) const {
+    int32_t size = 0;
+    for (const Program* program : layout_.programs) size = std::max(size, program->PoolSize(pool, stage));
+    return size;
+  }
+
+  absl::Status Build(PipelineRank r, RankState& rank) {
+    rank.device = std::make_unique<TestDevice>(world_, TestDeviceOptions{options_.memory_limit_bytes});
+    std::vector<Fault> faults;
+    for (const Fault& fault : options_.faults) {
+      if (fault.rank == r) faults.push_back(fault);
+    }
+    rank.faults = std::make_unique<FaultPlan>(world_, faults);
+    rank.stream = rank.device->NewStream(absl::StrCat("stream", r.value()));
+    auto* stream = static_cast<TestStream*>(rank.stream.get());
+    RankModelOptions model_options{.rank = r};
+    std::vector<std::unique_ptr<Stage>> stages;
+    for (int s = 0; s < placement().stages(); ++s) {
+      const StageId id(s);
+      model_options.norms.push_back({.stage = id, .rank = placement().RankOf(id), .partials = 1});
+      if (placement().RankOf(id) != r) continue;
+      ASSIGN_OR_RETURN(
+          auto stage,
+          AffineStage::Create(rank.device.get(), stream,
+                              {.id = id,
+                               .stages = placement().stages(),
+                               .micro_batches = options_.training.micro_batches,
+                               .stash_slots = PoolMax(Pool::kStash, id),
+                               .gradient_stash_slots = PoolMax(Pool::kGradientStash, id),
+                               .tied = options_.tied,
+                               .forward_cost = options_.forward_costs.empty() ? 0 : options_.forward_costs[s]}));
+      rank.stages.push_back(stage.get());
+      stages.push_back(NewFaultyStage(std::move(stage), stream, rank.faults.get()));
+    }
+    ASSIGN_OR_RETURN(rank.model, RankModel::Create(rank.device.get(), stream, std::move(stages), model_options));
+    ASSIGN_OR_RETURN(const Links links, LinksOf(layout_, r));
+    ASSIGN_OR_RETURN(auto endpoint, hub_.Open(WorldRank(r.value()), links.channels, links.groups));
+    rank.transport = NewFaultyTransport(std::move(endpoint), rank.faults.get());
+    ASSIGN_OR_RETURN(rank.executor, Executor::Create({.world = world_,
+                                                      .device = rank.device.get(),
+                                                      .stream = stream,
+                                                      .transport = rank.transport.get(),
+                                                      .model = rank.model.get(),
+                                                      .abort = &abort_,
+                                                      .rank = r,
+                                                      .layout = layout_,
+                                                      .watchdog = options_.watchdog,
+                                                      .compute_ahead = options_.compute_ahead}));
+    return absl::OkStatus();
+  }
+
+  absl::Status RunPrograms(PipelineRank r, RankState& rank) {
+    std::vector<std::vector<MicroBatchInfo>> inputs;
+    for (int step = 0; step < options_.steps; ++step) {
+      inputs.push_back(AffineMicroBatches(options_.training.micro_batches, step));
+    }
+    rank.losses.reserve(inputs.size() + options_.others.size());
+    rank.spans.reserve(inputs.size() + options_.others.size());
+    rank.norms.reserve(inputs.size());
+    for (int step = 0; step < options_.steps; ++step) {
+      if (options_.before_step) options_.before_step(r, step);
+      ASSIGN_OR_RETURN(const StepResult* result, rank.executor->Run(0, {.micro_batches = inputs[step],
+                                                                        .learning_rate = AffineLearningRate(step),
+                                                                        .update = step + 1}));
+      if (options_.before_step) continue;  // it watches for allocations: keep nothing
+      Keep(rank, *result);
+      rank.norms.push_back(result->control.norm);
+    }
+    std::vector<uint32_t> logits(kAffineWords);
+    for (size_t i = 0; i < options_.others.size(); ++i) {
+      const std::vector<MicroBatchInfo> infos = AffineMicroBatches(options_.others[i].micro_batches, 1000 + i);
+      ASSIGN_OR_RETURN(const StepResult* result,
+                       rank.executor->Run(1 + i, {.micro_batches = infos,
+                                                  .logits = absl::MakeSpan(reinterpret_cast<std::byte*>(logits.data()),
+                                                                           4 * logits.size())}));
+      Keep(rank, *result);
+    }
+    rank.logits = logits;
+    return absl::OkStatus();
+  }
+
+  static void Keep(RankState& rank, const StepResult& result) {
+    rank.losses.emplace_back(result.losses.begin(), result.losses.end());
+    rank.spans.emplace_back(result.spans.begin(), result.spans.end());
+  }
+
+  AffineJobResult Collect() {
+    AffineJobResult result;
+    const size_t last = placement().RankOf(StageId(placement().stages() - 1)).index();
+    result.losses = ranks_[last].losses;
+    result.norms = ranks_[0].norms;
+    result.logits = ranks_[last].logits;
+    std::map<StageId, std::vector<uint32_t>> parameters;
+    for (RankState& rank : ranks_) {
+      result.statuses.push_back(rank.status);
+      result.allocations.push_back(rank.device == nullptr ? 0 : rank.device->memory().allocations);
+      result.flight_records.push_back(rank.executor == nullptr ? "" : rank.executor->DumpFlightRecorder());
+      for (AffineStage* stage : rank.stages) {
+        if (rank.model != nullptr) parameters[stage->id()] = stage->parameters();
+      }
+      for (size_t step = 0; step < rank.spans.size(); ++step) {
+        if (result.spans.size() <= step) result.spans.emplace_back();
+        result.spans[step].insert(result.spans[step].end(), rank.spans[step].begin(), rank.spans[step].end());
+      }
+    }
+    for (auto& [id, numbers] : parameters) result.parameters.push_back(std::move(numbers));
+    result.report = abort_.Report();
+    return result;
+  }
+
+  World* const world_;
+  const AffineJobOptions& options_;
+  PipelineLayout layout_;
+  std::vector<RankState> ranks_;
+  PipelineAbort abort_;
+  InProcessHub hub_;
+};
+
+}  // namespace
+
+std::vector<MicroBatchInfo> AffineMicroBatches(int micro_batches, int step) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, int>, std::vector<int32_t>> arrays;
+  std::lock_guard lock(mutex);
+  std::vector<MicroBatchInfo> infos;
+  for (int i = 0; i < micro_batches; ++i) {
+    std::vector<int32_t>& numbers = arrays[{step, i}];
+    if (numbers.empty()) {
+      for (int64_t j = 0; j < 2 * kAffineWords; ++j) {
+        numbers.push_back(static_cast<int32_t>(MixBits(1000 * step + 50 * i + j) % 1000));
+      }
+    }
+    infos.push_back({.index = MicroBatch(i),
+                     .rows = 1,
+                     .sequence = kAffineWords,
+                     .tokens = absl::MakeSpan(numbers).first(kAffineWords),
+                     .targets = absl::MakeSpan(numbers).last(kAffineWords),
+                     .step = step,
+                     .accumulate = i == 0 ? Accumulate::kOverwrite : Accumulate::kAdd});
+  }
+  return infos;
+}
+
+AffineJobResult RunAffineJob(World* world, const AffineJobOptions& options) { return AffineJob(world, options).Run(); }
+
+}  // namespace sluice

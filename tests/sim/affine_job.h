@@ -1,0 +1,50 @@
+// A whole job of affine stages: the real executor and in-process transport, one task a rank, on any World.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/world.h"
+#include "runtime/executor/executor.h"
+#include "scheduler/program.h"
+#include "scheduler/timeline.h"
+#include "tests/sim/faults.h"
+
+namespace sluice {
+
+struct AffineJobOptions {
+  Program training;
+  std::vector<Program> others;  // forward-only ones, each run once after the training steps, in this order
+  int steps = 2;
+  bool tied = false;
+  std::vector<Nanoseconds> forward_costs;  // per stage; empty: none
+  std::vector<Fault> faults;
+  Watchdog watchdog;
+  int compute_ahead = 4;
+  int64_t memory_limit_bytes = 0;  // of every rank's device
+  // Called by every rank before each training step.
+  std::function<void(PipelineRank rank, int step)> before_step;
+};
+
+struct AffineJobResult {
+  std::vector<absl::Status> statuses;             // per rank
+  std::vector<std::vector<float>> losses;         // per finished step, then per other program
+  std::vector<float> norms;                       // per finished step, of rank 0
+  std::vector<uint32_t> logits;                   // after the last program
+  std::vector<std::vector<uint32_t>> parameters;  // per stage: a, c, t
+  std::vector<std::vector<Span>> spans;           // per step, of all ranks
+  std::string report;                             // who waited for whom
+  std::vector<std::string> flight_records;        // per rank
+  std::vector<int64_t> allocations;               // of each rank's device, all along
+};
+
+// The micro-batches of a step. Their arrays live for ever.
+std::vector<MicroBatchInfo> AffineMicroBatches(int micro_batches, int step);
+inline float AffineLearningRate(int step) { return static_cast<float>(3 + step); }
+
+AffineJobResult RunAffineJob(World* world, const AffineJobOptions& options);
+
+}  // namespace sluice

@@ -1,0 +1,84 @@
+// A stage small enough to check by hand, with everything that can go wrong in moving data: y = a x + c (+ t) on
+// unsigned integers, so every number is exact. It keeps its input in its stash and compares the message slots against
+// it, so a slot that was given away too early is found. `t` is a tied tensor of the first and the last stage.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/world.h"
+#include "scheduler/program.h"
+#include "stages/stage.h"
+#include "tests/sim/test_device.h"
+
+namespace sluice {
+
+inline constexpr int64_t kAffineWords = 6;
+
+struct AffineOptions {
+  StageId id;
+  int stages = 1;
+  int micro_batches = 1;
+  int gradient_groups = 1;
+  int stash_slots = 0;
+  int gradient_stash_slots = 0;
+  bool tied = false;
+  Nanoseconds forward_cost = 0;  // virtual time of F; I and W cost the same each, B twice
+};
+
+class AffineStage final : public Stage {
+ public:
+  static absl::StatusOr<std::unique_ptr<AffineStage>> Create(Device* device, TestStream* stream,
+                                                             const AffineOptions& options);
+
+  StageId id() const override { return options_.id; }
+  EventRef Forward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
+  EventRef InputGradient(const MicroBatchInfo& info, const StageSlots& slots,
+                         absl::Span<const EventRef> after) override;
+  EventRef WeightGradient(const MicroBatchInfo& info, const StageSlots& slots,
+                          absl::Span<const EventRef> after) override;
+  EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
+  absl::Span<const TiedGradient> tied() const override { return tied_; }
+  int64_t norm_partials() const override { return 1; }
+  EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
+  EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override;
+  TensorView losses() const override { return losses_; }
+  TensorView logits() const override { return logits_; }
+
+  // a, c, t. REQUIRES: no work is issued.
+  std::vector<uint32_t> parameters() const { return {numbers_[0], numbers_[1], numbers_[2]}; }
+
+ private:
+  AffineStage(TestStream* stream, const AffineOptions& options) : stream_(stream), options_(options) {}
+  bool first() const { return options_.id.value() == 0; }
+  bool last() const { return options_.id.value() + 1 == options_.stages; }
+  EventRef Gradient(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after, bool input,
+                    bool weight);
+
+  TestStream* const stream_;
+  const AffineOptions options_;
+  Buffer memory_;
+  uint32_t* numbers_ = nullptr;         // a, c, t, then their summed gradients
+  uint32_t* gradients_ = nullptr;       // [groups][2]: of a and c
+  uint32_t* stash_ = nullptr;           // [slots][words]
+  uint32_t* gradient_stash_ = nullptr;  // [slots][words]
+  TensorView losses_, logits_;
+  std::vector<TiedGradient> tied_;
+};
+
+// The same training without any pipeline: plain loops over stages and micro-batches.
+struct AffineReference {
+  std::vector<std::vector<uint32_t>> parameters;  // per stage: a, c, t
+  AffineReference(int stages, bool tied);
+  // The loss of one micro-batch.
+  float Forward(const MicroBatchInfo& info) const;
+  // Returns the losses of the micro-batches; `norm` becomes the gradient norm.
+  std::vector<float> Step(absl::Span<const MicroBatchInfo> infos, float learning_rate, float* norm);
+
+ private:
+  std::vector<std::vector<uint32_t>> Activations(const MicroBatchInfo& info) const;
+  const bool tied_;
+};
+
+}  // namespace sluice
