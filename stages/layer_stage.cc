@@ -88,6 +88,9 @@ void LayerStage::Initialize() {
       operations_.Fill(*stream_, value, place.spec.init == ParameterSpec::Init::kOne ? 1.0f : 0.0f);
     }
     Pack(place);
+    if (place.m < 0) continue;
+    operations_.Fill(*stream_, Floats(place.m, place.spec.elements()), 0);
+    operations_.Fill(*stream_, Floats(place.v, place.spec.elements()), 0);
   }
 }
 

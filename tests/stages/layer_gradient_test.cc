@@ -63,7 +63,7 @@ class LayerGradient : public ::testing::TestWithParam<LayerCase> {
     ASSERT_TRUE(valid.ok()) << valid;
     while (graph_.nodes[index_].name != GetParam().node.name) ++index_;
     MakeBatch();
-    device_ = cpu::NewCpuDevice(world_.get(), {.threads = 1});
+    device_ = cpu::NewCpuDevice(world_.get(), {.poison_fresh_memory = true});
     stream_ = device_->NewStream("compute");
     const StageOptions options{
         .backward = BackwardForm::kSplit, .rows = kRows, .sequence = kSequence, .seed = batch_.seed};

@@ -319,7 +319,8 @@ TEST(LayerStage, MemoryIsWhatWasPlannedAndNothingIsAllocatedLater) {
         }(),
         [&](const LinearShape& shape) { return operations.PackedLinearBytes(shape); });
     EXPECT_EQ(planned, pipeline.stage(0)->memory());
-    const int64_t norm = (3 * NormPartials(graph, {0, graph.nodes.size()}) + 4 + 4 * 16) * 4;
+    const int64_t partials = NormPartials(graph, {0, graph.nodes.size()});
+    const int64_t norm = RankModel::Bytes(partials, partials);
     const MemoryUse before = pipeline.device()->memory();
     EXPECT_EQ(before.bytes, planned.ArenaBytes(3, backward == BackwardForm::kSplit ? 3 : 1) + norm);
     pipeline.Step(Batches(3, 0));

@@ -9,7 +9,7 @@ namespace sluice {
 
 TestPipeline::TestPipeline(const LayerGraph& graph, TestPipelineOptions options)
     : options_(std::move(options)), world_(NewRealWorld()) {
-  device_ = cpu::NewCpuDevice(world_.get(), {.threads = options_.threads});
+  device_ = cpu::NewCpuDevice(world_.get(), {.threads = options_.threads, .poison_fresh_memory = true});
   stream_ = device_->NewStream("compute");
   StageOptions stage = options_.stage;
   stage.micro_batches = stage.stash_slots = options_.micro_batches;

@@ -1,5 +1,6 @@
 // All stages of a model on one device, connected by hand: what the executor does, without one. Forward of all
-// micro-batches, then backward of all, then the end of the step.
+// micro-batches, then backward of all, then the end of the step. Fresh memory holds NaNs, so that reading what nobody
+// wrote shows.
 #pragma once
 
 #include <map>
