@@ -97,7 +97,8 @@ void RunBlock(const PackedProductArgs& args, const ProductBlock& block) {
 void GradientBlock(const LinearWeightGradientArgs& args, int64_t output, int64_t outputs, int64_t input,
                    int64_t inputs) {
   const int64_t rows = args.x.rows();
-  float* dy = Scratch(kPanelDepth * outputs + PanelFloats(kPanelDepth, inputs));
+  const int64_t panel_stride = kPanelDepth * PanelWidth() + kPadding;
+  float* dy = Scratch(kPanelDepth * outputs + RoundUp(inputs, PanelWidth()) / PanelWidth() * panel_stride);
   float* panels = dy + kPanelDepth * outputs;
   const auto dweight = BlockAt<float>(args.dweight, output, input);
   PanelProduct product{.rows = outputs,
@@ -106,7 +107,7 @@ void GradientBlock(const LinearWeightGradientArgs& args, int64_t output, int64_t
                        .a_row_stride = 1,
                        .a_depth_stride = outputs,
                        .panels = panels,
-                       .panel_stride = kPanelDepth * PanelWidth(),
+                       .panel_stride = panel_stride,
                        .before = args.accumulate == Accumulate::kAdd ? dweight.data : nullptr,
                        .before_stride = dweight.stride,
                        .y = dweight.data,
@@ -116,7 +117,7 @@ void GradientBlock(const LinearWeightGradientArgs& args, int64_t output, int64_t
     WithType(args.x.dtype, [&]<class T>(T) {
       ConvertRows({product.depth, outputs}, BlockAt<const T>(args.dy, row, output), Block<float>{dy, outputs});
       const auto x = BlockAt<const T>(args.x, row, input);
-      PackPanels(product.depth, inputs, PanelSource<T>{x.data, x.stride, 1}, panels, product.panel_stride);
+      PackPanels(product.depth, inputs, PanelSource<T>{x.data, x.stride, 1}, panels, panel_stride);
     });
     cpu::Multiply(product);
     product.before = dweight.data;

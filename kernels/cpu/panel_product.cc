@@ -129,16 +129,19 @@ HWY_INLINE float AsFloat(T value) {
   }
 }
 
-// Rows of the source are rows of the panel.
+// Rows of the source are rows of the panels: each is read once, from left to right.
 template <class T>
-HWY_INLINE void PackRows(int64_t depth, int64_t columns, const T* source, int64_t stride, float* to) {
+void PackRows(int64_t depth, int64_t columns, const T* source, int64_t stride, float* panels, int64_t panel_stride) {
   const int64_t width = 2 * Lanes();
-  for (int64_t d = 0; d < depth; ++d, source += stride, to += width) {
-    if (columns == width) {
-      Store(Load(source, Whole()), to, Whole());
-      Store(Load(source + Lanes(), Whole()), to + Lanes(), Whole());
-    } else {
-      for (int64_t c = 0; c < width; ++c) to[c] = c < columns ? AsFloat(source[c]) : 0.0f;
+  for (int64_t d = 0; d < depth; ++d, source += stride, panels += width) {
+    float* to = panels;
+    int64_t column = 0;
+    for (; column + width <= columns; column += width, to += panel_stride) {
+      Store(Load(source + column, Whole()), to, Whole());
+      Store(Load(source + column + Lanes(), Whole()), to + Lanes(), Whole());
+    }
+    for (int64_t c = 0; column < columns && c < width; ++c) {
+      to[c] = column + c < columns ? AsFloat(source[column + c]) : 0.0f;
     }
   }
 }
@@ -165,15 +168,13 @@ HWY_INLINE void PackColumns(int64_t depth, int64_t columns, const T* source, int
 
 template <class T>
 void PackAll(int64_t depth, int64_t columns, PanelSource<T> source, float* panels, int64_t panel_stride) {
+  if (source.column_stride == 1) {
+    return PackRows(depth, columns, source.data, source.depth_stride, panels, panel_stride);
+  }
   const int64_t width = 2 * Lanes();
   for (int64_t column = 0; column < columns; column += width, panels += panel_stride) {
-    const T* from = source.data + column * source.column_stride;
-    const int64_t count = std::min(width, columns - column);
-    if (source.column_stride == 1) {
-      PackRows(depth, count, from, source.depth_stride, panels);
-    } else {
-      PackColumns(depth, count, from, source.column_stride, panels);
-    }
+    PackColumns(depth, std::min(width, columns - column), source.data + column * source.column_stride,
+                source.column_stride, panels);
   }
 }
 
