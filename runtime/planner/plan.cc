@@ -163,7 +163,7 @@ class Planner {
     for (int stage = 0; stage < stages(); ++stage) {
       const NodeRange range = RangeOf(stage);
       memory_.push_back(sizes.Memory(stage, range));
-      overhead_.push_back(RankModel::Bytes(NormPartials(graph, range), 0) - RankModel::Bytes(0, 0) +
+      overhead_.push_back(RankModel::Bytes(sizes.NormPartials(stage, range), 0) - RankModel::Bytes(0, 0) +
                           sizes.RankOverhead(stage));
     }
     return absl::OkStatus();

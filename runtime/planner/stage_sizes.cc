@@ -42,7 +42,7 @@ StageOptions OptionsFor(const JobConfig& job, const Program& training, const Poo
 StageSizes::StageSizes(const JobConfig& job, const Program& training,
                        const std::function<int64_t(const LinearShape&)>& packed_bytes)
     : job_(job), training_(training), packed_bytes_(packed_bytes) {
-  all_partials_ = NormPartials(job.graph, {0, job.graph.nodes.size()});
+  all_partials_ = sluice::NormPartials(job.graph, {0, job.graph.nodes.size()});
 }
 
 int64_t StageSizes::PackedBytes(const LinearShape& shape) {
@@ -51,13 +51,15 @@ int64_t StageSizes::PackedBytes(const LinearShape& shape) {
   return at->second;
 }
 
-StageMemory StageSizes::Memory(int stage, NodeRange range) {
+const StageSizes::Sizes& StageSizes::Of(int stage, NodeRange range) {
   const Recomputation recompute = job_.training.recompute[stage];
-  const auto [at, added] = memory_.try_emplace({recompute, range.begin, range.end});
+  const auto [at, added] = sizes_.try_emplace({recompute, range.begin, range.end});
   if (added) {
     // Slot counts change the number of slots, not the size of one: any stage's will do.
     const StageOptions options = OptionsFor(job_, training_, training_.pools[stage], recompute);
-    at->second = PlanStageMemory(job_.graph, range, options, [this](const LinearShape& s) { return PackedBytes(s); });
+    at->second.memory =
+        PlanStageMemory(job_.graph, range, options, [this](const LinearShape& s) { return PackedBytes(s); });
+    at->second.norm_partials = sluice::NormPartials(job_.graph, range);
   }
   return at->second;
 }
@@ -71,14 +73,13 @@ int64_t StageSizes::RankOverhead(int stage) const {
 }
 
 int64_t StageSizes::Bytes(int stage, NodeRange range) {
-  const StageMemory memory = Memory(stage, range);
+  const StageMemory& memory = Of(stage, range).memory;
   const PoolSizes& pools = training_.pools[stage];
-  const int64_t partials = NormPartials(job_.graph, range);
   return memory.ArenaBytes(Slots(pools, Pool::kStash), Slots(pools, Pool::kGradientStash)) +
          Slots(pools, Pool::kInput) * memory.input_message + Slots(pools, Pool::kOutput) * memory.output_message +
          Slots(pools, Pool::kOutputGradient) * memory.output_gradient_message +
-         Slots(pools, Pool::kInputGradient) * memory.input_gradient_message + RankModel::Bytes(partials, 0) -
-         RankModel::Bytes(0, 0) + RankOverhead(stage);
+         Slots(pools, Pool::kInputGradient) * memory.input_gradient_message +
+         RankModel::Bytes(NormPartials(stage, range), 0) - RankModel::Bytes(0, 0) + RankOverhead(stage);
 }
 
 }  // namespace sluice

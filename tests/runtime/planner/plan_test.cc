@@ -51,6 +51,14 @@ TEST(Plan, InFlightCountsAreTheSchedules) {
   EXPECT_THAT(in_flight(*PlanOf({"layout.pp=4", "schedule.name=gpipe"})), testing::ElementsAre(8, 8, 8, 8));
 }
 
+TEST(Plan, FewerMicroBatchesThanRanks) {
+  for (const char* micro_batches : {"1", "2"}) {
+    const auto plan = PlanOf({"layout.pp=4", absl::StrCat("training.micro_batches=", micro_batches)});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_EQ(absl::StrCat(plan->stages[0].in_flight), micro_batches);
+  }
+}
+
 TEST(Plan, TheProgramsShareSlotsAndPlacement) {
   const auto plan = PlanOf({"layout.pp=3"});
   ASSERT_TRUE(plan.ok()) << plan.status();
@@ -130,6 +138,39 @@ TEST(Plan, MeasuredTimesTakeTheAnalyticOnesPlace) {
   EXPECT_EQ(plan->stages[1].begin, 15u);
   EXPECT_EQ(plan->cost_source, "measured");
   EXPECT_EQ(plan->stages[1].costs.forward_ns, 60'000'000);
+}
+
+TEST(Plan, SeveralStagesOnARankAndSplitBackward) {
+  for (const char* schedule : {"interleaved_1f1b", "zb_v"}) {
+    const auto plan = PlanOf({"layout.pp=2", "layout.chunks=2", absl::StrCat("schedule.name=", schedule)});
+    ASSERT_TRUE(plan.ok()) << schedule << ": " << plan.status();
+    EXPECT_EQ(plan->stages.size(), 4u);
+    EXPECT_EQ(plan->cut_method, "local search");
+    EXPECT_EQ(plan->evaluation.placement, plan->training.placement);
+    EXPECT_GE(plan->partition.load_ns_max, plan->partition.load_bound_ns);
+  }
+  const auto split = PlanOf({"layout.pp=2", "schedule.name=zb_h1"});
+  ASSERT_TRUE(split.ok()) << split.status();
+  EXPECT_EQ(StageOptionsOf(*split, split->stages[0]).backward, BackwardForm::kSplit);
+  EXPECT_EQ(StageOptionsOf(*PlanOf({}), PlanOf({})->stages[0]).backward, BackwardForm::kWhole);
+}
+
+TEST(Plan, LargeModelsToo) {
+  for (const char* name : {"1f1b", "interleaved_1f1b"}) {
+    const auto job = ParseJob(
+        R"(model { preset: "1558M" } data { tokens: "t" }
+                                 training { batch: 64 micro_batches: 32 sequence: 1024 precision: bf16 recompute: selective }
+                                 layout { pp: 8 })",
+        "job",
+        {.overrides = {absl::StrCat("schedule.name=", name), absl::StrCat("layout.chunks=", name[0] == 'i' ? 2 : 1)}});
+    ASSERT_TRUE(job.ok()) << job.status();
+    const auto plan = MakePlan(*job);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_EQ(plan->training.placement.stages(), name[0] == 'i' ? 16 : 8);
+    // 18 bytes a parameter and more; the head and the embedding are heavier than a block.
+    EXPECT_GT(plan->report.ranks[0].allocated_bytes, int64_t{1'557'611'200} / 8 * 18);
+    EXPECT_LT(plan->partition.load_ns_max, plan->partition.load_bound_ns * 5 / 4);
+  }
 }
 
 TEST(Plan, RecomputationTradesTimeForMemory) {
