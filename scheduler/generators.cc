@@ -15,6 +15,7 @@ const std::vector<Generator>& Generators() {
       {"looped_bfs", "v chunks per rank, one after the other (breadth-first)", GenerateLoopedBFS},
       {"zb_h1", "zero bubble with 1f1b's memory", GenerateZBH1},
       {"zb_h2", "zero bubble with twice 1f1b's memory", GenerateZBH2},
+      {"zb_auto", "zero bubble by a heuristic over costs, under a memory cap", GenerateZeroBubbleAuto},
       {"interleaved_zb", "zero bubble over v chunks per rank", GenerateInterleavedZeroBubble},
       {"zb_v", "zero bubble over two chunks placed as a V", GenerateZBV},
       {"dual_pipe_v", "overlapped pairs over two chunks placed as a V", GenerateDualPipeV},

@@ -11,11 +11,23 @@
 
 namespace sluice {
 
+// What the generators that follow costs take into account; the same for every stage.
+struct PassCosts {
+  int64_t forward_ns = 1;
+  int64_t input_gradient_ns = 1;
+  int64_t weight_gradient_ns = 1;
+  int64_t transfer_ns = 0;
+  int64_t forward_bytes = 1;  // held from F on
+  int64_t weight_bytes = 1;   // the part of it that I leaves for W
+};
+
 struct GeneratorParams {
-  int ranks = 1;          // p
-  int chunks = 1;         // v, stages per rank; generators with a fixed v accept 1 (unset) or their own
-  int micro_batches = 1;  // m, over all copies
-  int group_size = 0;     // interleaved schedules: micro-batches per group, 0: m / max(1, m / p)
+  int ranks = 1;             // p
+  int chunks = 1;            // v, stages per rank; generators with a fixed v accept 1 (unset) or their own
+  int micro_batches = 1;     // m, over all copies
+  int group_size = 0;        // interleaved schedules: micro-batches per group, 0: m / max(1, m / p)
+  PassCosts costs;           // zb_auto
+  double in_flight_cap = 0;  // zb_auto: memory of a rank in forward passes of a micro-batch, 0: p (as 1F1B)
 };
 
 struct Generator {
@@ -39,6 +51,7 @@ absl::StatusOr<Schedule> GenerateLoopedBFS(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateZBH1(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateZBH2(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateInterleavedZeroBubble(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateZeroBubbleAuto(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateZBV(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateDualPipeV(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateDualPipe(const GeneratorParams& params);
