@@ -1,9 +1,9 @@
 // Trace file and metrics log: what is written is what viewers accept, and comes back as it was.
 #include <sys/resource.h>
 
-#include <chrono>
 #include <cmath>
 #include <csignal>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -130,8 +130,8 @@ class TraceChecker {
       for (const Slice& slice : slices_.at(track)) inside |= slice.begin <= flow.time && flow.time <= slice.end;
       EXPECT_TRUE(inside) << "an end of flow " << flow.key << " is in no slice";
       auto& ends = phase == "s" ? starts_ : finishes_;
-      if (phase == "f") EXPECT_TRUE(flow.binds_to_enclosing);
-      if (phase == "f") EXPECT_TRUE(starts_.count(flow.key)) << "a flow ends before it starts";
+      EXPECT_EQ(flow.binds_to_enclosing, phase == "f");
+      EXPECT_TRUE(phase == "s" || starts_.count(flow.key)) << "a flow ends before it starts";
       EXPECT_TRUE(ends.emplace(flow.key, flow).second) << "flow " << flow.key << " twice";
     } else if (phase == "C") {
       memory_[event.at("pid")].push_back(event.at("args").at("bytes"));
@@ -460,15 +460,15 @@ TEST(ChromeTrace, SpansThatCannotBeAreRefused) {
   EXPECT_EQ(WriteChromeTrace("/dev/null", {{0, 0, timeline}}).code(), absl::StatusCode::kInvalidArgument);
 }
 
-// The aim is 3 s for a million spans on a quiet machine; the bound here leaves room for busy ones and sanitizers.
-TEST(ChromeTrace, AMillionSpansTakeSeconds) {
+// The aim is 3 s on a machine of its own. Processor time is counted, since tests share theirs.
+TEST(ChromeTrace, AMillionSpansTakeLessThanThreeSeconds) {
   const Timeline timeline = SimulatedTimeline({.ranks = 64, .micro_batches = 2700});
   ASSERT_GE(timeline.spans.size(), 1'000'000u);
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();
   ASSERT_TRUE(WriteChromeTrace("/dev/null", {{0, 0, timeline}}).ok());
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   std::printf("%zu spans in %.2f s\n", timeline.spans.size(), seconds);
-  EXPECT_LT(seconds, 30);
+  EXPECT_LT(seconds, 3);
 }
 
 // --- Metrics ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,229 @@
+// sluice visualize: a recorded trace, or a schedule with its costs, as a picture, a page, a trace or text.
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/status.h"
+#include "base/time.h"
+#include "runtime/config/paths.h"
+#include "runtime/trace/chrome_trace.h"
+#include "runtime/trace/file_writer.h"
+#include "runtime/trace/html.h"
+#include "runtime/trace/svg.h"
+#include "runtime/trace/text_chart.h"
+#include "scheduler/generators.h"
+#include "scheduler/lowering.h"
+#include "scheduler/simulate.h"
+#include "scheduler/verifier.h"
+#include "tools/verbs.h"
+
+namespace sluice::tools {
+namespace {
+
+constexpr int kWidthMax = 20'000;
+constexpr int kBoxesMax = 20'000'000;
+
+struct VisualizeOptions {
+  std::string input, against, output, format;
+  int64_t step = 0;
+  bool step_given = false;
+  int width = 0;
+  bool transfers = false;
+  std::string color = "auto";
+  // Of schedules by name; times in milliseconds.
+  GeneratorParams params{.ranks = 4, .chunks = 1, .micro_batches = 8};
+  double forward = 1, input_gradient = 1, weight_gradient = 1, backward = 2, transfer = 0, optimizer = 0;
+  const CLI::Option* backward_option = nullptr;
+};
+
+bool IsGenerator(const std::string& name) {
+  for (const Generator& generator : Generators()) {
+    if (generator.name == name) return true;
+  }
+  return false;
+}
+
+std::string GeneratorNames() {
+  return absl::StrJoin(Generators(), ", ",
+                       [](std::string* out, const Generator& generator) { out->append(generator.name); });
+}
+
+absl::StatusOr<Timeline> SimulateByName(const std::string& name, const VisualizeOptions& options) {
+  const double boxes = 2.0 * options.params.ranks * options.params.chunks * options.params.micro_batches;
+  if (boxes > kBoxesMax) {
+    return absl::InvalidArgumentError(absl::StrCat("ranks x chunks x micro-batches of '", name, "' give ", boxes,
+                                                   " boxes, more than can be drawn (", kBoxesMax,
+                                                   "): make one of them smaller"));
+  }
+  ASSIGN_OR_RETURN(const Schedule schedule, Generate(absl::string_view(name), options.params));
+  ASSIGN_OR_RETURN(const Program program, Lower(schedule));
+  RETURN_IF_ERROR(Verify(program).status());
+  const auto ns = [](double milliseconds) { return static_cast<int64_t>(milliseconds * kMillisecond); };
+  const bool given = options.backward_option != nullptr && options.backward_option->count() > 0;
+  const double backward = given ? options.backward : options.input_gradient + options.weight_gradient;
+  Costs costs = UniformCosts(schedule.placement.stages(), {.forward_ns = ns(options.forward),
+                                                           .input_gradient_ns = ns(options.input_gradient),
+                                                           .weight_gradient_ns = ns(options.weight_gradient),
+                                                           .backward_ns = ns(backward),
+                                                           .optimizer_ns = ns(options.optimizer)});
+  costs.transfer_latency_ns = ns(options.transfer);
+  return Simulate(program, costs);
+}
+
+// The steps of a trace file, or one simulated step of a schedule.
+absl::StatusOr<std::vector<TraceStep>> Load(const std::string& input, const VisualizeOptions& options) {
+  if (IsGenerator(input)) {
+    ASSIGN_OR_RETURN(Timeline timeline, SimulateByName(input, options));
+    return std::vector<TraceStep>{{0, 0, std::move(timeline)}};
+  }
+  const std::string path = ResolvePath(UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")), input);
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    return absl::NotFoundError(absl::StrCat("'", input, "' is neither a trace file (there is no ", path,
+                                            ") nor a schedule (there are: ", GeneratorNames(), ")"));
+  }
+  return ReadChromeTrace(path);
+}
+
+// The step asked for; else the last one, which is the least disturbed by the start of a run.
+absl::StatusOr<Timeline> Choose(const std::string& input, const VisualizeOptions& options) {
+  ASSIGN_OR_RETURN(std::vector<TraceStep> steps, Load(input, options));
+  if (!options.step_given || IsGenerator(input)) return std::move(steps.back().timeline);
+  for (TraceStep& step : steps) {
+    if (step.step == options.step) return std::move(step.timeline);
+  }
+  const auto print_step = [](std::string* out, const TraceStep& step) { absl::StrAppend(out, step.step); };
+  return absl::NotFoundError(
+      absl::StrCat("'", input, "' has no step ", options.step, "; it has: ", absl::StrJoin(steps, ", ", print_step)));
+}
+
+absl::StatusOr<std::string> FormatOf(const VisualizeOptions& options) {
+  if (!options.format.empty()) return options.format;
+  if (options.output.empty()) return "text";
+  for (const auto& [ending, format] :
+       {std::pair(".svg", "svg"), {".json", "json"}, {".html", "html"}, {".txt", "text"}}) {
+    if (absl::EndsWith(options.output, ending)) return format;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("the ending of '", options.output,
+                   "' does not say what to draw: end it in .svg, .json, .html or .txt, or give --format"));
+}
+
+bool ToTerminal(const VisualizeOptions& options) { return options.output.empty() && isatty(STDOUT_FILENO) != 0; }
+
+TextChartOptions TextOptions(const VisualizeOptions& options) {
+  TextChartOptions text{.width = options.width > 0 ? options.width : 100};
+  winsize window;
+  if (options.width == 0 && ToTerminal(options) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 &&
+      window.ws_col > 0) {
+    text.width = window.ws_col;
+  }
+  const bool colored = options.color == "always" || (options.color == "auto" && ToTerminal(options));
+  text.colors = colored ? TextColors::kAnsi : TextColors::kNone;
+  return text;
+}
+
+absl::Status WriteTrace(const VisualizeOptions& options, const std::string& path) {
+  if (!options.against.empty()) {
+    return absl::InvalidArgumentError(
+        "--against draws two timelines into one picture; a trace (json) holds one: write two, or choose svg, html or "
+        "text");
+  }
+  ASSIGN_OR_RETURN(std::vector<TraceStep> steps, Load(options.input, options));
+  if (options.step_given) {
+    ASSIGN_OR_RETURN(Timeline timeline, Choose(options.input, options));
+    steps = {{options.step, 0, std::move(timeline)}};
+  }
+  return WriteChromeTrace(path, steps);
+}
+
+absl::StatusOr<std::string> Draw(const VisualizeOptions& options, const std::string& format) {
+  std::vector<Timeline> timelines;
+  ASSIGN_OR_RETURN(Timeline first, Choose(options.input, options));
+  timelines.push_back(std::move(first));
+  if (!options.against.empty()) {
+    ASSIGN_OR_RETURN(Timeline second, Choose(options.against, options));
+    timelines.push_back(std::move(second));
+  }
+  if (format == "html") return DrawHtml(timelines);
+  if (format == "text") return DrawText(timelines, TextOptions(options));
+  return DrawSvg(timelines,
+                 {.width = options.width, .transfers = options.transfers ? DrawTransfers::kYes : DrawTransfers::kNo});
+}
+
+absl::Status Visualize(const VisualizeOptions& options) {
+  ASSIGN_OR_RETURN(const std::string format, FormatOf(options));
+  const std::string path = options.output.empty()
+                               ? "/dev/stdout"
+                               : ResolvePath(UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")), options.output);
+  if (format == "json") {
+    RETURN_IF_ERROR(WriteTrace(options, path));
+  } else {
+    ASSIGN_OR_RETURN(const std::string drawing, Draw(options, format));
+    if (options.output.empty()) {
+      const bool written = std::fwrite(drawing.data(), 1, drawing.size(), stdout) == drawing.size();
+      return written && std::fflush(stdout) == 0 ? absl::OkStatus() : FileError("write", "the standard output", errno);
+    }
+    RETURN_IF_ERROR(WriteWholeFile(path, drawing));
+  }
+  if (!options.output.empty()) std::printf("wrote %s\n", options.output.c_str());
+  return absl::OkStatus();
+}
+
+void AddCosts(CLI::App& verb, VisualizeOptions& options) {
+  const std::string group = "Schedules by name (times in milliseconds)";
+  const auto add_count = [&](const std::string& name, int& value, const std::string& text) {
+    verb.add_option(name, value, text)->group(group)->check(CLI::Range(1, 1 << 20));
+  };
+  const auto add_time = [&](const std::string& name, double& value, const std::string& text) {
+    return verb.add_option(name, value, text)->group(group)->check(CLI::Range(0.0, 1e9));
+  };
+  add_count("--ranks", options.params.ranks, "ranks along the pipeline");
+  add_count("--chunks", options.params.chunks, "stages on each rank");
+  add_count("--micro-batches", options.params.micro_batches, "micro-batches of a step");
+  add_time("--forward", options.forward, "forward of a stage");
+  add_time("--input-gradient", options.input_gradient, "input gradient of a stage");
+  add_time("--weight-gradient", options.weight_gradient, "weight gradient of a stage");
+  options.backward_option =
+      add_time("--backward", options.backward, "both gradients at once; left out: the sum of the two");
+  add_time("--transfer", options.transfer, "a message between two ranks");
+  add_time("--optimizer", options.optimizer, "optimizer step of a stage");
+}
+
+}  // namespace
+
+Run AddVisualize(CLI::App& verb) {
+  auto options = std::make_shared<VisualizeOptions>();
+  verb.add_option("input", options->input,
+                  "a trace file that this program recorded, or a schedule: " + GeneratorNames())
+      ->required();
+  verb.add_option("-o,--output", options->output, "file to write; left out: standard output");
+  verb.add_option("--format", options->format, "left out: by the output's ending, or text")
+      ->check(CLI::IsMember({"svg", "json", "text", "html"}));
+  const CLI::Option* step = verb.add_option("--step", options->step, "step of a trace; left out: its last");
+  verb.add_option("--against", options->against, "a second trace or schedule, drawn below on the same axis of time");
+  verb.add_option("--width", options->width, "pixels of a picture, columns of text; 0: as fits")
+      ->check(CLI::Range(0, kWidthMax));
+  verb.add_flag("--transfers", options->transfers, "draw transfers as thin lines below each rank (svg)");
+  verb.add_option("--color", options->color, "of text")->check(CLI::IsMember({"auto", "always", "never"}));
+  AddCosts(verb, *options);
+  return [options, step] {
+    options->step_given = step->count() > 0;
+    return Visualize(*options);
+  };
+}
+
+}  // namespace sluice::tools
