@@ -36,7 +36,8 @@ inline const std::vector<Arrow>& Arrows() {
       // Runs on whatever implements Stage and Transport; a RankModel is the stages of one rank.
       {"runtime/executor/",
        {"base/", "kernels/*", "scheduler/", "stages/stage", "stages/rank_model", "runtime/executor/"}},
-      // These two pick or build implementations.
+      // These pick or build implementations, or ask the picked one for its sizes.
+      {"runtime/planner/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/"}},
       {"runtime/transport/", {"base/", "proto/", "kernels/", "scheduler/", "runtime/"}},
       {"runtime/trainer/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/"}},
       {"tools/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/", "tools/"}},
