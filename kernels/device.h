@@ -51,8 +51,8 @@ class Stream {
   virtual ~Stream() = default;  // waits for the work issued so far
   // Work issued later starts only when the event is done. An event that ended in an error makes that the stream's error.
   virtual void Wait(const EventRef& event) = 0;
-  // Done when all work issued so far has ended. began() is when the device came to this point after the one before it
-  // (the previous Record() or Wait()), so that two records around some work give its span.
+  // Done when all work issued so far has ended. began() is when the device started the first work after the previous Record() or
+  // Wait(), so that a record before some work and one after it give its span; without work between them it is ended().
   virtual EventRef Record() = 0;
   // Host memory must stay as it is until a later Record() is done.
   virtual void CopyToDevice(const void* host, TensorView device) = 0;

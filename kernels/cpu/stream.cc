@@ -24,7 +24,6 @@ CpuStream::CpuStream(World* world, absl::string_view name, int threads, std::vec
   TaskOptions options;
   options.name = std::string(name);
   if (!processors.empty()) options.processors = {processors.front()};
-  mark_ = world_->Now();
   task_ = world_->Spawn(std::move(options), [this] { Run(); });
 }
 
@@ -80,6 +79,7 @@ bool CpuStream::WaitForCommand() {
 void CpuStream::Run() {
   while (WaitForCommand()) {
     Command& command = ring_[ended_ % kCommands];  // only this task writes ended_
+    if (std::exchange(marked_, false)) mark_ = world_->Now();
     command.run(this, command.arguments);
     Ref<Signal> sleeper;
     {
@@ -100,7 +100,7 @@ void CpuStream::Wait(const EventRef& event) {
     const EventRef waited(released);
     released->Release();
     if (stream->status_.ok()) stream->status_ = stream->world_->Wait(waited);
-    stream->mark_ = stream->world_->Now();
+    stream->marked_ = true;
   };
   EndCommand();
 }
@@ -115,7 +115,8 @@ EventRef CpuStream::Record() {
     const Ref<Signal> recorded(released);
     released->Release();
     const Nanoseconds now = stream->world_->Now();
-    recorded->Set(stream->status_, std::exchange(stream->mark_, now), now);
+    stream->marked_ = true;
+    recorded->Set(stream->status_, stream->mark_, now);
   };
   EndCommand();
   return event;

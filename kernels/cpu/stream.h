@@ -89,7 +89,8 @@ class CpuStream final : public Stream {
 
   // Of the stream's task.
   absl::Status status_;
-  Nanoseconds mark_ = 0;  // the previous Record() or Wait()
+  Nanoseconds mark_ = 0;  // when the first command after the previous Record() or Wait() began
+  bool marked_ = true;    // the next command is that one
 
   EventRef task_;
 };
