@@ -15,6 +15,7 @@
 #include "base/world.h"
 #include "kernels/device.h"
 #include "runtime/planner/plan.h"
+#include "runtime/trainer/report.h"
 #include "scheduler/timeline.h"
 #include "stages/stage.h"
 
@@ -22,9 +23,8 @@ namespace sluice {
 
 struct PipelineOptions {
   int threads_per_rank = 1;
-  bool pin = false;            // rank r's threads keep to processors r*threads ... (r+1)*threads - 1
+  std::vector<int> processors;  // rank r's threads keep to number r*threads ... (r+1)*threads - 1 of these; too few: not pinned
   double watchdog_seconds = 60;
-  int64_t memory_limit_bytes = 0;  // of each rank's device; 0: none
   // Wraps a rank's device before anything is built on it (profiling); null: as it is.
   std::function<std::unique_ptr<Device>(Device* device, PipelineRank rank)> wrap_device;
 };
@@ -40,12 +40,6 @@ struct TrainingOutcome {
   std::vector<float> loss_sums;  // of each micro-batch's valid targets
   StepControl control;
   Timeline timeline;
-};
-
-struct RankMemory {
-  int64_t planned_bytes = 0;
-  int64_t peak_bytes = 0;
-  int64_t allocations = 0;  // of device memory, since the start
 };
 
 class Pipeline {
@@ -70,7 +64,6 @@ class Pipeline {
   std::string FlightRecord() const;
 
  private:
-  class Rank;
   Pipeline() = default;
   struct State;
   std::unique_ptr<State> state_;

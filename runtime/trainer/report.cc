@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "runtime/trace/chart.h"
 #include "runtime/trainer/progress.h"
 
 namespace sluice {
@@ -33,14 +34,6 @@ std::string Breakdown(const TrainReport& report) {
 }
 
 }  // namespace
-
-std::string FormatBytes(int64_t bytes) {
-  if (bytes < 1024) return absl::StrFormat("%d B", bytes);
-  const double kib = static_cast<double>(bytes) / 1024;
-  if (kib < 1024) return absl::StrFormat("%.1f KiB", kib);
-  if (kib < 1024 * 1024) return absl::StrFormat("%.1f MiB", kib / 1024);
-  return absl::StrFormat("%.2f GiB", kib / 1024 / 1024);
-}
 
 std::string ToText(const TrainReport& report) {
   std::string text = absl::StrFormat(

@@ -7,9 +7,14 @@
 
 #include "base/time.h"
 #include "runtime/trainer/breakdown.h"
-#include "runtime/trainer/pipeline.h"
 
 namespace sluice {
+
+struct RankMemory {
+  int64_t planned_bytes = 0;
+  int64_t peak_bytes = 0;
+  int64_t allocations = 0;  // of device memory, since the start
+};
 
 struct TrainReport {
   int64_t steps = 0;
@@ -33,8 +38,5 @@ struct TrainReport {
 };
 
 std::string ToText(const TrainReport& report);
-
-// "12.3 MiB", "1.5 GiB".
-std::string FormatBytes(int64_t bytes);
 
 }  // namespace sluice

@@ -1,0 +1,151 @@
+#include "runtime/trainer/rank.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "kernels/cpu/cpu_device.h"
+
+namespace sluice {
+namespace {
+
+std::vector<int> ProcessorsOf(const PipelineShared& shared, PipelineRank rank) {
+  const auto& processors = shared.options.processors;
+  const size_t threads = shared.options.threads_per_rank;
+  if (processors.size() < threads * shared.plan->training.placement.ranks()) return {};
+  const auto first = processors.begin() + static_cast<int64_t>(rank.index() * threads);
+  return {first, first + static_cast<int64_t>(threads)};
+}
+
+}  // namespace
+
+Rank::Rank(const PipelineShared* shared, PipelineRank rank)
+    : shared_(shared), rank_(rank), started_(MakeRef<Signal>()), finished_(MakeRef<Signal>()) {
+  task_ = shared_->world->Spawn({.name = absl::StrCat("rank", rank.value())}, [this] { Run(); });
+}
+
+Rank::~Rank() { CHECK(task_->Done()) << "Close() comes first"; }
+
+void Rank::Start(Work work) {
+  Ref<Signal> started;
+  {
+    std::lock_guard lock(mutex_);
+    work_ = std::move(work);
+    finished_ = MakeRef<Signal>();
+    started = started_;
+  }
+  started->Set(absl::OkStatus(), shared_->world->Now());
+}
+
+absl::Status Rank::Finish() { return shared_->world->Wait(finished_); }
+
+void Rank::Close() {
+  Start(nullptr);
+  CHECK_OK(shared_->world->Wait(task_));
+}
+
+void Rank::Run() {
+  set_up_ = SetUp();
+  if (!set_up_.ok()) shared_->abort->Abort(set_up_);
+  for (;;) {
+    CHECK_OK(shared_->world->Wait(started_));
+    Work work;
+    Ref<Signal> finished;
+    {
+      std::lock_guard lock(mutex_);
+      work = std::exchange(work_, nullptr);
+      started_ = MakeRef<Signal>();
+      finished = finished_;
+    }
+    if (work == nullptr) break;
+    absl::Status status = set_up_;
+    try {
+      if (status.ok()) status = work(*this);
+    } catch (const std::exception& error) {
+      status = absl::InternalError(absl::StrCat("rank ", rank_.value(), ": ", error.what()));
+      shared_->abort->Abort(status);
+    }
+    finished->Set(std::move(status), shared_->world->Now());
+  }
+  TakeDown();
+}
+
+absl::Status Rank::SetUp() {
+  const int threads = shared_->options.threads_per_rank;
+  const auto& limits = shared_->plan->job.layout.memory_limit;
+  device_ = cpu::NewCpuDevice(shared_->world,
+                              {.threads = threads,
+                               .processors = ProcessorsOf(*shared_, rank_),
+                               .memory_limit_bytes = limits.empty() ? 0 : limits[rank_.index()]});
+  if (shared_->options.wrap_device) wrapped_device_ = shared_->options.wrap_device(device_.get(), rank_);
+  Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
+  stream_ = device->NewStream(absl::StrCat("compute", rank_.value()));
+  std::vector<std::unique_ptr<Stage>> stages;
+  RETURN_IF_ERROR(MakeStages(&stages));
+  ASSIGN_OR_RETURN(model_, RankModel::Create(device, stream_.get(), std::move(stages), ModelOptions()));
+  ASSIGN_OR_RETURN(const Links links, LinksOf(shared_->layout, rank_));
+  ASSIGN_OR_RETURN(transport_, shared_->hub->Open(shared_->layout.WorldRankOf(rank_), links.channels, links.groups));
+  Watchdog watchdog{.predicted_step = shared_->plan->metrics.step_ns};
+  const double seconds = shared_->options.watchdog_seconds;
+  watchdog.limit = seconds > 0 ? static_cast<Nanoseconds>(seconds * kSecond) : kForever / 4;
+  ASSIGN_OR_RETURN(executor_, Executor::Create({.world = shared_->world,
+                                                .device = device,
+                                                .stream = stream_.get(),
+                                                .transport = transport_.get(),
+                                                .model = model_.get(),
+                                                .abort = shared_->abort.get(),
+                                                .rank = rank_,
+                                                .layout = shared_->layout,
+                                                .watchdog = watchdog}));
+  return absl::OkStatus();
+}
+
+absl::Status Rank::MakeStages(std::vector<std::unique_ptr<Stage>>* stages) {
+  const Plan& plan = *shared_->plan;
+  Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
+  for (const StagePlan& stage : plan.stages) {
+    if (stage.rank != rank_) continue;
+    ASSIGN_OR_RETURN(auto made, LayerStage::Create(device, stream_.get(), plan.job.graph, stage.id,
+                                                   {stage.begin, stage.end}, StageOptionsOf(plan, stage)));
+    layer_stages_.push_back(made.get());
+    stages->push_back(std::move(made));
+  }
+  return absl::OkStatus();
+}
+
+RankModelOptions Rank::ModelOptions() const {
+  const Plan& plan = *shared_->plan;
+  RankModelOptions options{.rank = rank_, .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
+  for (const StagePlan& stage : plan.stages) {
+    options.norms.push_back({stage.id, stage.rank, NormPartials(plan.job.graph, {stage.begin, stage.end})});
+  }
+  return options;
+}
+
+void Rank::TakeDown() {
+  {
+    std::lock_guard lock(mutex_);  // FlightRecord() may be reading it
+    executor_.reset();
+  }
+  transport_.reset();
+  layer_stages_.clear();
+  model_.reset();
+  stream_.reset();
+}
+
+RankMemory Rank::memory() const {
+  const MemoryUse use = device_->memory();
+  return {.planned_bytes = shared_->plan->report.ranks[rank_.index()].allocated_bytes,
+          .peak_bytes = use.peak_bytes,
+          .allocations = use.allocations};
+}
+
+std::string Rank::FlightRecord() const {
+  std::lock_guard lock(mutex_);
+  return executor_ == nullptr ? std::string() : executor_->DumpFlightRecorder();
+}
+
+}  // namespace sluice

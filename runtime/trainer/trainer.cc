@@ -1,0 +1,308 @@
+#include "runtime/trainer/trainer.h"
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/check.h"
+#include "base/philox.h"
+#include "base/status.h"
+#include "runtime/data/batch.h"
+#include "runtime/trace/chrome_trace.h"
+#include "runtime/trace/metrics_log.h"
+#include "runtime/trainer/pipeline.h"
+#include "runtime/trainer/sampling.h"
+#include "spdlog/spdlog.h"
+
+namespace sluice {
+namespace {
+
+// Steps whose timelines the report is made from: the last ones, so that caches are warm.
+constexpr size_t kMeasuredSteps = 32;
+
+// The loss adds micro-batches, then groups, in order.
+double MeanLoss(const std::vector<float>& sums, const Batch& batch) {
+  std::vector<double> groups(batch.shape.gradient_groups);
+  for (size_t i = 0; i < sums.size(); ++i) groups[batch.micro_batches[i].gradient_group] += sums[i];
+  double total = 0;
+  for (double group : groups) total += group;
+  return batch.valid_targets > 0 ? total / static_cast<double>(batch.valid_targets) : 0;
+}
+
+double Median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+// One run of the loop. Threads: one.
+class Trainer {
+ public:
+  Trainer(World* world, const Plan& plan, const Dataset& dataset, const TrainOptions& options)
+      : world_(world),
+        plan_(plan),
+        job_(plan.job),
+        dataset_(dataset),
+        options_(options),
+        shape_{.rows = job_.training.batch,
+               .micro_batches = job_.training.micro_batches,
+               .sequence = job_.training.sequence,
+               .gradient_groups = job_.training.gradient_groups},
+        batches_(&dataset, shape_,
+                 {job_.data.separate_documents, job_.data.end_token, job_.data.ignore_index}, job_.training.seed),
+        progress_(options.out, options.progress) {}
+
+  absl::StatusOr<TrainReport> Run();
+
+ private:
+  absl::Status OpenOutputs();
+  absl::Status TrainSteps();
+  absl::Status AfterStep(int64_t step, const Batch& batch, Nanoseconds began, TrainingOutcome outcome);
+  absl::Status CountNonFinite(int64_t step, bool skipped);
+  void Record(int64_t step, Nanoseconds began, Timeline timeline);
+  void Report(int64_t step, double loss, const Batch& batch, const TrainingOutcome& outcome, Nanoseconds began);
+  absl::Status Evaluate(int64_t batches_max);
+  absl::Status Sample();
+  void FinishReport();
+  bool Stopping() const { return options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed); }
+
+  World* const world_;
+  const Plan& plan_;
+  const JobConfig& job_;
+  const Dataset& dataset_;
+  const TrainOptions& options_;
+  const BatchShape shape_;
+  const BatchMaker batches_;
+  ProgressPrinter progress_;
+  std::unique_ptr<Pipeline> pipeline_;
+  std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<ChromeTraceWriter> trace_;
+  TrainReport report_;
+  std::deque<Timeline> timelines_;
+  int64_t updates_ = 0;
+  int64_t nonfinite_in_a_row_ = 0;
+  Nanoseconds began_ = 0;
+  Nanoseconds evaluating_ = 0;
+};
+
+// The outputs are opened before the first step, so that a wrong path is known at once and not after hours.
+absl::Status Trainer::OpenOutputs() {
+  if (!job_.output.metrics.empty()) {
+    ASSIGN_OR_RETURN(metrics_, MetricsLog::Create(job_.output.metrics, [](const absl::Status& status) {
+      spdlog::warn("{}; training goes on without metrics", std::string(status.message()));
+    }));
+  }
+  if (!job_.output.trace.empty()) {
+    auto trace = ChromeTraceWriter::Create(job_.output.trace);
+    if (trace.ok()) {
+      trace_ = *std::move(trace);
+    } else {
+      spdlog::warn("{}; training goes on without a trace", std::string(trace.status().message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TrainReport> Trainer::Run() {
+  RETURN_IF_ERROR(OpenOutputs());
+  const PipelineOptions options{.threads_per_rank = job_.layout.threads_per_rank,
+                                .processors = job_.layout.pin ? options_.processors : std::vector<int>(),
+                                .watchdog_seconds = job_.watchdog_seconds};
+  ASSIGN_OR_RETURN(pipeline_, Pipeline::Create(world_, plan_, options));
+  absl::Status status = TrainSteps();
+  if (status.ok() && dataset_.held_out().size() > 0) status = Evaluate(job_.training.evaluate_batches);
+  if (status.ok() && job_.sample.length > 0 && !Stopping()) status = Sample();
+  progress_.Finish();
+  RETURN_IF_ERROR(status);
+  FinishReport();
+  return std::move(report_);
+}
+
+absl::Status Trainer::TrainSteps() {
+  std::array<std::unique_ptr<Batch>, 2> batch{std::make_unique<Batch>(shape_), std::make_unique<Batch>(shape_)};
+  began_ = world_->Now();
+  batches_.Training(0, batch[0].get());
+  for (int64_t step = 0; step < job_.training.steps && !Stopping(); ++step) {
+    const Nanoseconds began = world_->Now();
+    const Batch& current = *batch[step % 2];
+    pipeline_->StartStep({.micro_batches = current.micro_batches,
+                          .learning_rate = static_cast<float>(LearningRate(job_.optimizer, step)),
+                          .update = updates_ + 1});
+    if (step + 1 < job_.training.steps) batches_.Training(step + 1, batch[(step + 1) % 2].get());
+    ASSIGN_OR_RETURN(TrainingOutcome outcome, pipeline_->FinishStep());
+    RETURN_IF_ERROR(AfterStep(step, current, began, std::move(outcome)));
+  }
+  report_.duration = world_->Now() - began_ - evaluating_;
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::AfterStep(int64_t step, const Batch& batch, Nanoseconds began, TrainingOutcome outcome) {
+  const double loss = MeanLoss(outcome.loss_sums, batch);
+  const bool skipped = outcome.control.skip != 0;
+  report_.last_loss = loss;
+  report_.tokens += shape_.rows * shape_.sequence;
+  ++report_.steps;
+  if (options_.losses != nullptr) options_.losses->push_back(loss);
+  Report(step, loss, batch, outcome, began);
+  Record(step, began, std::move(outcome.timeline));
+  RETURN_IF_ERROR(CountNonFinite(step, skipped));
+  if (!skipped) ++updates_;
+  const int64_t every = job_.training.evaluate_every;
+  if (every > 0 && (step + 1) % every == 0 && step + 1 < job_.training.steps && dataset_.held_out().size() > 0) {
+    RETURN_IF_ERROR(Evaluate(job_.training.evaluate_batches));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::CountNonFinite(int64_t step, bool skipped) {
+  nonfinite_in_a_row_ = skipped ? nonfinite_in_a_row_ + 1 : 0;
+  report_.skipped_steps += skipped;
+  if (nonfinite_in_a_row_ < job_.training.stop_after_nonfinite || job_.training.stop_after_nonfinite <= 0) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the gradient was not finite in ", nonfinite_in_a_row_, " steps in a row, the last being step ", step + 1,
+      "; lower optimizer.learning_rate, lengthen optimizer.warm_up or look at the data (training.stop_after_nonfinite)"));
+}
+
+void Trainer::Record(int64_t step, Nanoseconds began, Timeline timeline) {
+  const auto& output = job_.output;
+  if (trace_ != nullptr && step >= output.trace_from && step < output.trace_from + output.trace_steps) {
+    const absl::Status status = trace_->Add({.step = step + 1, .begin_ns = began - began_, .timeline = timeline});
+    if (!status.ok()) {
+      spdlog::warn("{}; training goes on without a trace", std::string(status.message()));
+      trace_.reset();
+    }
+  }
+  timelines_.push_back(std::move(timeline));
+  if (timelines_.size() > kMeasuredSteps) timelines_.pop_front();
+}
+
+void Trainer::Report(int64_t step, double loss, const Batch& batch, const TrainingOutcome& outcome, Nanoseconds began) {
+  const Nanoseconds now = world_->Now();
+  const double seconds = static_cast<double>(now - began) / kSecond;
+  const double rate = static_cast<double>(batch.shape.rows * batch.shape.sequence) / std::max(seconds, 1e-9);
+  const double bubble = Measure(outcome.timeline).makespan_bubble;
+  const double learning_rate = LearningRate(job_.optimizer, step);
+  const bool skipped = outcome.control.skip != 0;
+  const Nanoseconds mean = (now - began_ - evaluating_) / (step + 1);
+  progress_.Step({.step = step + 1,
+                  .steps = job_.training.steps,
+                  .loss = loss,
+                  .learning_rate = learning_rate,
+                  .gradient_norm = outcome.control.norm,
+                  .tokens_per_second = rate,
+                  .bubble = bubble,
+                  .skipped = skipped,
+                  .left = mean * (job_.training.steps - step - 1)});
+  if (metrics_ == nullptr) return;
+  StepMetrics metrics;
+  metrics.step = step + 1;
+  metrics.loss = loss;
+  metrics.learning_rate = learning_rate;
+  metrics.gradient_norm = outcome.control.norm;
+  metrics.tokens_per_second = rate;
+  metrics.step_seconds = seconds;
+  metrics.bubble = bubble;
+  metrics.skipped = skipped;
+  metrics_->Write(metrics);
+}
+
+absl::Status Trainer::Evaluate(int64_t batches_max) {
+  const Nanoseconds began = world_->Now();
+  Batch batch(shape_);
+  double total = 0;
+  int64_t targets = 0;
+  const int64_t batches = batches_.EvaluationBatches(batches_max);
+  for (int64_t index = 0; index < batches && !(index > 0 && Stopping()); ++index) {
+    batches_.Evaluation(index, batches_max, &batch);
+    ASSIGN_OR_RETURN(const std::vector<float> sums, pipeline_->Evaluate(batch.micro_batches));
+    for (float sum : sums) total += sum;
+    targets += batch.valid_targets;
+  }
+  report_.held_out_loss = targets > 0 ? total / static_cast<double>(targets) : 0;
+  report_.held_out_targets = targets;
+  progress_.Line(absl::StrFormat("held-out loss after step %d: %.4f nats a token", report_.steps, report_.held_out_loss));
+  if (metrics_ != nullptr) {
+    StepMetrics metrics;
+    metrics.step = report_.steps;
+    metrics.evaluation_loss = report_.held_out_loss;
+    metrics_->Write(metrics);
+  }
+  evaluating_ += world_->Now() - began;
+  return absl::OkStatus();
+}
+
+// The last `sequence` tokens are what the model sees of a longer text.
+absl::Status Trainer::Sample() {
+  const SampleConfig& sample = job_.sample;
+  std::vector<int32_t> text;
+  for (unsigned char byte : sample.prompt) text.push_back(byte);
+  if (text.empty()) text.push_back('\n');
+  std::vector<int32_t> tokens, positions;
+  const std::vector<int32_t> samples{0};
+  for (int64_t i = 0; i < sample.length && !Stopping(); ++i) {
+    const auto length = std::min<int64_t>(static_cast<int64_t>(text.size()), shape_.sequence);
+    tokens.assign(text.end() - length, text.end());
+    positions.resize(length);
+    for (int64_t t = 0; t < length; ++t) positions[t] = static_cast<int32_t>(t);
+    const std::vector<int32_t> targets(length, -1);
+    MicroBatchInfo info;
+    info.index = MicroBatch(0);
+    info.rows = 1;
+    info.sequence = length;
+    info.tokens = tokens;
+    info.targets = targets;
+    info.positions = positions;
+    info.samples = samples;
+    info.training = false;
+    ASSIGN_OR_RETURN(const std::vector<float> logits, pipeline_->Logits(info, length - 1));
+    const PhiloxBlock words = RandomWords(sample.seed, HashName("sample"), 0, 0, static_cast<uint64_t>(i));
+    text.push_back(SampleToken(logits, sample.temperature, UnitFloat(words[0])));
+  }
+  for (int32_t token : text) report_.sample += token < 256 ? static_cast<char>(token) : '?';
+  return absl::OkStatus();
+}
+
+void Trainer::FinishReport() {
+  report_.memory = pipeline_->memory();
+  report_.planned_bubble = plan_.metrics.makespan_bubble;
+  if (trace_ != nullptr) {
+    const absl::Status status = trace_->Finish();
+    if (status.ok()) {
+      report_.trace_path = job_.output.trace;
+    } else {
+      spdlog::warn("{}; the trace is lost", std::string(status.message()));
+    }
+  }
+  if (timelines_.empty()) return;
+  const std::vector<Timeline> timelines(timelines_.begin(), timelines_.end());
+  std::vector<std::vector<RankBreakdown>> breakdowns;
+  std::vector<double> bubbles, steps;
+  for (const Timeline& timeline : timelines) {
+    const TimelineMetrics metrics = Measure(timeline);
+    breakdowns.push_back(BreakDown(timeline));
+    bubbles.push_back(metrics.makespan_bubble);
+    steps.push_back(static_cast<double>(metrics.step_ns));
+  }
+  report_.breakdown = MeanBreakdown(breakdowns);
+  report_.measured_bubble = Median(std::move(bubbles));
+  report_.measured_step = static_cast<Nanoseconds>(Median(std::move(steps)));
+  const auto predicted = Simulate(plan_.training, MeasuredCosts(timelines, plan_.training.placement, plan_.costs));
+  CHECK(predicted.ok()) << predicted.status();  // it has been proven, and has just run
+  const TimelineMetrics metrics = Measure(*predicted);
+  report_.predicted_bubble = metrics.makespan_bubble;
+  report_.predicted_step = metrics.step_ns;
+}
+
+}  // namespace
+
+absl::StatusOr<TrainReport> Train(World* world, const Plan& plan, const Dataset& dataset, const TrainOptions& options) {
+  return Trainer(world, plan, dataset, options).Run();
+}
+
+}  // namespace sluice

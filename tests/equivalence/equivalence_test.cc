@@ -1,0 +1,128 @@
+// Numbers don't depend on the cut: losses of all steps, gradient norms and final weights are bit-equal for any number of stages, any
+// schedule and any number of threads. Here a sample that covers every pair of settings at least once; all of them:
+//   bazel run //tests/equivalence:equivalence_test -- --all
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "tests/equivalence/run_job.h"
+
+namespace sluice {
+namespace {
+
+bool run_all = false;
+
+struct Settings {
+  std::string family = "gpt2";
+  std::string precision = "f32";
+  std::string recompute = "none";
+  int micro_batches = 5;
+  int groups = 1;
+  int pp = 1;
+  std::string schedule = "1f1b";
+  int threads = 1;
+};
+
+// Small, odd and complete: dropout, tied weights, clipping, held-out text, documents apart.
+std::string JobText(const Settings& s) {
+  const std::string model = s.family == "gpt2"
+                                ? "family: 'gpt2' layers: 3 channels: 48 heads: 4 positions: 24 dropout: 0.1 tied: true"
+                                : "family: 'llama' layers: 3 channels: 48 heads: 4 kv_heads: 2 hidden: 80 dropout: 0.1 tied: true";
+  const int batch = s.micro_batches * 2;
+  return absl::StrCat("model { ", model, " vocabulary: 256 }\n",
+                      "data { text: 'text' hold_out { fraction: 0.1 } documents { separate: true } }\n",
+                      "training { steps: 20 batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
+                      s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
+                      "optimizer { learning_rate: 0.01 warm_up: 3 clip_norm: 0.5 }\n", "layout { pp: ", s.pp,
+                      " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { name: '", s.schedule, "' }\n");
+}
+
+std::string Name(const Settings& s) {
+  return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
+                      " p=", s.pp, " ", s.schedule, " threads ", s.threads);
+}
+
+class Equivalence : public ::testing::Test {
+ protected:
+  Equivalence() : folder_(std::string(std::getenv("TEST_TMPDIR") ? std::getenv("TEST_TMPDIR") : "/tmp") + "/eq_XXXXXX") {
+    EXPECT_NE(mkdtemp(folder_.data()), nullptr);
+    EXPECT_EQ(std::system(("mkdir " + folder_ + "/text").c_str()), 0);
+    for (int document = 0; document < 20; ++document) {
+      std::ofstream out(folder_ + "/text/" + std::to_string(100 + document));
+      for (int line = 0; line < 12; ++line) out << "document " << document << " says " << line * line << " and no more.\n";
+    }
+  }
+
+  // One device, one thread, with the same micro-batches and groups.
+  const JobNumbers& Reference(Settings s) {
+    s.pp = 1;
+    s.schedule = "gpipe";
+    s.threads = 1;
+    s.recompute = "none";
+    auto [entry, is_new] = references_.try_emplace(Name(s));
+    if (is_new) {
+      auto numbers = RunJob(JobText(s), folder_);
+      EXPECT_TRUE(numbers.ok()) << Name(s) << ": " << numbers.status();
+      if (numbers.ok()) entry->second = *std::move(numbers);
+      EXPECT_LT(entry->second.losses.back(), entry->second.losses.front()) << Name(s) << " doesn't learn";
+    }
+    return entry->second;
+  }
+
+  void Check(const Settings& s) {
+    const auto numbers = RunJob(JobText(s), folder_);
+    ASSERT_TRUE(numbers.ok()) << Name(s) << ": " << numbers.status();
+    EXPECT_EQ(Difference(Reference(s), *numbers), "") << Name(s);
+  }
+
+  std::string folder_;
+  std::map<std::string, JobNumbers> references_;
+};
+
+TEST_F(Equivalence, AnyCutScheduleAndThreadsGiveTheBitsOfOneDevice) {
+  const Settings sample[] = {
+      {"gpt2", "f32", "none", 5, 1, 2, "1f1b", 1},     {"gpt2", "f32", "none", 5, 1, 3, "gpipe", 2},
+      {"gpt2", "f32", "full", 5, 1, 4, "1f1b", 3},     {"gpt2", "f32", "selective", 12, 1, 6, "1f1b", 1},
+      {"gpt2", "f32", "none", 12, 3, 2, "gpipe", 1},   {"gpt2", "f32", "none", 12, 3, 4, "1f1b", 1},
+      {"gpt2", "f32", "none", 1, 1, 3, "1f1b", 1},     {"gpt2", "f32", "none", 2, 1, 6, "gpipe", 1},
+      {"gpt2", "f32", "none", 2, 1, 1, "1f1b", 3},     {"gpt2", "bf16", "none", 5, 1, 3, "1f1b", 2},
+      {"gpt2", "bf16", "selective", 2, 1, 2, "gpipe", 1}, {"gpt2", "bf16", "full", 12, 1, 4, "1f1b", 1},
+      {"llama", "f32", "none", 5, 1, 2, "gpipe", 3},   {"llama", "f32", "selective", 2, 1, 4, "1f1b", 1},
+      {"llama", "f32", "full", 12, 2, 3, "1f1b", 2},   {"llama", "f32", "none", 1, 1, 6, "1f1b", 1},
+      {"llama", "bf16", "none", 5, 5, 6, "gpipe", 1},  {"llama", "bf16", "full", 1, 1, 2, "1f1b", 3},
+      {"llama", "bf16", "selective", 12, 1, 4, "gpipe", 1},
+  };
+  for (const Settings& settings : sample) Check(settings);
+}
+
+TEST_F(Equivalence, TheWholeMatrix) {
+  if (!run_all) GTEST_SKIP() << "the whole matrix takes an hour; run it with --all";
+  for (const char* family : {"gpt2", "llama"}) {
+    for (const char* precision : {"f32", "bf16"}) {
+      for (int m : {1, 2, 5, 12}) {
+        for (const char* recompute : {"none", "selective", "full"}) {
+          for (int pp : {1, 2, 3, 4, 6}) {
+            for (const char* schedule : {"gpipe", "1f1b"}) {
+              for (int threads : {1, 2, 3}) Check({family, precision, recompute, m, 1, pp, schedule, threads});
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  for (int i = 1; i < argc; ++i) sluice::run_all |= std::strcmp(argv[i], "--all") == 0;
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,76 @@
+#include "tests/equivalence/run_job.h"
+
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "base/world.h"
+#include "runtime/config/job.h"
+#include "runtime/data/batch.h"
+#include "runtime/data/dataset.h"
+#include "runtime/planner/plan.h"
+#include "runtime/trainer/pipeline.h"
+#include "stages/parameters.h"
+
+namespace sluice {
+namespace {
+
+std::string FirstDifference(const std::string& what, const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return absl::StrCat(what, ": ", a.size(), " against ", b.size(), " numbers");
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0) return absl::StrCat(what, "[", i, "]: ", a[i], " against ", b[i]);
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& folder) {
+  ASSIGN_OR_RETURN(const JobConfig job, ParseJob(text, folder + "/job.textproto", {.user_directory = folder}));
+  ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
+  ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
+  const auto world = NewRealWorld();
+  ASSIGN_OR_RETURN(const auto pipeline,
+                   Pipeline::Create(world.get(), plan, {.threads_per_rank = job.layout.threads_per_rank}));
+  Batch batch({.rows = job.training.batch,
+               .micro_batches = job.training.micro_batches,
+               .sequence = job.training.sequence,
+               .gradient_groups = job.training.gradient_groups});
+  const BatchMaker batches(&dataset, batch.shape,
+                           {job.data.separate_documents, job.data.end_token, job.data.ignore_index}, job.training.seed);
+  JobNumbers numbers;
+  for (int64_t step = 0; step < job.training.steps; ++step) {
+    batches.Training(step, &batch);
+    pipeline->StartStep({.micro_batches = batch.micro_batches,
+                         .learning_rate = static_cast<float>(LearningRate(job.optimizer, step)),
+                         .update = step + 1});
+    ASSIGN_OR_RETURN(const TrainingOutcome outcome, pipeline->FinishStep());
+    numbers.losses.insert(numbers.losses.end(), outcome.loss_sums.begin(), outcome.loss_sums.end());
+    numbers.norms.push_back(outcome.control.norm);
+  }
+  if (dataset.held_out().size() > 0) {
+    batches.Evaluation(0, 0, &batch);
+    ASSIGN_OR_RETURN(numbers.held_out, pipeline->Evaluate(batch.micro_batches));
+  }
+  for (size_t node = 0; node < job.graph.nodes.size(); ++node) {
+    for (const ParameterSpec& spec : Parameters(job.graph, node)) {
+      ASSIGN_OR_RETURN(numbers.parameters[spec.name], pipeline->ReadParameter(spec.name));
+    }
+  }
+  return numbers;
+}
+
+std::string Difference(const JobNumbers& a, const JobNumbers& b) {
+  if (auto text = FirstDifference("loss", a.losses, b.losses); !text.empty()) return text;
+  if (auto text = FirstDifference("norm", a.norms, b.norms); !text.empty()) return text;
+  if (auto text = FirstDifference("held-out loss", a.held_out, b.held_out); !text.empty()) return text;
+  if (a.parameters.size() != b.parameters.size()) return "different parameters";
+  for (const auto& [name, values] : a.parameters) {
+    const auto other = b.parameters.find(name);
+    if (other == b.parameters.end()) return absl::StrCat("no ", name);
+    if (auto text = FirstDifference(name, values, other->second); !text.empty()) return text;
+  }
+  return "";
+}
+
+}  // namespace sluice

@@ -1,0 +1,25 @@
+// Runs a job's training steps in this process and gives back every number that must not depend on the layout.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace sluice {
+
+struct JobNumbers {
+  std::vector<float> losses;  // sums of every micro-batch of every step, in order
+  std::vector<float> norms;   // of every step
+  std::map<std::string, std::vector<float>> parameters;  // by global name, after the last step
+  std::vector<float> held_out;                           // sums of every micro-batch of one evaluation batch
+};
+
+// `job` is the text of a job file whose data lies in `folder`.
+absl::StatusOr<JobNumbers> RunJob(const std::string& job, const std::string& folder);
+
+// Empty if all is equal bit for bit; else what differs first.
+std::string Difference(const JobNumbers& a, const JobNumbers& b);
+
+}  // namespace sluice

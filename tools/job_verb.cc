@@ -1,0 +1,43 @@
+#include "tools/job_verb.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/status.h"
+#include "runtime/config/paths.h"
+
+namespace sluice::tools {
+
+void AddJobArguments(CLI::App& verb, JobArguments* arguments) {
+  verb.add_option("job", arguments->file, "the job file (text form of proto/job.proto)")->required()->type_name("JOB");
+  verb.add_option("--set", arguments->overrides, "changes a field of the job: training.steps=10 (may be given repeatedly)")
+      ->type_name("PATH=VALUE")
+      ->take_all()
+      ->expected(1);
+}
+
+std::string UserDirectory() { return sluice::UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")); }
+
+std::vector<int> Processors() {
+  std::vector<int> processors;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    for (int processor = 0; processor < CPU_SETSIZE; ++processor) {
+      if (CPU_ISSET(processor, &set)) processors.push_back(processor);
+    }
+  }
+  if (processors.empty()) processors.push_back(0);
+  return processors;
+}
+
+absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments) {
+  const std::string directory = UserDirectory();
+  ASSIGN_OR_RETURN(JobConfig job, sluice::LoadJob(ResolvePath(directory, arguments.file),
+                                                  {.user_directory = directory, .overrides = arguments.overrides}));
+  if (job.layout.threads_per_rank == 0) job.layout.threads_per_rank = std::max(1, static_cast<int>(Processors().size()) / job.layout.pp);
+  return job;
+}
+
+}  // namespace sluice::tools

@@ -1,0 +1,30 @@
+// What all verbs that take a job have in common: the file, `--set`, the user's directory, the machine's processors.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/statusor.h"
+#include "runtime/config/job.h"
+
+namespace sluice::tools {
+
+struct JobArguments {
+  std::string file;
+  std::vector<std::string> overrides;
+};
+
+// Adds the arguments JOB and --set; they are filled when the command line is parsed.
+void AddJobArguments(CLI::App& verb, JobArguments* arguments);
+
+// Reads the job. threads_per_rank is settled: the processors that this process may use, shared among the ranks, if the job
+// doesn't say.
+absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments);
+
+// Where the user stands, also under `bazel run`.
+std::string UserDirectory();
+// The numbers of the processors that this process may use; at least one.
+std::vector<int> Processors();
+
+}  // namespace sluice::tools

@@ -1,0 +1,62 @@
+// sluice: pipeline-parallel training of neural networks. One program, one verb per task; see tools/README.md.
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "spdlog/sinks/stdout_color_sinks.h"
+#include "spdlog/spdlog.h"
+#include "tools/verbs.h"
+
+namespace {
+
+struct Verb {
+  const char* name;
+  const char* summary;
+  sluice::tools::Run (*add)(CLI::App& verb);
+};
+
+constexpr Verb kVerbs[] = {
+    {"train", "train a model as a job file says", sluice::tools::AddTrain},
+    {"plan", "print what a job would do: stages, memory, predicted step time", sluice::tools::AddPlan},
+    {"visualize", "draw the timeline of a recorded trace or of a schedule", sluice::tools::AddVisualize},
+    {"bench", "time the steps of a job beside the floor of this machine", sluice::tools::AddBench},
+};
+
+// Progress and reports go to standard output, the log to standard error.
+void StartLog(const std::string& level) {
+  auto log = spdlog::stderr_color_mt("sluice");
+  log->set_pattern("%^%l%$: %v");
+  log->set_level(spdlog::level::from_str(level));
+  spdlog::set_default_logger(std::move(log));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Sluice: pipeline-parallel training of neural networks, from a laptop's CPU up."};
+  app.require_subcommand(1);
+  app.option_defaults()->always_capture_default();
+  app.set_version_flag("--version", "sluice 0.1.0");
+  std::string level = "info";
+  app.add_option("--log", level, "what to log: trace, debug, info, warning, error, off")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}));
+  std::vector<std::pair<CLI::App*, sluice::tools::Run>> verbs;
+  for (const Verb& verb : kVerbs) {
+    CLI::App* subcommand = app.add_subcommand(verb.name, verb.summary)->fallthrough();
+    verbs.emplace_back(subcommand, verb.add(*subcommand));
+  }
+  CLI11_PARSE(app, argc, argv);
+  StartLog(level);
+  for (auto& [subcommand, run] : verbs) {
+    if (!subcommand->parsed()) continue;
+    const absl::Status status = run();
+    if (status.ok()) return 0;
+    spdlog::default_logger()->flush();
+    std::fflush(stdout);
+    std::fprintf(stderr, "sluice: %s\n", std::string(status.message()).c_str());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,76 @@
+// sluice train JOB
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <memory>
+
+#include "base/status.h"
+#include "base/world.h"
+#include "runtime/data/dataset.h"
+#include "runtime/planner/plan.h"
+#include "runtime/trainer/trainer.h"
+#include "spdlog/spdlog.h"
+#include "tools/job_verb.h"
+#include "tools/verbs.h"
+
+namespace sluice::tools {
+namespace {
+
+std::atomic<bool> stop_asked{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+// The first signal lets the running step end; the second one ends the program where it is.
+void OnInterrupt(int) {
+  if (stop_asked.exchange(true)) _exit(130);
+  constexpr char kMessage[] = "\nStopping after this step; once more to stop at once.\n";
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1);
+}
+
+void CatchInterrupts() {
+  struct sigaction action = {};
+  action.sa_handler = OnInterrupt;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+struct Arguments {
+  JobArguments job;
+  bool quiet = false;
+};
+
+ProgressPrinter::Mode ProgressMode(bool quiet) {
+  if (quiet) return ProgressPrinter::Mode::kQuiet;
+  return isatty(STDOUT_FILENO) ? ProgressPrinter::Mode::kTerminal : ProgressPrinter::Mode::kPlain;
+}
+
+absl::Status RunTrain(const Arguments& arguments) {
+  ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job));
+  const bool quiet = arguments.quiet || job.output.quiet;
+  ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
+  ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
+  if (!quiet) std::printf("%s\n", ToText(plan).c_str());
+  const std::vector<int> processors = Processors();
+  if (job.layout.pp * job.layout.threads_per_rank > static_cast<int>(processors.size())) {
+    spdlog::warn("{} ranks of {} threads share {} processors: they take turns", job.layout.pp,
+                 job.layout.threads_per_rank, processors.size());
+  }
+  CatchInterrupts();
+  const auto world = NewRealWorld();
+  ASSIGN_OR_RETURN(const TrainReport report, Train(world.get(), plan, dataset,
+                                                   {.progress = ProgressMode(quiet), .processors = processors, .stop = &stop_asked}));
+  if (!quiet) std::printf("%s", ToText(report).c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Run AddTrain(CLI::App& verb) {
+  auto arguments = std::make_shared<Arguments>();
+  AddJobArguments(verb, &arguments->job);
+  verb.add_flag("--quiet", arguments->quiet, "print nothing but warnings and errors");
+  return [arguments] { return RunTrain(*arguments); };
+}
+
+}  // namespace sluice::tools
