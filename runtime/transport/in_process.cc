@@ -85,6 +85,9 @@ class InProcessHub::State {
   absl::Status error_;
   bool closing_ = false;
   bool wants_task_ = false;  // some head waits for an event, or a gather may be ready
+  // What heads were seen to wait for while the task looked at all lanes; null at other times. Asking them again
+  // afterwards would miss an event that was done in between.
+  std::vector<EventRef>* seen_pending_ = nullptr;
   std::vector<Member> members_;
   std::map<std::pair<WorldRank, QueueId>, std::unique_ptr<Lane>> lanes_;
   std::vector<Channel> channels_;
@@ -325,6 +328,7 @@ bool InProcessHub::State::Ready(const Lane& lane, const Operation& operation) {
   if (!error_.ok() || operation.moving) return false;
   if (!operation.after->Done()) {
     wants_task_ = true;
+    if (seen_pending_ != nullptr) seen_pending_->push_back(operation.after);
     return false;
   }
   if (absl::Status status = operation.after->status(); !status.ok()) {
@@ -433,13 +437,13 @@ void InProcessHub::State::Run() {
     events.push_back(bell_.Arm());
     std::unique_lock lock(mutex_);
     if (closing_) return;
+    seen_pending_ = &events;
     for (auto& [key, lane] : lanes_) Advance(lane.get());
-    if (Group* group = ReadyGather()) {
+    Group* group = ReadyGather();
+    seen_pending_ = nullptr;
+    if (group != nullptr) {
       Gather(group, lock);
       continue;
-    }
-    for (auto& [key, lane] : lanes_) {
-      if (Operation* head = lane->head(); head != nullptr && !head->after->Done()) events.push_back(head->after);
     }
     wants_task_ = false;
     lock.unlock();

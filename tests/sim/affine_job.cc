@@ -64,6 +64,7 @@ class AffineJob {
           rank.status = RunPrograms(PipelineRank(r), rank);
         } else {
           abort_.Abort(Annotate(rank.status, absl::StrCat("rank ", r)));
+          rank.status = abort_.cause();
         }
       }));
     }
