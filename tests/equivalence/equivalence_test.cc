@@ -33,13 +33,13 @@ struct Settings {
 std::string JobText(const Settings& s) {
   const std::string model = s.family == "gpt2"
                                 ? "family: 'gpt2' layers: 3 channels: 48 heads: 4 positions: 24 dropout: 0.1 tied: true"
-                                : "family: 'llama' layers: 3 channels: 48 heads: 4 kv_heads: 2 hidden: 80 dropout: 0.1 tied: true";
+                                : "family: 'llama' layers: 3 channels: 48 heads: 4 kv_heads: 2 width: 80 dropout: 0.1 tied: true";
   const int batch = s.micro_batches * 2;
   return absl::StrCat("model { ", model, " vocabulary: 256 }\n",
                       "data { text: 'text' hold_out { fraction: 0.1 } documents { separate: true } }\n",
                       "training { steps: 20 batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
                       s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
-                      "optimizer { learning_rate: 0.01 warm_up: 3 clip_norm: 0.5 }\n", "layout { pp: ", s.pp,
+                      "optimizer { learning_rate: 0.003 warm_up: 3 clip_norm: 0.5 }\n", "layout { pp: ", s.pp,
                       " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { name: '", s.schedule, "' }\n");
 }
 
