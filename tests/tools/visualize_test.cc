@@ -1,0 +1,136 @@
+// `sluice visualize` as it is typed: what it writes, and what it says when it can't.
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/trace/chrome_trace.h"
+#include "tests/runtime/trace/test_timelines.h"
+#include "tools/verbs.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+// Each test stands in an empty folder of its own, as `bazel run` would have it.
+class Visualize : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = ::testing::TempDir() + "/visualize";
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);
+  }
+
+  // Words after `sluice visualize`. Errors of the command line come as INVALID_ARGUMENT.
+  static absl::Status Call(std::vector<std::string> words) {
+    CLI::App verb;
+    const tools::Run run = tools::AddVisualize(verb);
+    std::reverse(words.begin(), words.end());
+    try {
+      verb.parse(words);
+    } catch (const CLI::ParseError& error) {
+      return absl::InvalidArgumentError(error.what());
+    }
+    return run();
+  }
+
+  static std::string Printed(const std::vector<std::string>& words) {
+    ::testing::internal::CaptureStdout();
+    const absl::Status status = Call(words);
+    const std::string printed = ::testing::internal::GetCapturedStdout();
+    EXPECT_TRUE(status.ok()) << status;
+    return printed;
+  }
+
+  static std::string Refusal(const std::vector<std::string>& words) {
+    const absl::Status status = Call(words);
+    EXPECT_FALSE(status.ok());
+    return std::string(status.message());
+  }
+
+  std::string Text(const std::string& name) const {
+    std::stringstream text;
+    text << std::ifstream(folder_ + "/" + name).rdbuf();
+    return text.str();
+  }
+
+  std::string folder_;
+};
+
+TEST_F(Visualize, PrintsAScheduleAsText) {
+  const std::string text = Printed({"1f1b", "--ranks", "2", "--micro-batches", "3", "--width", "60"});
+  EXPECT_THAT(text, HasSubstr("1f1b, simulated: 2 ranks, 3 micro-batches, bubble 25.0 % of the makespan of 12 ms"));
+  EXPECT_THAT(text, AllOf(HasSubstr("rank 1"), HasSubstr("B0=")));
+}
+
+TEST_F(Visualize, CostsAreMillisecondsAndBackwardIsTheSumUnlessGiven) {
+  EXPECT_THAT(Printed({"gpipe", "--ranks", "1", "--micro-batches", "1", "--forward", "1.5", "--input-gradient", "2",
+                       "--weight-gradient", "0.25"}),
+              HasSubstr("makespan of 3.75 ms"));
+  EXPECT_THAT(Printed({"gpipe", "--ranks", "1", "--micro-batches", "1", "--forward", "1.5", "--backward", "5"}),
+              HasSubstr("makespan of 6.5 ms"));
+}
+
+TEST_F(Visualize, WritesEveryFormatByTheEndingOfTheFile) {
+  for (const auto& [name, opening] : {std::pair("a.svg", "<svg"),
+                                      {"a.html", "<!DOCTYPE html>"},
+                                      {"a.txt", "1f1b"},
+                                      {"a.json", "{\"displayTimeUnit\""}}) {
+    EXPECT_THAT(Printed({"1f1b", "-o", name}), HasSubstr(name));
+    EXPECT_THAT(Text(name), StartsWith(opening));
+  }
+  EXPECT_TRUE(Call({"1f1b", "-o", "picture", "--format", "svg"}).ok());
+  EXPECT_THAT(Text("picture"), StartsWith("<svg"));
+  EXPECT_THAT(Printed({"1f1b", "--format", "svg"}), StartsWith("<svg")) << "without a file: to standard output";
+}
+
+TEST_F(Visualize, ASimulatedTraceReadBackGivesTheSamePicture) {
+  ASSERT_TRUE(Call({"1f1b", "--ranks", "3", "--transfer", "0.1", "-o", "t.json"}).ok());
+  EXPECT_EQ(Printed({"t.json"}), Printed({"1f1b", "--ranks", "3", "--transfer", "0.1"}));
+}
+
+TEST_F(Visualize, DrawsTheStepAskedForOrTheLast) {
+  ASSERT_TRUE(WriteChromeTrace(folder_ + "/run.json", {{10, 0, SimulatedTimeline({.schedule = "gpipe"})},
+                                                       {11, 1'000'000'000, SimulatedTimeline({.schedule = "1f1b"})}})
+                  .ok());
+  EXPECT_THAT(Printed({"run.json"}), StartsWith("1f1b"));
+  EXPECT_THAT(Printed({"run.json", "--step", "10"}), StartsWith("gpipe"));
+  EXPECT_THAT(Refusal({"run.json", "--step", "12"}), AllOf(HasSubstr("no step 12"), HasSubstr("10, 11")));
+  ASSERT_TRUE(Call({"run.json", "--step", "11", "-o", "one.json"}).ok());
+  const auto one = ReadChromeTrace(folder_ + "/one.json");
+  ASSERT_TRUE(one.ok()) << one.status();
+  ASSERT_EQ(one->size(), 1u);
+  EXPECT_EQ(one->front().step, 11);
+}
+
+TEST_F(Visualize, LaysASecondTimelineBelowTheFirst) {
+  const std::string text = Printed({"1f1b", "--against", "gpipe"});
+  EXPECT_THAT(text, AllOf(HasSubstr("1f1b, simulated"), HasSubstr("gpipe, simulated")));
+  EXPECT_THAT(Refusal({"1f1b", "--against", "gpipe", "-o", "two.json"}), HasSubstr("--against"));
+}
+
+TEST_F(Visualize, SaysWhatIsWrongWithItsInput) {
+  EXPECT_THAT(Refusal({"1f2b"}), AllOf(HasSubstr("'1f2b'"), HasSubstr("visualize/1f2b"), HasSubstr("gpipe, 1f1b")));
+  EXPECT_THAT(Refusal({"1f1b", "-o", "picture.bmp"}), AllOf(HasSubstr("picture.bmp"), HasSubstr(".svg")));
+  EXPECT_THAT(Refusal({"1f1b", "-o", "no/such/folder.svg"}), HasSubstr("no/such/folder.svg"));
+  EXPECT_THAT(Refusal({"1f1b", "--ranks", "0"}), HasSubstr("--ranks"));
+  EXPECT_THAT(Refusal({"1f1b", "--forward", "-1"}), HasSubstr("--forward"));
+  EXPECT_THAT(Refusal({"1f1b", "--ranks", "100000", "--micro-batches", "100000"}), HasSubstr("smaller"));
+  EXPECT_THAT(Refusal({}), HasSubstr("input"));
+  std::ofstream(folder_ + "/notes.txt") << "not a trace";
+  EXPECT_THAT(Refusal({"notes.txt"}), HasSubstr("not JSON"));
+}
+
+}  // namespace
+}  // namespace sluice
