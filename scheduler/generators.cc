@@ -20,6 +20,8 @@ const std::vector<Generator>& Generators() {
       {"zb_v", "zero bubble over two chunks placed as a V", GenerateZBV},
       {"dual_pipe_v", "overlapped pairs over two chunks placed as a V", GenerateDualPipeV},
       {"dual_pipe", "overlapped pairs of two copies run against each other", GenerateDualPipe},
+      {"chimera", "two copies of the model run against each other", GenerateChimera},
+      {"hanayo", "v/2 waves over the ranks, backward first", GenerateHanayo},
       {"forward_only", "forwards only, for evaluation", GenerateForwardOnly},
   };
   return generators;

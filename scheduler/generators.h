@@ -55,5 +55,7 @@ absl::StatusOr<Schedule> GenerateZeroBubbleAuto(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateZBV(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateDualPipeV(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateDualPipe(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateChimera(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateHanayo(const GeneratorParams& params);
 
 }  // namespace sluice

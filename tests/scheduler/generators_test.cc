@@ -112,6 +112,45 @@ TEST(GeneratorsTest, ReferencePeaks) {
   EXPECT_THAT(peaks("dual_pipe", 1, W), ElementsAre(5, 5, 5, 5));
 }
 
+TEST(GeneratorsTest, ZeroBubbleHeuristicInUnitTimes) {
+  GeneratorParams params{.ranks = 4, .micro_batches = 8};
+  EXPECT_EQ(ToText(Generate("zb_auto", params)->ranks),
+            "0F0 0F1 0F2 0F3 0I0 0W0 0F4 0I1 0W1 0F5 0I2 0W2 0F6 0I3 0W3 0F7 0I4 0W4 0I5 0W5 0I6 0W6 0I7 0W7\n"
+            "1F0 1F1 1F2 1I0 1F3 1I1 1W0 1F4 1I2 1W1 1F5 1I3 1W2 1F6 1I4 1W3 1F7 1I5 1W4 1I6 1W5 1I7 1W6 1W7\n"
+            "2F0 2F1 2I0 2F2 2I1 2F3 2I2 2W0 2F4 2I3 2W1 2F5 2I4 2W2 2F6 2I5 2W3 2F7 2I6 2W4 2I7 2W5 2W6 2W7\n"
+            "3F0 3I0 3F1 3I1 3F2 3I2 3F3 3I3 3W0 3F4 3I4 3W1 3F5 3I5 3W2 3F6 3I6 3W3 3F7 3I7 3W4 3W5 3W6 3W7\n");
+  params.in_flight_cap = 8;
+  EXPECT_EQ(ToText(Generate("zb_auto", params)->ranks),
+            "0F0 0F1 0F2 0F3 0F4 0F5 0F6 0I0 0F7 0W0 0I1 0W1 0I2 0W2 0I3 0W3 0I4 0W4 0I5 0W5 0I6 0W6 0I7 0W7\n"
+            "1F0 1F1 1F2 1F3 1F4 1I0 1F5 1I1 1F6 1I2 1F7 1I3 1W0 1I4 1W1 1I5 1W2 1I6 1W3 1I7 1W4 1W5 1W6 1W7\n"
+            "2F0 2F1 2F2 2I0 2F3 2I1 2F4 2I2 2F5 2I3 2F6 2I4 2F7 2I5 2W0 2I6 2W1 2I7 2W2 2W3 2W4 2W5 2W6 2W7\n"
+            "3F0 3I0 3F1 3I1 3F2 3I2 3F3 3I3 3F4 3I4 3F5 3I5 3F6 3I6 3F7 3I7 3W0 3W1 3W2 3W3 3W4 3W5 3W6 3W7\n");
+}
+
+TEST(GeneratorsTest, ChimeraFillsItsSlots) {
+  for (int p : {2, 4, 6, 8, 16}) {
+    for (int units : {1, 2, 3}) {
+      const auto schedule = Generate("chimera", {.ranks = p, .micro_batches = units * p});
+      ASSERT_TRUE(schedule.ok()) << schedule.status();
+      EXPECT_EQ(Times(*schedule, {.forward_ns = 1, .backward_ns = 1}).makespan_ns, 2 * p * units + p - 2) << p;
+    }
+  }
+  EXPECT_THAT(PeakChunks(*Generate("chimera", {.ranks = 8, .micro_batches = 8}), ActionKind::kBackward),
+              ElementsAre(5, 6, 7, 8, 8, 7, 6, 5));
+}
+
+// Rates of an independent greedy list scheduler with B = 2 F; no published numbers were at hand.
+TEST(GeneratorsTest, HanayoWaves) {
+  const auto bubble = [](int p, int waves) {
+    const Schedule schedule = *Generate("hanayo", {.ranks = p, .chunks = 2 * waves, .micro_batches = p});
+    return Times(schedule, {.forward_ns = 1, .backward_ns = 2}).makespan_bubble;
+  };
+  EXPECT_NEAR(bubble(4, 1), 0.333, 0.0005);
+  EXPECT_NEAR(bubble(4, 2), 0.213, 0.0005);
+  EXPECT_NEAR(bubble(8, 1), 0.368, 0.0005);
+  EXPECT_NEAR(bubble(8, 2), 0.238, 0.0005);
+}
+
 // A row of Table 5 and Table 9 of Qi et al. 2023: hidden size, heads, p, m, times in us, and the published bubble
 // rates.
 struct Published {
