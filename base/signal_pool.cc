@@ -27,13 +27,20 @@ SignalPool::~SignalPool() {
   while (free_ != nullptr) delete std::exchange(free_, free_->next);
 }
 
+// Grows by many at once: how many are out at a time varies a little with timing, and must not make a later step
+// allocate.
 Ref<Signal> SignalPool::Take() {
+  constexpr int kGrowth = 64;
   PooledSignal* signal = nullptr;
   {
     std::lock_guard lock(mutex_);
-    if (free_ != nullptr) signal = std::exchange(free_, free_->next);
+    const int growth = free_ == nullptr ? kGrowth : 0;
+    for (int i = 0; i < growth; ++i) {
+      auto* fresh = new PooledSignal;
+      fresh->next = std::exchange(free_, fresh);
+    }
+    signal = std::exchange(free_, free_->next);
   }
-  if (signal == nullptr) signal = new PooledSignal;
   signal->Lend(this);
   return Ref<Signal>(signal);
 }

@@ -30,6 +30,16 @@ std::string ToString(const GroupSpec& spec) {
                       spec.purpose);
 }
 
+namespace {
+
+// What one member gives to and gets from a gather.
+struct Part {
+  WorldRank rank;
+  TensorView mine, all;
+};
+
+}  // namespace
+
 class InProcessHub::State {
  public:
   State(World* world, int ranks);
@@ -95,10 +105,12 @@ class InProcessHub::State {
   std::map<ChannelId, size_t> channel_index_;
   std::map<GroupId, size_t> group_index_;
   std::vector<Lane*> work_;  // of Advance()
+  std::vector<Part> parts_;  // of Gather(), the task's
   EventRef task_;
 };
 
 InProcessHub::State::State(World* world, int ranks) : world_(world), members_(ranks) {
+  work_.reserve(256);
   task_ = world->Spawn({.name = "transport"}, [this] { Run(); });
 }
 
@@ -328,7 +340,9 @@ bool InProcessHub::State::Ready(const Lane& lane, const Operation& operation) {
   if (!error_.ok() || operation.moving) return false;
   if (!operation.after->Done()) {
     wants_task_ = true;
-    if (seen_pending_ != nullptr) seen_pending_->push_back(operation.after);
+    const bool is_new = seen_pending_ != nullptr && std::find(seen_pending_->begin(), seen_pending_->end(),
+                                                              operation.after) == seen_pending_->end();
+    if (is_new) seen_pending_->push_back(operation.after);
     return false;
   }
   if (absl::Status status = operation.after->status(); !status.ok()) {
@@ -366,11 +380,6 @@ InProcessHub::State::Group* InProcessHub::State::ReadyGather() {
 
 namespace {
 
-struct Part {
-  WorldRank rank;
-  TensorView mine, all;
-};
-
 absl::Status CopyToAll(const std::vector<Part>& parts) {
   int64_t bytes = 0;
   for (const Part& part : parts) bytes += part.mine.bytes();
@@ -391,15 +400,16 @@ absl::Status CopyToAll(const std::vector<Part>& parts) {
 }  // namespace
 
 void InProcessHub::State::Gather(Group* group, std::unique_lock<std::mutex>& lock) {
-  std::vector<Part> parts;
+  parts_.clear();
   for (Lane* lane : group->lanes) {
     Operation& head = *lane->head();
     head.moving = true;
-    parts.push_back({.rank = lane->rank(), .mine = head.mine, .all = head.all});
+    parts_.push_back({.rank = lane->rank(), .mine = head.mine, .all = head.all});
   }
   lock.unlock();
   const Nanoseconds began = world_->Now();
-  const absl::Status status = Annotate(CopyToAll(parts), ToString(group->spec));
+  absl::Status status = CopyToAll(parts_);
+  if (!status.ok()) status = Annotate(status, ToString(group->spec));
   const Nanoseconds ended = world_->Now();
   lock.lock();
   for (Lane* lane : group->lanes) {
@@ -437,6 +447,7 @@ void InProcessHub::State::Run() {
     events.push_back(bell_.Arm());
     std::unique_lock lock(mutex_);
     if (closing_) return;
+    events.reserve(1 + 2 * lanes_.size());
     seen_pending_ = &events;
     for (auto& [key, lane] : lanes_) Advance(lane.get());
     Group* group = ReadyGather();

@@ -61,7 +61,7 @@ TEST(AllocationTest, StepsAfterTheFirstAllocateNothing) {
 TEST(AllocationTest, TheCounterCounts) {
   allocations = 0;
   counting = true;
-  delete new int;
+  ::operator delete(::operator new(sizeof(int)));
   counting = false;
   EXPECT_EQ(allocations.load(), 1);
 }
