@@ -1,0 +1,134 @@
+#!/bin/bash
+# The program as a person uses it: trains, plans, draws; and every wrong thing they may type gets an error that helps.
+set -u
+
+sluice=$PWD/$1
+work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/cli.XXXXXX")
+cd "$work" || exit 1
+failures=0
+
+fail() {
+  echo "FAILED: $*"
+  failures=$((failures + 1))
+}
+
+# expect_error WORDS COMMAND...: fails within a minute, with code 1, without a crash, and all WORDS (separated by |) in its output.
+expect_error() {
+  local words=$1 code output word
+  shift
+  output=$(timeout 60 "$@" 2>&1)
+  code=$?
+  ((code == 1)) || fail "code $code, not 1: $*: $output"
+  while IFS= read -r word; do
+    grep -qF -- "$word" <<<"$output" || fail "no \"$word\" in the error of $*: $output"
+  done < <(tr '|' '\n' <<<"$words")
+}
+
+expect() {
+  local words=$1 file=$2
+  grep -qE -- "$words" "$file" || fail "no \"$words\" in $file: $(tail -n 40 "$file")"
+}
+
+mkdir -p jobs/text
+for i in $(seq 1 40); do
+  echo "line $i: the quick brown fox jumps over the lazy dog $((i * i)) times and rests."
+done | tee jobs/text/a.txt >jobs/text/b.txt
+cat >jobs/small.textproto <<'JOB'
+model { family: "gpt2" layers: 2 channels: 32 heads: 2 positions: 32 vocabulary: 256 }
+data { text: "text" hold_out { files: "b.txt" } }
+training { steps: 12 batch: 8 micro_batches: 4 sequence: 32 evaluate_every: 5 }
+optimizer { learning_rate: 0.01 warm_up: 2 }
+layout { pp: 2 threads_per_rank: 1 pin: false }
+schedule { name: "1f1b" }
+sample { prompt: "the " length: 20 }
+output { metrics: "m.jsonl" trace: "t.json" }
+JOB
+job=jobs/small.textproto
+
+# --- training, from another folder than the job's ---
+"$sluice" train $job >out 2>err </dev/null || fail "train: $(cat err)"
+expect '^step 12/12  loss [0-9.]+  lr .*norm .*tok/s  bubble .*left' out
+expect 'held-out loss after step 5: ' out
+expect 'Held-out text: ' out
+expect 'compute +waiting +transfer +optimizer' out
+expect 'Bubble: measured .*predicted' out
+expect '^the ' out
+expect 'Trace: .*t.json' out
+[[ $(grep -c '"loss"' m.jsonl) == 12 ]] || fail "12 steps in the metrics: $(cat m.jsonl)"
+first=$(grep -oE 'step 1/12  loss [0-9.]+' out | cut -d' ' -f5)
+last=$(grep -oE 'step 12/12  loss [0-9.]+' out | cut -d' ' -f5)
+awk -v a="$first" -v b="$last" 'BEGIN { exit !(b < a - 0.5) }' || fail "the loss went from $first to $last"
+
+# --- the same numbers again, and on one rank ---
+"$sluice" train $job --set layout.pp=1 --set schedule.name=gpipe >one 2>err || fail "one rank: $(cat err)"
+cmp -s <(grep -oE 'step [0-9]+/12  loss [0-9.]+' out) <(grep -oE 'step [0-9]+/12  loss [0-9.]+' one) ||
+  fail "other losses on one rank"
+[[ $(grep -A1 '^Sample' out) == $(grep -A1 '^Sample' one) ]] || fail "another sample on one rank"
+
+# --- paths are relative to where the user stands, also under bazel run ---
+mkdir here && (cd / && BUILD_WORKING_DIRECTORY=$work/here "$sluice" train ../$job --quiet) >quiet 2>&1 || fail "quiet: $(cat quiet)"
+[[ ! -s quiet ]] || fail "--quiet printed $(cat quiet)"
+[[ -s here/t.json && -s here/m.jsonl ]] || fail "outputs are not where the user stands"
+
+# --- plan, graph, pictures ---
+"$sluice" plan $job >plan 2>&1 || fail "plan: $(cat plan)"
+expect 'stage +rank +layers' plan
+expect 'bubble' plan
+"$sluice" plan $job --print-graph >jobs/graph.textproto || fail "print-graph"
+sed -e 's/^model .*/model { graph: "graph.textproto" }/' $job >jobs/from_graph.textproto
+"$sluice" train jobs/from_graph.textproto >graph 2>err || fail "from a graph file: $(cat err)"
+cmp -s <(grep -oE 'step [0-9]+/12  loss [0-9.]+' out) <(grep -oE 'step [0-9]+/12  loss [0-9.]+' graph) ||
+  fail "other losses from the printed graph"
+"$sluice" visualize t.json -o t.svg >drawn 2>err || fail "visualize: $(cat err)"
+grep -q '<svg' t.svg || fail "no picture"
+
+# --- other families, token files ---
+for family in 'family: "llama" layers: 2 channels: 32 heads: 4 kv_heads: 2 vocabulary: 256' 'family: "mlp" layers: 2 channels: 32 vocabulary: 256'; do
+  sed -e "s/^model .*/model { $family }/" -e 's/steps: 12/steps: 3/' $job >jobs/family.textproto
+  "$sluice" train jobs/family.textproto --quiet 2>err || fail "$family: $(cat err)"
+done
+head -c 2000 jobs/text/a.txt >tokens.bin
+"$sluice" train $job --quiet --set data.text= --set 'data.hold_out.files=[]' --set data.tokens.0="$work/tokens.bin" \
+  --set model.vocabulary=65536 --set training.steps=2 2>err || fail "token file: $(cat err)"
+
+# --- wrong things ---
+expect_error 'none.textproto' "$sluice" train none.textproto
+expect_error 'none.txt' "$sluice" train $job --set data.text="$work/none.txt"
+: >empty.txt
+expect_error 'empty.txt|empty' "$sluice" train $job --set data.text="$work/empty.txt" --set 'data.hold_out.files=[]'
+echo tiny >tiny.txt
+expect_error '5 tokens|needs 33' "$sluice" train $job --set data.text="$work/tiny.txt" --set 'data.hold_out.files=[]'
+expect_error 'token number|vocabulary' "$sluice" train $job --set data.text= --set 'data.hold_out.files=[]' \
+  --set data.tokens.0="$work/tokens.bin"
+sed 's/channels: 32/chanels: 32/' $job >jobs/typo.textproto
+expect_error 'typo.textproto:1:|chanels|channels' "$sluice" train jobs/typo.textproto
+expect_error 'heads' "$sluice" plan $job --set model.heads=3
+expect_error 'layers|stages' "$sluice" plan $job --set layout.pp=40
+expect_error 'micro_batches|batch' "$sluice" plan $job --set training.micro_batches=3
+expect_error 'positions' "$sluice" plan $job --set training.sequence=64
+expect_error '1f1c|1f1b' "$sluice" plan $job --set schedule.name=1f1c
+expect_error 'training.stepps|steps' "$sluice" plan $job --set training.stepps=3
+expect_error 'memory|bytes' "$sluice" train $job --set 'layout.memory_limit=["100KB"]'
+expect_error 'not finite' "$sluice" train $job --set optimizer.learning_rate=1e30 --set training.stop_after_nonfinite=2 \
+  --set optimizer.warm_up=0 --set training.steps=50
+"$sluice" train >err 2>&1 && fail "train without a job"
+"$sluice" trian $job >err 2>&1 && fail "an unknown verb"
+
+# --- files that cannot be written are no reason to stop ---
+"$sluice" train $job --set output.metrics=/dev/full --set output.trace=/dev/full >out2 2>err || fail "full disk: $(cat err)"
+expect 'No space left' err
+expect '^step 12/12' out2
+
+# --- interrupts ---
+"$sluice" train $job --set training.steps=1000000 >stopped 2>err &
+pid=$!
+for _ in $(seq 1 600); do
+  grep -q '^step 3/' stopped && break
+  read -rt 0.1 <> <(:)
+done
+kill -INT $pid
+wait $pid || fail "an interrupted run ends cleanly: $(cat err)"
+expect '^Trained [0-9]+ steps' stopped
+
+((failures == 0)) && echo "all well"
+exit $((failures > 0))
