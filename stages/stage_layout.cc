@@ -35,8 +35,9 @@ class Planner {
   StageLayout Plan() {
     for (size_t i = range_.begin; i < range_.end; ++i) AddLayer(i);
     PlaceBatch();
-    for (size_t i = 0; i < layout_.layers.size(); ++i) PlaceTensors(i);
-    PlaceBoundaries();
+    for (LayerPlace& layer : layout_.layers) PlaceTensors(&layer);
+    PlaceOutputs();
+    PlaceOutputGradients();
     PlaceArena();
     PlanMessages();
     return std::move(layout_);
@@ -88,65 +89,81 @@ class Planner {
   }
 
   // A layer's own tensors. Scratch is shared by all layers, and so is the gradient stash where B is whole.
-  void PlaceTensors(size_t index) {
-    LayerPlace& layer = layout_.layers[index];
-    const bool full = options_.recomputation == Recomputation::kFull;
-    const bool selective = options_.recomputation == Recomputation::kSelective;
+  void PlaceTensors(LayerPlace* layer) {
     Packer scratch, own_gradients;
-    Packer& gradients = options_.backward == BackwardForm::kWhole ? own_gradients : gradients_;
-    for (const LayerTensor& tensor : layer.tensors) {
-      const int64_t bytes = tokens() * tensor.columns * SizeOf(tensor.dtype);
-      const bool saved = tensor.lifetime == Lifetime::kSaved, cheap = tensor.lifetime == Lifetime::kCheap;
-      Place forward, backward;
-      if (tensor.columns == 0) {
-      } else if (tensor.lifetime == Lifetime::kGradient) {
-        if (training()) backward = {Region::kGradientStash, gradients.Take(bytes)};
-      } else if (tensor.lifetime == Lifetime::kScratch) {
-        forward = backward = {Region::kScratch, scratch.Take(bytes)};
-      } else if (full && (saved || cheap)) {
-        forward = {Region::kScratch, scratch.Take(bytes)};
-        if (training()) backward = {Region::kGradientStash, gradients.Take(bytes)};
-        layer.recompute_full = true;
-      } else if (selective && cheap) {
-        forward = backward = {Region::kScratch, scratch.Take(bytes)};
-        layer.recompute_cheap = true;
-      } else {
-        forward = backward = {Region::kStash, stash_.Take(bytes)};
-      }
-      layer.forward.push_back(forward);
-      layer.backward.push_back(backward);
-    }
+    Packer* gradients = options_.backward == BackwardForm::kWhole ? &own_gradients : &gradients_;
+    for (const LayerTensor& tensor : layer->tensors) PlaceTensor(tensor, layer, &scratch, gradients);
     scratch_bytes_ = std::max(scratch_bytes_, scratch.used());
     own_gradient_bytes_ = std::max(own_gradient_bytes_, own_gradients.used());
   }
 
-  // Activations between the stage's layers stay in the stash. Gradients between them: each its own place, or, where B
-  // is whole, two places in turn, behind what the layers share.
-  void PlaceBoundaries() {
+  void PlaceTensor(const LayerTensor& tensor, LayerPlace* layer, Packer* scratch, Packer* gradients) {
+    const int64_t bytes = tokens() * tensor.columns * SizeOf(tensor.dtype);
+    const bool saved = tensor.lifetime == Lifetime::kSaved, cheap = tensor.lifetime == Lifetime::kCheap;
+    Place forward, backward;
+    if (tensor.columns == 0) {
+      // Not needed with these options.
+    } else if (tensor.lifetime == Lifetime::kGradient) {
+      if (training()) backward = {Region::kGradientStash, gradients->Take(bytes)};
+    } else if (tensor.lifetime == Lifetime::kScratch || !training()) {
+      forward = backward = {Region::kScratch, scratch->Take(bytes)};
+    } else if (options_.recomputation == Recomputation::kFull && (saved || cheap)) {
+      forward = {Region::kScratch, scratch->Take(bytes)};
+      backward = {Region::kGradientStash, gradients->Take(bytes)};
+      layer->recompute_full = true;
+    } else if (options_.recomputation == Recomputation::kSelective && cheap) {
+      forward = backward = {Region::kScratch, scratch->Take(bytes)};
+      layer->recompute_cheap = true;
+    } else {
+      forward = backward = {Region::kStash, stash_.Take(bytes)};
+    }
+    layer->forward.push_back(forward);
+    layer->backward.push_back(backward);
+  }
+
+  // Activations between the stage's layers stay in the stash, for the backward pass; without one, two places take
+  // turns.
+  void PlaceOutputs() {
+    std::array<int64_t, 2> turn{};
+    if (!training()) turn = TakeTurns(&stash_, OutputBytesPerToken);
+    for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
+      const int64_t bytes = tokens() * OutputBytesPerToken(NodeOf(i), options_.precision);
+      layout_.layers[i].output = {Region::kStash, training() ? stash_.Take(bytes) : turn[i % 2]};
+    }
+  }
+
+  // Gradients between them: each its own place, or, where B is whole, two in turn behind what the layers share.
+  void PlaceOutputGradients() {
+    if (!training()) return;
     const bool whole = options_.backward == BackwardForm::kWhole;
-    int64_t widest[2] = {0, 0};
+    std::array<int64_t, 2> turn{};
+    if (whole) CHECK_EQ(gradients_.Take(own_gradient_bytes_), 0);
+    if (whole) turn = TakeTurns(&gradients_, OutputGradientBytesPerToken);
     for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
       LayerPlace& layer = layout_.layers[i];
-      layer.output = {Region::kStash, stash_.Take(tokens() * OutputBytesPerToken(NodeOf(i), options_.precision))};
       const int64_t bytes = tokens() * OutputGradientBytesPerToken(NodeOf(i), options_.precision);
-      if (!training()) continue;
-      if (NodeOf(i).kind == LayerKind::kHead && options_.precision == Precision::kF32) {
-        layer.output_gradient = layer.output;  // the loss turns logits into their gradient in place
-      } else if (whole) {
-        layer.output_gradient = {Region::kGradientStash, static_cast<int64_t>(i % 2)};
-        widest[i % 2] = std::max(widest[i % 2], RoundUp(bytes));
+      if (WritesOverInput(i)) {
+        layer.output_gradient = layer.output;
       } else {
-        layer.output_gradient = {Region::kGradientStash, gradients_.Take(bytes)};
+        layer.output_gradient = {Region::kGradientStash, whole ? turn[i % 2] : gradients_.Take(bytes)};
       }
     }
-    if (!whole) return;
-    const int64_t shared = gradients_.Take(own_gradient_bytes_);
-    const int64_t turn[2] = {gradients_.Take(widest[0]), gradients_.Take(widest[1])};
-    CHECK_EQ(shared, 0);
-    for (LayerPlace& layer : layout_.layers) {
-      Place& place = layer.output_gradient;
-      if (place.region == Region::kGradientStash) place.offset = turn[place.offset];
+  }
+
+  // The loss turns logits into their gradient in place, if both are f32.
+  bool WritesOverInput(size_t layer) const {
+    return NodeOf(layer).kind == LayerKind::kHead && options_.precision == Precision::kF32;
+  }
+
+  // Room for what leaves the even and the odd ones of the layers but the last.
+  std::array<int64_t, 2> TakeTurns(Packer* packer, int64_t (*bytes_per_token)(const Node&, Precision)) {
+    std::array<int64_t, 2> widest{};
+    for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
+      if (packer == &gradients_ && WritesOverInput(i)) continue;
+      widest[i % 2] = std::max(widest[i % 2], tokens() * bytes_per_token(NodeOf(i), options_.precision));
     }
+    const int64_t even = packer->Take(widest[0]);
+    return {even, packer->Take(widest[1])};
   }
 
   void PlaceArena() {

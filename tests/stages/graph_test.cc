@@ -299,6 +299,14 @@ TEST(StageLayout, InferenceHasNeitherGradientsNorOptimizerState) {
   EXPECT_EQ(memory.gradients, 0);
   EXPECT_EQ(memory.optimizer, 0);
   EXPECT_EQ(memory.gradient_stash_slot, 0);
+  // Two activations and the batch, however many layers.
+  LlamaSizes deep{
+      .layers = 9, .channels = 12, .heads = 4, .kv_heads = 2, .head_size = 4, .width = 20, .vocabulary = 29};
+  const LayerGraph deeper = LlamaGraph(deep).value();
+  const StageOptions options{.purpose = StagePurpose::kInference, .rows = 2, .sequence = 8};
+  const StageMemory more = PlanStageMemory(deeper, {0, deeper.nodes.size()}, options, PackedBytes);
+  EXPECT_EQ(more.stash_slot, memory.stash_slot);
+  EXPECT_EQ(more.scratch, memory.scratch);
   EXPECT_GT(memory.parameters, 0);
 }
 
