@@ -1,15 +1,14 @@
 #include "scheduler/execution_model.h"
 
+#include <algorithm>
 #include <utility>
-
-#include "absl/container/flat_hash_map.h"
 
 namespace sluice {
 namespace {
 
 class ModelBuilder {
  public:
-  ModelBuilder(const Program& program, QueueView view) : program_(program), view_(view) {
+  explicit ModelBuilder(const Program& program) : program_(program) {
     const size_t stage_copies = program.pools.size(), m = program.micro_batches;
     for (auto* table : {&send_forward_, &recv_forward_, &send_backward_, &recv_backward_}) {
       table->assign(stage_copies * m, -1);
@@ -24,7 +23,6 @@ class ModelBuilder {
 
   ExecutionModel Build() {
     model_.waits.resize(program_.ranks.size());
-    model_.queue_heads.resize(program_.ranks.size());
     for (size_t r = 0; r < program_.ranks.size(); ++r) WalkRank(r);
     for (size_t r = 0; r < program_.ranks.size(); ++r) FindPartners(r);
     return std::move(model_);
@@ -54,21 +52,8 @@ class ModelBuilder {
     auto& waits = model_.waits[r];
     waits.resize(actions.size());
     last_compute_ = last_collective_ = -1;
-    queue_tails_.clear();
     for (int32_t k = 0; k < static_cast<int32_t>(actions.size()); ++k) {
-      Enqueue(r, k, actions[k]);
       Visit(actions, k, waits[k]);
-    }
-  }
-
-  void Enqueue(size_t r, int32_t k, const Action& a) {
-    const bool communication = IsTransfer(a.kind) || a.kind == ActionKind::kCollective;
-    const int queue = view_ == QueueView::kAsAssigned ? a.queue.value() : communication;
-    const auto [tail, first] = queue_tails_.try_emplace(queue, k);
-    if (first) {
-      model_.queue_heads[r].push_back(k);
-    } else {
-      model_.waits[r][std::exchange(tail->second, k)].queue_next = k;
     }
   }
 
@@ -157,19 +142,38 @@ class ModelBuilder {
   }
 
   const Program& program_;
-  const QueueView view_;
   ExecutionModel model_;
   std::vector<int32_t> send_forward_, recv_forward_, send_backward_, recv_backward_;  // positions, by Key
   std::vector<size_t> slot_offsets_;                                                  // into slots_, per pool
   std::vector<SlotUse> slots_;
-  absl::flat_hash_map<int, int32_t> queue_tails_;
   int32_t last_compute_ = -1, last_collective_ = -1;
 };
 
 }  // namespace
 
-ExecutionModel BuildExecutionModel(const Program& program, QueueView view) {
-  return ModelBuilder(program, view).Build();
+ExecutionModel BuildExecutionModel(const Program& program) {
+  ExecutionModel model = ModelBuilder(program).Build();
+  SetQueues(program, QueueView::kAsAssigned, model);
+  return model;
+}
+
+void SetQueues(const Program& program, QueueView view, ExecutionModel& model) {
+  const size_t queues = std::max<size_t>(2, program.queues.size());
+  std::vector<int32_t> tails(queues, -1);  // last action of each queue, of one rank at a time
+  model.queue_heads.assign(program.ranks.size(), {});
+  for (size_t r = 0; r < program.ranks.size(); ++r) {
+    const auto& actions = program.ranks[r];
+    const auto queue_of = [&](const Action& a) -> size_t {
+      if (view == QueueView::kAsAssigned) return a.queue.index();
+      return IsTransfer(a.kind) || a.kind == ActionKind::kCollective;
+    };
+    for (int32_t k = 0; k < static_cast<int32_t>(actions.size()); ++k) {
+      model.waits[r][k].queue_next = -1;
+      const int32_t before = std::exchange(tails[queue_of(actions[k])], k);
+      (before < 0 ? model.queue_heads[r].emplace_back() : model.waits[r][before].queue_next) = k;
+    }
+    for (int32_t head : model.queue_heads[r]) tails[queue_of(actions[head])] = -1;
+  }
 }
 
 }  // namespace sluice

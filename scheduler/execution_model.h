@@ -33,6 +33,9 @@ struct ExecutionModel {
 };
 
 // REQUIRES: every transfer has its other end, ids and slots are in range.
-ExecutionModel BuildExecutionModel(const Program& program, QueueView view = QueueView::kAsAssigned);
+ExecutionModel BuildExecutionModel(const Program& program);
+
+// Puts a model's actions into queues by another view; all other waits stay.
+void SetQueues(const Program& program, QueueView view, ExecutionModel& model);
 
 }  // namespace sluice

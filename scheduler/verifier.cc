@@ -46,12 +46,12 @@ absl::StatusOr<VerifyReport> Verify(const Program& program, const VerifierOption
   report.ranks.resize(program.ranks.size());
   RETURN_IF_ERROR(verifier::CheckOrder(program, options, report));
   if (!options.stage_bytes.empty()) AddAllocatedBytes(program, options.stage_bytes, report);
-  const ExecutionModel model = BuildExecutionModel(program);
+  ExecutionModel model = BuildExecutionModel(program);
   RETURN_IF_ERROR(verifier::CheckChannels(program, model, options));
   RETURN_IF_ERROR(verifier::CheckProgress(program, model, QueueView::kAsAssigned));
   if (options.progress == ProgressProof::kAlsoMerged) {
-    const QueueView merged = QueueView::kMergedCommunication;
-    RETURN_IF_ERROR(verifier::CheckProgress(program, BuildExecutionModel(program, merged), merged));
+    SetQueues(program, QueueView::kMergedCommunication, model);
+    RETURN_IF_ERROR(verifier::CheckProgress(program, model, QueueView::kMergedCommunication));
   }
   const int groups = options.gradient_groups > 0 ? options.gradient_groups : program.placement.copies();
   report.weight_gradient_order = verifier::FindDescendingWeightGradient(program, groups);
