@@ -1,15 +1,10 @@
-// Trace file and metrics log: what is written is what viewers accept, and comes back as it was.
-#include <sys/resource.h>
-
+// The trace file: what is written is what viewers accept, and comes back as it was.
 #include <cmath>
-#include <csignal>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <map>
 #include <set>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,7 +13,7 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "runtime/trace/chrome_trace.h"
-#include "runtime/trace/metrics_log.h"
+#include "tests/runtime/trace/test_files.h"
 #include "tests/runtime/trace/test_timelines.h"
 
 namespace sluice {
@@ -29,30 +24,6 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-std::string TestPath(const std::string& name) { return ::testing::TempDir() + "/" + name; }
-
-std::string ReadText(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-void WriteText(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
-
-std::vector<std::string> Names(const std::string& folder) {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) names.push_back(entry.path().filename());
-  return names;
-}
-
-std::string EmptyFolder(const std::string& name) {
-  const std::string folder = TestPath(name);
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
-  return folder;
-}
 
 // --- A checker of the file's rules that shares nothing with the writer
 // -------------------------------------------------
@@ -396,21 +367,6 @@ TEST(ChromeTrace, WhereItCannotBeWrittenTheErrorHasPathAndRemedy) {
   EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
 }
 
-// Lets files grow to so many bytes, as long as it lives.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_;
-};
-
 TEST(ChromeTrace, AFailedWriteLeavesNothingHalfWrittenAndTheOldFileAsItWas) {
   const std::string folder = EmptyFolder("failed_write"), path = folder + "/trace.json";
   const Timeline timeline = SimulatedTimeline({.ranks = 8, .micro_batches = 64});
@@ -469,60 +425,6 @@ TEST(ChromeTrace, AMillionSpansTakeLessThanThreeSeconds) {
   const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   std::printf("%zu spans in %.2f s\n", timeline.spans.size(), seconds);
   EXPECT_LT(seconds, 3);
-}
-
-// --- Metrics ---------------------------------------------------------------------------------------------------------
-
-TEST(MetricsLog, WritesOneObjectALine) {
-  const std::string path = TestPath("metrics.jsonl");
-  const auto log = MetricsLog::Create(path, [](const absl::Status& status) { FAIL() << status; });
-  ASSERT_TRUE(log.ok());
-  (*log)->Write({.step = 1, .loss = 5.5, .learning_rate = 0.1, .gradient_norm = 2, .skipped = false});
-  // What is on the disk before the log is closed is whole.
-  EXPECT_EQ(ReadText(path),
-            "{\"step\":1,\"loss\":5.5,\"learning_rate\":0.1,\"gradient_norm\":2.0,\"skipped\":false}\n");
-  (*log)->Write({.step = 2, .loss = std::nan(""), .bubble = 0.25, .skipped = true, .more = {{"stash \"peak\"", 3}}});
-  std::istringstream lines(ReadText(path));
-  std::string line;
-  std::getline(lines, line);
-  std::getline(lines, line);
-  const json second = json::parse(line);
-  EXPECT_TRUE(second.at("loss").is_null()) << "JSON has no NaN";
-  EXPECT_EQ(second.at("skipped"), true);
-  EXPECT_EQ(second.at("bubble"), 0.25);
-  EXPECT_EQ(second.at("stash \"peak\""), 3);
-  EXPECT_FALSE(second.contains("gradient_norm"));
-}
-
-TEST(MetricsLog, WarnsOnceWhenTheDiskIsFullAndGoesOn) {
-  std::vector<absl::Status> warnings;
-  const auto log = MetricsLog::Create("/dev/full", [&](const absl::Status& status) { warnings.push_back(status); });
-  ASSERT_TRUE(log.ok());
-  for (int step = 1; step <= 3; ++step) (*log)->Write({.step = step});
-  ASSERT_EQ(warnings.size(), 1u);
-  EXPECT_EQ(warnings[0].code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(warnings[0].message()), AllOf(HasSubstr("/dev/full"), HasSubstr("free space")));
-}
-
-TEST(MetricsLog, KeepsWholeLinesOnlyWhenTheDiskRunsFull) {
-  const std::string path = TestPath("cut.jsonl");
-  int warnings = 0;
-  const auto log = MetricsLog::Create(path, [&](const absl::Status&) { ++warnings; });
-  ASSERT_TRUE(log.ok());
-  {
-    FileSizeLimit limit(100);
-    for (int step = 1; step <= 9; ++step) (*log)->Write({.step = step, .loss = 1.5});
-  }
-  EXPECT_EQ(warnings, 1);
-  const std::string text = ReadText(path);
-  EXPECT_EQ(text.size() % std::string("{\"step\":1,\"loss\":1.5}\n").size(), 0u);
-  EXPECT_GT(text.size(), 0u);
-}
-
-TEST(MetricsLog, SaysWhyItCannotBeOpened) {
-  const auto log = MetricsLog::Create("/nowhere/metrics.jsonl", nullptr);
-  EXPECT_EQ(log.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(log.status().message()), HasSubstr("/nowhere/metrics.jsonl"));
 }
 
 }  // namespace
