@@ -58,12 +58,12 @@ while read -r path; do
 done <<<"$libraries"
 
 cat >"$root/sluice" <<'LAUNCHER'
-#!/bin/sh
+#!/bin/bash
 # Runs the program with the libraries beside it.
 here=$(dirname -- "$(readlink -f -- "$0")")
 LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export LD_LIBRARY_PATH
-exec "$here/lib/sluice" "$@"
+exec -a "$0" "$here/lib/sluice" "$@"
 LAUNCHER
 chmod 755 "$root/sluice"
 
