@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "runtime/transport/in_process.h"
 #include "tests/sim/affine_stage.h"
+#include "tests/sim/fixed_slots_transport.h"
 #include "tests/sim/test_device.h"
 
 namespace sluice {
@@ -117,6 +118,7 @@ class AffineJob {
     ASSIGN_OR_RETURN(rank.model, RankModel::Create(rank.device.get(), stream, std::move(stages), model_options));
     ASSIGN_OR_RETURN(const Links links, LinksOf(layout_, r));
     ASSIGN_OR_RETURN(auto endpoint, hub_.Open(WorldRank(r.value()), links.channels, links.groups));
+    if (options_.fixed_slots) endpoint = NewFixedSlotsTransport(std::move(endpoint), world_, rank.device.get());
     rank.transport = NewFaultyTransport(std::move(endpoint), rank.faults.get());
     ASSIGN_OR_RETURN(rank.executor, Executor::Create({.world = world_,
                                                       .device = rank.device.get(),

@@ -20,6 +20,7 @@ struct AffineJobOptions {
   std::vector<Program> others;  // forward-only ones, each run once after the training steps, in this order
   int steps = 2;
   bool tied = false;
+  bool fixed_slots = false;                // messages are copied; slots stay where they are
   std::vector<Nanoseconds> forward_costs;  // per stage; empty: none
   std::vector<Fault> faults;
   Watchdog watchdog;

@@ -64,7 +64,7 @@ class TestOperations final : public Operations {
 
 }  // namespace
 
-TestStream::TestStream(World* world, absl::string_view name) : world_(world), mark_(world->Now()) {
+TestStream::TestStream(World* world, absl::string_view name) : world_(world) {
   issued_.reserve(1024);
   running_.reserve(1024);
   task_ = world->Spawn({.name = std::string(name)}, [this] { RunCommands(); });
@@ -136,11 +136,12 @@ void TestStream::RunCommands() {
 void TestStream::Execute(Command& command) {
   if (command.record) {
     const Nanoseconds now = world_->Now();
-    command.record->Set(status_, std::exchange(mark_, now), now);
+    command.record->Set(status_, std::min(now, std::exchange(work_began_, kForever)), now);
   } else if (command.wait) {
     if (status_.ok()) status_ = world_->Wait(command.wait);
-    mark_ = world_->Now();
+    work_began_ = kForever;
   } else if (status_.ok()) {
+    work_began_ = std::min(work_began_, world_->Now());
     status_ = command.run(command.body, world_);
   }
 }

@@ -58,7 +58,7 @@ class TestStream final : public Stream {
   std::vector<Command> issued_, running_;  // swapped when the task takes what has been issued
   bool closing_ = false;
   absl::Status status_;
-  Nanoseconds mark_ = 0;
+  Nanoseconds work_began_ = kForever;  // since the last Record() or Wait(); kForever: none yet
   EventRef task_;
 };
 

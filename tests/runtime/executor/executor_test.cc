@@ -139,6 +139,18 @@ TEST(ExecutorTest, RunsEvaluationAndASingleForwardOnTheSameStagesAndSlots) {
   }
 }
 
+TEST(ExecutorTest, WhereSlotsStayTheDeviceWaitsForTransfers) {
+  for (const ProgramChoice& choice : Choices()) {
+    for (uint64_t seed = 1; seed <= 3; ++seed) {
+      SCOPED_TRACE(absl::StrCat(ToString(choice), " seed ", seed));
+      AffineJobOptions options = JobOf(choice);
+      options.fixed_slots = true;
+      SimWorld world({.seed = seed, .stall_one_in = 6, .stall_max = kMillisecond});
+      ExpectSameAsReference(options, RunAffineJob(&world, options));
+    }
+  }
+}
+
 TEST(ExecutorTest, RunsOnRealThreads) {
   for (const ProgramChoice& choice : Choices()) {
     SCOPED_TRACE(ToString(choice));
@@ -271,6 +283,42 @@ TEST(ExecutorTest, DeviceMemoryIsAllocatedAtCreationOnly) {
   }
 }
 
+TEST(LinksTest, TiedUsesThatShareARankAreRefusedUnlessAllDo) {
+  Program program =
+      MakeProgram({.schedule = "split", .ranks = 2, .micro_batches = 1, .tied = true});  // 4 stages in a loop
+  PipelineLayout layout{.programs = {&program}, .messages = std::vector<StageMessages>(4)};
+  layout.tied = {{.tensor = 0, .name = "t", .stages = {StageId(0), StageId(2), StageId(3)}}};
+  const absl::Status status = LinksOf(layout, PipelineRank(0)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("'t'"));
+  layout.tied = {};
+  EXPECT_EQ(LinksOf(layout, PipelineRank(0)).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(LinksTest, BothEndsOfAChannelDescribeItAlike) {
+  const Program training = MakeProgram({.schedule = "1f1b", .ranks = 3, .micro_batches = 2, .tied = true});
+  const Program forward = MakeProgram({.schedule = "forward_only", .ranks = 3, .micro_batches = 2});
+  PipelineLayout layout{.programs = {&training, &forward},
+                        .messages = {{64, 0, "[16] f32"}, {32, 64, "[8] f32"}, {0, 32, ""}},
+                        .tied = {{.tensor = 0, .name = "t", .stages = {StageId(0), StageId(2)}}},
+                        .world_ranks = {WorldRank(7), WorldRank(5), WorldRank(3)}};
+  std::map<ChannelId, std::vector<ChannelSpec>> channels;
+  std::set<GroupId> groups;
+  for (int rank = 0; rank < 3; ++rank) {
+    const absl::StatusOr<Links> links = LinksOf(layout, PipelineRank(rank));
+    ASSERT_TRUE(links.ok()) << links.status();
+    for (const ChannelSpec& spec : links->channels) channels[spec.id].push_back(spec);
+    for (const GroupSpec& spec : links->groups) groups.insert(spec.id);
+  }
+  EXPECT_EQ(channels.size(), 6u) << "two borders: forward and backward in training, forward alone in evaluation";
+  EXPECT_EQ(groups.size(), 2u);
+  for (const auto& [id, ends] : channels) {
+    ASSERT_EQ(ends.size(), 2u);
+    EXPECT_EQ(ends[0], ends[1]);
+    EXPECT_NE(ends[0].sender, ends[0].receiver);
+  }
+}
+
 TEST(ExecutorTest, AProgramWithSeveralCopiesOfTheModelIsRefused) {
   const std::unique_ptr<World> world = NewRealWorld();
   Program program = MakeProgram({.schedule = "gpipe", .ranks = 1});
@@ -364,13 +412,15 @@ TEST(ExecutorSeedsTest, SameLossesOrACleanErrorNeverAHang) {
     RunSeed(std::strtoull(seed, nullptr, 10));
     return;
   }
-  int fatal = 0;
-  for (uint64_t seed = 1; seed <= 200 && !HasFailure(); ++seed) {
+  const char* wanted = std::getenv("SLUICE_SEEDS");
+  const uint64_t seeds = wanted == nullptr ? 200 : std::strtoull(wanted, nullptr, 10);
+  uint64_t fatal = 0;
+  for (uint64_t seed = 1; seed <= seeds && !HasFailure(); ++seed) {
     RunSeed(seed);
     fatal += MakeSeededJob(seed).fatal;
   }
-  EXPECT_GT(fatal, 40);
-  EXPECT_LT(fatal, 160);
+  EXPECT_GT(fatal, seeds / 5) << "the seeds must cover failures ...";
+  EXPECT_LT(fatal, seeds * 4 / 5) << "... and jobs that end well";
 }
 
 TEST(ExecutorSeedsTest, ASeedRepeatsItselfExactly) {
