@@ -1,8 +1,9 @@
 // sluice bench JOB: the time of a step beside the floor of this machine, measured in the same run.
 //
-// Floor of a step: the sum over its matrix products of FLOPs / the best rate of that shape on one thread (oneDNN in one call, or our
-// own operation alone, whichever is faster), shared evenly by all threads of all ranks. Attention's products count at the
-// best rate of any shape. Share of the floor = floor / measured step; a pipeline's bubble is part of what is missing.
+// Floor of a step: the sum over its matrix products of FLOPs / the best rate of that shape (oneDNN in one call, or our own
+// operation alone, whichever is faster), measured on as many threads at once as the job has, and shared evenly by them.
+// Attention's products count at the best rate of any shape. Share of the floor = floor / measured step; a pipeline's
+// bubble is part of what is missing.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -94,44 +95,73 @@ cpu::MatmulKind KindOf(const std::string& operation) {
   return cpu::MatmulKind::kWeightGradient;
 }
 
-// Our own operation alone on one thread, FLOPs a second.
-absl::StatusOr<double> OwnRate(World* world, const OperationTime& what) {
-  const auto device = cpu::NewCpuDevice(world, {.threads = 1});
-  const LinearShape shape{what.n, what.k, what.compute};
-  const Operations& operations = device->operations();
-  auto make = [&](DType type, Shape size, Buffer* buffer) -> absl::StatusOr<TensorView> {
-    TensorView view{nullptr, type, size};
-    ASSIGN_OR_RETURN(*buffer, device->Allocate(view.bytes(), "rates"));
-    view.data = buffer->data();
-    return view;
-  };
+// One thread's own operands for an operation, and the stream it runs on.
+struct Bench {
+  std::unique_ptr<Device> device;
   Buffer buffers[4];
-  ASSIGN_OR_RETURN(const TensorView x, make(what.compute, {what.m, what.k}, &buffers[0]));
-  ASSIGN_OR_RETURN(const TensorView y, make(what.compute, {what.m, what.n}, &buffers[1]));
-  ASSIGN_OR_RETURN(const TensorView weight, make(DType::kF32, {what.n, what.k}, &buffers[2]));
-  ASSIGN_OR_RETURN(const TensorView packed, make(DType::kI32, {operations.PackedLinearBytes(shape) / 4 + 1}, &buffers[3]));
-  const auto stream = device->NewStream("rates");
-  operations.PackLinear(*stream, shape, weight, packed);
-  Nanoseconds best = kForever;
-  for (int run = 0; run < 8; ++run) {
-    stream->Record();
-    constexpr int kCalls = 4;
-    for (int call = 0; call < kCalls; ++call) {
-      switch (KindOf(what.operation)) {
-        case cpu::MatmulKind::kForward: operations.LinearForward(*stream, {.shape = shape, .x = x, .packed = packed, .y = y}); break;
-        case cpu::MatmulKind::kInputGradient:
-          operations.LinearInputGradient(*stream, {.shape = shape, .dy = y, .packed = packed, .dx = x});
-          break;
-        case cpu::MatmulKind::kWeightGradient:
-          operations.LinearWeightGradient(*stream, {.shape = shape, .x = x, .dy = y, .dweight = weight});
-          break;
-      }
-    }
-    const EventRef end = stream->Record();
-    RETURN_IF_ERROR(world->Wait(end));
-    best = std::min(best, (end->ended() - end->began()) / kCalls);
+  TensorView x, y, weight, packed;
+  std::unique_ptr<Stream> stream;
+};
+
+absl::Status Prepare(World* world, const OperationTime& what, Bench* bench) {
+  const LinearShape shape{what.n, what.k, what.compute};
+  bench->device = cpu::NewCpuDevice(world, {.threads = 1});
+  const Operations& operations = bench->device->operations();
+  auto make = [&](int number, DType type, Shape size, TensorView* view) -> absl::Status {
+    *view = {nullptr, type, size};
+    ASSIGN_OR_RETURN(bench->buffers[number], bench->device->Allocate(view->bytes(), "rates"));
+    view->data = bench->buffers[number].data();
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(make(0, what.compute, {what.m, what.k}, &bench->x));
+  RETURN_IF_ERROR(make(1, what.compute, {what.m, what.n}, &bench->y));
+  RETURN_IF_ERROR(make(2, DType::kF32, {what.n, what.k}, &bench->weight));
+  RETURN_IF_ERROR(make(3, DType::kI32, {operations.PackedLinearBytes(shape) / 4 + 1}, &bench->packed));
+  bench->stream = bench->device->NewStream("rates");
+  operations.PackLinear(*bench->stream, shape, bench->weight, bench->packed);
+  return absl::OkStatus();
+}
+
+void IssueOnce(const OperationTime& what, Bench& bench) {
+  const LinearShape shape{what.n, what.k, what.compute};
+  const Operations& operations = bench.device->operations();
+  switch (KindOf(what.operation)) {
+    case cpu::MatmulKind::kForward:
+      operations.LinearForward(*bench.stream, {.shape = shape, .x = bench.x, .packed = bench.packed, .y = bench.y});
+      break;
+    case cpu::MatmulKind::kInputGradient:
+      operations.LinearInputGradient(*bench.stream, {.shape = shape, .dy = bench.y, .packed = bench.packed, .dx = bench.x});
+      break;
+    case cpu::MatmulKind::kWeightGradient:
+      operations.LinearWeightGradient(*bench.stream, {.shape = shape, .x = bench.x, .dy = bench.y, .dweight = bench.weight});
+      break;
   }
-  return 2.0 * static_cast<double>(what.m * what.n * what.k) * kSecond / static_cast<double>(std::max<Nanoseconds>(best, 1));
+}
+
+// Our own operation, alone on each of `threads` threads at once: FLOPs a second and thread, best of several runs.
+absl::StatusOr<double> OwnRate(World* world, const OperationTime& what, int threads) {
+  constexpr int kRuns = 6, kCalls = 6;
+  std::vector<Bench> benches(threads);
+  for (Bench& bench : benches) RETURN_IF_ERROR(Prepare(world, what, &bench));
+  std::vector<std::vector<EventRef>> ends(threads);
+  for (int run = 0; run < kRuns; ++run) {
+    for (int thread = 0; thread < threads; ++thread) {
+      benches[thread].stream->Record();
+      for (int call = 0; call < kCalls; ++call) IssueOnce(what, benches[thread]);
+      ends[thread].push_back(benches[thread].stream->Record());
+    }
+  }
+  const double flops = 2.0 * kCalls * static_cast<double>(what.m * what.n * what.k);
+  double rate = 0;
+  for (const auto& runs : ends) {
+    Nanoseconds best = kForever;
+    for (const EventRef& end : runs) {
+      RETURN_IF_ERROR(world->Wait(end));
+      best = std::min(best, end->ended() - end->began());
+    }
+    rate += flops * kSecond / static_cast<double>(std::max<Nanoseconds>(best, 1));
+  }
+  return rate / threads;
 }
 
 // One line of the table: all shapes of one operation.
@@ -144,10 +174,10 @@ struct Row {
 
 struct Floor {
   std::map<std::string, Row> rows;
-  double total_ms = 0;  // of one thread
+  double total_ms = 0;  // of all threads
 };
 
-absl::StatusOr<Floor> MeasureFloor(World* world, const std::vector<OperationTime>& operations) {
+absl::StatusOr<Floor> MeasureFloor(World* world, const std::vector<OperationTime>& operations, int threads) {
   Floor floor;
   std::map<std::tuple<std::string, int64_t, int64_t, int64_t, DType>, double> rates;
   double best_rate = 1;
@@ -155,8 +185,8 @@ absl::StatusOr<Floor> MeasureFloor(World* world, const std::vector<OperationTime
     if (time.m == 0) continue;
     double& rate = rates[{time.operation, time.m, time.n, time.k, time.compute}];
     if (rate == 0) {
-      ASSIGN_OR_RETURN(rate, OwnRate(world, time));
-      rate = std::max(rate, cpu::LibraryRate(world, {KindOf(time.operation), time.m, time.n, time.k, time.compute}));
+      ASSIGN_OR_RETURN(rate, OwnRate(world, time, threads));
+      rate = std::max(rate, cpu::LibraryRate(world, {KindOf(time.operation), time.m, time.n, time.k, time.compute}, threads));
       best_rate = std::max(best_rate, rate);
     }
     const double ms = time.flops / rate * 1e3;
@@ -211,7 +241,8 @@ absl::Status RunBench(const Arguments& arguments) {
   const auto world = NewRealWorld();
   ASSIGN_OR_RETURN(const Measured plain, RunSteps(world.get(), plan, dataset, arguments.steps, Profiling::kOff));
   ASSIGN_OR_RETURN(const Measured profiled, RunSteps(world.get(), plan, dataset, arguments.steps, Profiling::kOn));
-  ASSIGN_OR_RETURN(const Floor floor, MeasureFloor(world.get(), profiled.operations));
+  ASSIGN_OR_RETURN(const Floor floor, MeasureFloor(world.get(), profiled.operations,
+                                                   job.layout.pp * job.layout.threads_per_rank));
   Print(plan, plain, profiled, floor, cpu::NewCpuDevice(world.get(), {.threads = 1})->description());
   return absl::OkStatus();
 }

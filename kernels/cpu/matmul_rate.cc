@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "base/check.h"
@@ -55,30 +56,42 @@ Nanoseconds TimeTransposed(World* world, const MatmulShape& shape, DType type, O
   return Time(world, [&] { Multiply(product, operands.x.data(), operands.right.data(), operands.y.data()); });
 }
 
+// One thread's part: its operands, and its best time of one call.
+struct Part {
+  Operands operands;
+  Nanoseconds best = 0;
+  std::unique_ptr<CpuStream> stream;
+  EventRef done;
+};
+
 }  // namespace
 
-double LibraryRate(World* world, const MatmulShape& shape) {
+double LibraryRate(World* world, const MatmulShape& shape, int threads) {
   const DType type = shape.type == DType::kBF16 && HasFastBFloat16() ? DType::kBF16 : DType::kF32;
   const int64_t largest = std::max({shape.m * shape.n, shape.m * shape.k, shape.n * shape.k});
-  Operands operands;
-  operands.x.resize(largest);
-  operands.y.resize(largest);
-  operands.right.resize(largest);
-  Nanoseconds best = 0;
-  {
-    CpuStream stream(world, "rates", 1, {});
-    auto* const out = &best;
-    const auto* const what = &shape;
-    auto* const where = &operands;
-    stream.Issue([=](Team&) {
-      *out = what->kind == MatmulKind::kWeightGradient ? TimeTransposed(world, *what, type, *where)
-                                                       : TimeRight(world, *what, type, *where);
+  std::vector<Part> parts(threads);
+  for (Part& part : parts) {
+    part.operands.x.resize(largest);
+    part.operands.y.resize(largest);
+    part.operands.right.resize(largest);
+    part.stream = std::make_unique<CpuStream>(world, "rates", 1, std::vector<int>());
+  }
+  const MatmulShape* const what = &shape;
+  for (Part& part : parts) {
+    Part* const mine = &part;
+    part.stream->Issue([=](Team&) {
+      mine->best = what->kind == MatmulKind::kWeightGradient ? TimeTransposed(world, *what, type, mine->operands)
+                                                             : TimeRight(world, *what, type, mine->operands);
     });
-    const EventRef done = stream.Record();
-    CHECK_OK(world->Wait(done));
+    part.done = part.stream->Record();
   }
   const double flops = 2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k);
-  return flops * kSecond / static_cast<double>(std::max<Nanoseconds>(best, 1));
+  double rate = 0;
+  for (Part& part : parts) {
+    CHECK_OK(world->Wait(part.done));
+    rate += flops * kSecond / static_cast<double>(std::max<Nanoseconds>(part.best, 1));
+  }
+  return rate / threads;
 }
 
 }  // namespace sluice::cpu

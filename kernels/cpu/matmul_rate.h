@@ -20,9 +20,10 @@ struct MatmulShape {
   DType type = DType::kF32;
 };
 
-// The rate, in FLOPs a second, that one thread reaches on the shape with oneDNN as it is: the whole product in one call, weights in
-// the library's own layout; best of several runs of at least 20 ms. bf16 where the processor has nothing for it is measured
-// as f32, which its exact emulation can't beat.
-double LibraryRate(World* world, const MatmulShape& shape);
+// The rate, in FLOPs a second and per thread, that `threads` threads reach at once, each on a product of its own (threads may share a
+// core, its clock and the memory), with oneDNN as it is: the whole product in one call, weights in the library's own
+// layout; the best of several runs of at least 20 ms. bf16 where the processor has nothing for it is measured as f32,
+// which its exact emulation can't beat.
+double LibraryRate(World* world, const MatmulShape& shape, int threads);
 
 }  // namespace sluice::cpu
