@@ -24,7 +24,7 @@ inline absl::Status Annotate(const absl::Status& status, absl::string_view where
 // Returns the status from the enclosing function unless it is OK.
 #define RETURN_IF_ERROR(expression)                     \
   do {                                                  \
-    if (absl::Status status_ = (expression); !status_.ok()) return status_; \
+    if (absl::Status returned_ = (expression); !returned_.ok()) return returned_; \
   } while (false)
 
 // `ASSIGN_OR_RETURN(auto x, F());` gives x the value of a StatusOr, or returns its status.
