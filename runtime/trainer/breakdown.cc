@@ -1,8 +1,9 @@
 #include "runtime/trainer/breakdown.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 #include "base/check.h"
@@ -48,6 +49,46 @@ int64_t Median(std::vector<int64_t> values) {
   auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
+}
+
+// Where the input of a compute action was made, if on another rank: F of the stage before, or I or B of the stage after.
+struct Producer {
+  int32_t stage = 0;
+  bool forward = true;
+};
+
+std::optional<Producer> ProducerOf(const Action& action, const Placement& placement) {
+  const bool forward = action.kind == ActionKind::kForward;
+  if (action.kind == ActionKind::kWeightGradient) return std::nullopt;
+  const int32_t stage = action.stage.value() + (forward ? -1 : 1);
+  if (stage < 0 || stage >= placement.stages()) return std::nullopt;
+  if (placement.RankOf(StageId(stage), action.copy) == placement.RankOf(action.stage, action.copy)) return std::nullopt;
+  return Producer{stage, forward};
+}
+
+// From the end of the work that made a message to the beginning of the work that waited for it: the transfer, and the waking up
+// at both ends. Only where the receiver stood idle.
+void AddHandOvers(const Timeline& step, const Placement& placement, std::vector<int64_t>* latencies) {
+  std::map<std::tuple<int32_t, bool, int32_t>, int64_t> made;  // (stage, forward, micro-batch) -> end
+  std::vector<std::vector<const Span*>> computes(step.ranks);
+  for (const Span& span : step.spans) {
+    if (!IsCompute(span.action.kind)) continue;
+    computes[span.rank.index()].push_back(&span);
+    if (span.action.kind == ActionKind::kWeightGradient) continue;
+    const bool forward = span.action.kind == ActionKind::kForward;
+    made[{span.action.stage.value(), forward, span.action.micro_batch.value()}] = span.end_ns;
+  }
+  for (auto& rank : computes) {
+    std::sort(rank.begin(), rank.end(), [](const Span* a, const Span* b) { return a->begin_ns < b->begin_ns; });
+    for (size_t i = 1; i < rank.size(); ++i) {
+      const Action& action = rank[i]->action;
+      const auto producer = ProducerOf(action, placement);
+      if (!producer) continue;
+      const auto end = made.find({producer->stage, producer->forward, action.micro_batch.value()});
+      if (end == made.end() || end->second <= rank[i - 1]->end_ns) continue;
+      latencies->push_back(rank[i]->begin_ns - end->second);
+    }
+  }
 }
 
 }  // namespace
@@ -102,12 +143,12 @@ std::vector<RankBreakdown> MeanBreakdown(absl::Span<const std::vector<RankBreakd
 Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement, const Costs& sizes) {
   std::map<std::pair<int32_t, ActionKind>, std::vector<int64_t>> times;  // of (stage, kind)
   std::map<int32_t, std::vector<int64_t>> optimizer;                     // of a rank
-  std::vector<int64_t> transfers;
+  std::vector<int64_t> hand_overs;
   for (const Timeline& step : steps) {
+    AddHandOvers(step, placement, &hand_overs);
     for (const Span& span : step.spans) {
       const int64_t duration = span.end_ns - span.begin_ns;
       if (IsCompute(span.action.kind)) times[{span.action.stage.value(), span.action.kind}].push_back(duration);
-      if (IsRecv(span.action.kind)) transfers.push_back(duration);
       if (span.action.kind == ActionKind::kOptimizerStep) optimizer[span.rank.value()].push_back(duration);
     }
   }
@@ -125,7 +166,7 @@ Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement
     const int32_t rank = placement.RankOf(StageId(stage)).value();
     costs.stages[stage].optimizer_ns = Median(optimizer[rank]) / stages_of_rank[rank];
   }
-  costs.transfer_latency_ns = Median(transfers);
+  costs.transfer_latency_ns = Median(std::move(hand_overs));
   costs.transfer_bytes_per_second = 0;  // the measured latency is that of whole messages
   return costs;
 }
