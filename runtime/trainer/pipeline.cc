@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "runtime/trainer/rank.h"
+#include "scheduler/memory_samples.h"
 
 namespace sluice {
 namespace {
@@ -110,6 +111,7 @@ absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
       timeline.spans.push_back(span);
     }
   }
+  timeline.samples = MemorySamples(program, state_->shared.plan->stage_bytes, timeline.spans);
   return outcome;
 }
 
