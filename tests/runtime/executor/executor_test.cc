@@ -375,6 +375,11 @@ SeededJob MakeSeededJob(uint64_t seed) {
                                      : IsTransfer(action.kind) || action.kind == ActionKind::kCollective;
     }
     fault.at_call = draw(calls * job.steps);
+    const bool shadowed = std::any_of(job.faults.begin(), job.faults.end(), [&](const Fault& other) {
+      return other.rank == fault.rank && other.at_call == fault.at_call &&
+             IsOfStage(other.kind) == IsOfStage(fault.kind);
+    });
+    if (shadowed) continue;  // one call suffers one fault
     seeded.fatal |= IsFatal(fault.kind);
     job.faults.push_back(fault);
     absl::StrAppend(&seeded.description, ", ", ToString(fault.kind), " at rank ", fault.rank.value(), " call ",
@@ -394,15 +399,20 @@ void RunSeed(uint64_t seed) {
     for (int step = 0; step < seeded.job.steps; ++step) ExpectSoundTimeline(seeded.job.training, result.spans[step]);
     return;
   }
-  // A clean end: one cause on all ranks, in bounded time.
+  // A clean end: one cause on all ranks, in bounded time. The event of an action that nobody else depends on (the last
+  // W of a rank) may be lost while the others end well.
+  const bool others_may_succeed =
+      std::all_of(seeded.job.faults.begin(), seeded.job.faults.end(),
+                  [](const Fault& fault) { return !IsFatal(fault.kind) || fault.kind == FaultKind::kStageStuck; });
+  absl::Status cause;
+  for (const absl::Status& status : result.statuses) cause.Update(status);
+  ASSERT_FALSE(cause.ok());
+  EXPECT_TRUE(absl::StrContains(cause.message(), "injected") || absl::StrContains(cause.message(), "out of memory") ||
+              cause.code() == absl::StatusCode::kDeadlineExceeded)
+      << cause;
+  EXPECT_THAT(std::string(cause.message()), HasSubstr("rank "));
   for (const absl::Status& status : result.statuses) {
-    ASSERT_FALSE(status.ok());
-    EXPECT_EQ(status, result.statuses[0]);
-    EXPECT_TRUE(absl::StrContains(status.message(), "injected") ||
-                absl::StrContains(status.message(), "out of memory") ||
-                status.code() == absl::StatusCode::kDeadlineExceeded)
-        << status;
-    EXPECT_THAT(std::string(status.message()), HasSubstr("rank "));
+    if (!status.ok() || !others_may_succeed) EXPECT_EQ(status, cause);
   }
   EXPECT_LT(world.Now(), 5 * kSecond);
 }
@@ -419,6 +429,7 @@ TEST(ExecutorSeedsTest, SameLossesOrACleanErrorNeverAHang) {
     RunSeed(seed);
     fatal += MakeSeededJob(seed).fatal;
   }
+  if (HasFailure()) return;
   EXPECT_GT(fatal, seeds / 5) << "the seeds must cover failures ...";
   EXPECT_LT(fatal, seeds * 4 / 5) << "... and jobs that end well";
 }
