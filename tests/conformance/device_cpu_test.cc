@@ -1,6 +1,7 @@
 // The Device suite on the CPU, with teams of one and of several threads.
 #include "kernels/cpu/cpu_device.h"
 #include "tests/conformance/device_conformance.h"
+#include "tests/sim/sim_world.h"
 
 namespace sluice {
 namespace {
@@ -15,7 +16,17 @@ DeviceFactory Cpu(int threads) {
           }};
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, DeviceConformance, testing::Values(Cpu(1), Cpu(3)),
+// In virtual time, where one task runs at a time.
+DeviceFactory Simulated(uint64_t seed) {
+  return {"Simulated" + std::to_string(seed), [seed](int64_t memory_limit_bytes) {
+            DeviceUnderTest result;
+            result.world = std::make_unique<SimWorld>(SimWorldOptions{.seed = seed});
+            result.device = cpu::NewCpuDevice(result.world.get(), {.memory_limit_bytes = memory_limit_bytes});
+            return result;
+          }};
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, DeviceConformance, testing::Values(Cpu(1), Cpu(3), Simulated(1), Simulated(2)),
                          [](const auto& info) { return info.param.name; });
 
 TEST(CpuDevice, PoisonsFreshMemoryOnRequest) {
