@@ -54,6 +54,8 @@ class Stream {
   // Done when all work issued so far has ended. began() is when the device started the first work after the previous Record() or
   // Wait(), so that a record before some work and one after it give its span; without work between them it is ended().
   virtual EventRef Record() = 0;
+  // Blocks the caller until all work issued so far has ended, well or not: before memory that it uses is freed.
+  virtual void Drain() = 0;
   // Host memory must stay as it is until a later Record() is done.
   virtual void CopyToDevice(const void* host, TensorView device) = 0;
   virtual void CopyToHost(TensorView device, void* host) = 0;

@@ -35,6 +35,9 @@ class LayerStage final : public Stage {
   static absl::StatusOr<std::unique_ptr<LayerStage>> Create(Device* device, Stream* stream, const LayerGraph& graph,
                                                             StageId id, NodeRange range, const StageOptions& options);
 
+  // Waits for what has been issued: its memory goes.
+  ~LayerStage() override { stream_->Drain(); }
+
   StageId id() const override { return id_; }
   EventRef Forward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
   // REQUIRES: BackwardForm::kSplit.

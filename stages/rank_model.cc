@@ -42,6 +42,10 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(Device* device, Str
   return model;
 }
 
+RankModel::~RankModel() {
+  if (stream_ != nullptr) stream_->Drain();
+}
+
 Stage* RankModel::stage(StageId id) const {
   for (const auto& stage : stages_) {
     if (stage->id() == id) return stage.get();

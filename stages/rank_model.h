@@ -32,6 +32,9 @@ class RankModel {
   static constexpr int64_t Bytes(int64_t partials_mine, int64_t partials_all) {
     return (partials_mine + 2 * partials_all + 4 + 4 * 16) * 4;
   }
+  // Waits for what has been issued: its memory goes.
+  ~RankModel();
+
   Stage* stage(StageId id) const;
   absl::Span<const std::unique_ptr<Stage>> stages() const { return stages_; }
 

@@ -122,6 +122,11 @@ EventRef CpuStream::Record() {
   return event;
 }
 
+void CpuStream::Drain() {
+  const EventRef rest = Record();
+  world_->WaitAny({&rest, 1}, kForever);
+}
+
 void CpuStream::CopyToDevice(const void* host, TensorView device) {
   Issue([host, device](Team&) { std::memcpy(device.data, host, device.bytes()); });
 }

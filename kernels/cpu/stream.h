@@ -34,6 +34,7 @@ class CpuStream final : public Stream {
 
   void Wait(const EventRef& event) override;
   EventRef Record() override;
+  void Drain() override;
   void CopyToDevice(const void* host, TensorView device) override;
   void CopyToHost(TensorView device, void* host) override;
 

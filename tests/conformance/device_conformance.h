@@ -199,6 +199,19 @@ TEST_P(DeviceConformance, ASpanBeginsWithItsWorkAndNotWithTheIdleTimeBefore) {
   EXPECT_GE(done->began(), idle_until);
 }
 
+TEST_P(DeviceConformance, DrainWaitsForAllThatWasIssued) {
+  auto stream = device().NewStream("test");
+  const Buffer buffer = Allocate(4'000'000);
+  std::vector<float> host(1'000'000);
+  EventRef last;
+  for (int i = 0; i < 8; ++i) {
+    stream->CopyToDevice(host.data(), F32(buffer, 1'000'000));
+    last = stream->Record();
+  }
+  stream->Drain();
+  EXPECT_TRUE(last->Done());
+}
+
 TEST_P(DeviceConformance, TheFirstErrorIsTerminalAndLaterWorkIsSkipped) {
   auto stream = device().NewStream("test");
   const Buffer buffer = Allocate(4);

@@ -93,6 +93,11 @@ EventRef TestStream::Record() {
   return recorded;
 }
 
+void TestStream::Drain() {
+  const EventRef rest = Record();
+  world_->WaitAny({&rest, 1}, kForever);
+}
+
 void TestStream::CopyToDevice(const void* host, TensorView device) {
   Run([=](World*) {
     std::memcpy(device.data, host, device.bytes());

@@ -24,6 +24,7 @@ class TestStream final : public Stream {
 
   void Wait(const EventRef& event) override;
   EventRef Record() override;
+  void Drain() override;
   void CopyToDevice(const void* host, TensorView device) override;
   void CopyToHost(TensorView device, void* host) override;
 
