@@ -141,13 +141,13 @@ EventRef LayerStage::Backward(const MicroBatchInfo& info, const StageSlots& slot
 }
 
 void LayerStage::LayerInputGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots) {
-  LayerCall call = CallFor(layer, info, slots, Phase::kBackward);
+  LayerCall call = CallFor(layer, info, slots, Phase::kInputGradient);
   if (layout_.layers[layer].recompute_full) layers_[layer]->Forward(call);
   layers_[layer]->InputGradient(call);
 }
 
 void LayerStage::LayerWeightGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots) {
-  const LayerCall call = CallFor(layer, info, slots, Phase::kBackward);
+  const LayerCall call = CallFor(layer, info, slots, Phase::kWeightGradient);
   if (layout_.layers[layer].recompute_cheap) layers_[layer]->RecomputeCheap(call);
   layers_[layer]->WeightGradient(call);
 }
@@ -209,7 +209,7 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
     call.parameters[i].value = Floats(parameter.value, parameter.spec.elements());
     if (parameter.spec.rows > 1) call.parameters[i].value.shape = {parameter.spec.rows, parameter.spec.columns};
     if (parameter.packed >= 0) call.parameters[i].packed = Floats(parameter.packed, parameter.packed_bytes / 4);
-    if (phase == Phase::kBackward) {
+    if (phase != Phase::kForward) {
       call.parameters[i].gradient = Partial(parameter, place.uses[i], info.gradient_group);
       call.parameters[i].gradient.shape = call.parameters[i].value.shape;
     }
@@ -226,13 +226,13 @@ void LayerStage::SetBoundaries(size_t layer, const MicroBatchInfo& info, const S
                                LayerCall* call) const {
   const int64_t tokens = info.rows * info.sequence;
   const auto& places = layout_.layers;
-  const bool first = layer == 0, last = layer + 1 == layers_.size(), backward = phase == Phase::kBackward;
+  const bool first = layer == 0, last = layer + 1 == layers_.size(), backward = phase != Phase::kForward;
   const Boundary &in = boundaries_[layer], &out = boundaries_[layer + 1];
   const Shape in_shape{tokens, in.columns}, out_shape{tokens, out.columns};
   if (in.columns > 0) {
     call->x = first ? Message(slots.input, in.dtype, in_shape, "input")
                     : TensorView{At(places[layer - 1].output, slots), in.dtype, in_shape};
-    if (backward) {
+    if (phase == Phase::kInputGradient) {  // by W it has left
       call->dx = first ? Message(slots.input_gradient, compute_, in_shape, "input's gradient")
                        : TensorView{At(places[layer - 1].output_gradient, slots), compute_, in_shape};
     }

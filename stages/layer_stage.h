@@ -66,7 +66,7 @@ class LayerStage final : public Stage {
   absl::StatusOr<EventRef> Write(StateKind kind, absl::string_view name, absl::Span<const float> host);
 
  private:
-  enum class Phase { kForward, kBackward };
+  enum class Phase { kForward, kInputGradient, kWeightGradient };
 
   LayerStage(Device* device, Stream* stream, StageId id, StageOptions options);
   void MakeLayers(const LayerGraph& graph, NodeRange range);

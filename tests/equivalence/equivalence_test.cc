@@ -27,6 +27,7 @@ struct Settings {
   int pp = 1;
   std::string schedule = "1f1b";
   int threads = 1;
+  int chunks = 1;
 };
 
 // Small, odd and complete: dropout, tied weights, clipping, held-out text, documents apart.
@@ -39,13 +40,13 @@ std::string JobText(const Settings& s) {
                       "data { text: 'text' hold_out { fraction: 0.1 } documents { separate: true } }\n",
                       "training { steps: 20 batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
                       s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
-                      "optimizer { learning_rate: 0.003 warm_up: 3 clip_norm: 0.5 }\n", "layout { pp: ", s.pp,
+                      "optimizer { learning_rate: 0.003 warm_up: 3 clip_norm: 0.5 }\n", "layout { pp: ", s.pp, " chunks: ", s.chunks,
                       " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { name: '", s.schedule, "' }\n");
 }
 
 std::string Name(const Settings& s) {
   return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
-                      " p=", s.pp, " ", s.schedule, " threads ", s.threads);
+                      " p=", s.pp, " v=", s.chunks, " ", s.schedule, " threads ", s.threads);
 }
 
 class Equivalence : public ::testing::Test {
@@ -65,6 +66,7 @@ class Equivalence : public ::testing::Test {
     s.schedule = "gpipe";
     s.threads = 1;
     s.recompute = "none";
+    s.chunks = 1;
     auto [entry, is_new] = references_.try_emplace(Name(s));
     if (is_new) {
       auto numbers = RunJob(JobText(s), folder_);
@@ -97,6 +99,18 @@ TEST_F(Equivalence, AnyCutScheduleAndThreadsGiveTheBitsOfOneDevice) {
       {"llama", "f32", "full", 12, 2, 3, "1f1b", 2},   {"llama", "f32", "none", 1, 1, 6, "1f1b", 1},
       {"llama", "bf16", "none", 5, 5, 6, "gpipe", 1},  {"llama", "bf16", "full", 1, 1, 2, "1f1b", 3},
       {"llama", "bf16", "selective", 12, 1, 4, "gpipe", 1},
+  };
+  for (const Settings& settings : sample) Check(settings);
+}
+
+// Chunks, split backward passes, V placements and waves: every generator that trains.
+TEST_F(Equivalence, EverySchedule) {
+  const Settings sample[] = {
+      {"gpt2", "f32", "none", 12, 1, 3, "eager_1f1b", 1, 1},     {"gpt2", "f32", "none", 12, 1, 3, "interleaved_1f1b", 1, 2},
+      {"gpt2", "f32", "selective", 12, 1, 2, "looped_bfs", 1, 3}, {"gpt2", "f32", "none", 12, 1, 4, "zb_h1", 1, 1},
+      {"gpt2", "f32", "full", 12, 1, 3, "zb_h2", 1, 1},          {"gpt2", "f32", "selective", 12, 1, 3, "zb_auto", 1, 1},
+      {"llama", "f32", "none", 12, 1, 2, "interleaved_zb", 1, 2}, {"gpt2", "bf16", "selective", 12, 1, 3, "zb_v", 1, 2},
+      {"llama", "f32", "full", 12, 1, 2, "dual_pipe_v", 2, 2},    {"llama", "bf16", "none", 12, 3, 2, "hanayo", 1, 2},
   };
   for (const Settings& settings : sample) Check(settings);
 }
