@@ -249,6 +249,15 @@ TEST(LayerStage, TrainingLowersTheLoss) {
   }
 }
 
+// Another rank had no memory, or the run was interrupted: what the stream still works on must not be freed under it.
+TEST(LayerStage, MayBeGivenUpWhileItsWorkIsPending) {
+  const std::vector<ReferenceBatch> batches = Batches(4, 0);
+  for (int i = 0; i < 10; ++i) {
+    TestPipeline pipeline(SmallGpt2(), {.cuts = {2}, .stage = SmallStage(), .micro_batches = 4});
+    if (i % 2 == 0) pipeline.IssuePasses(batches);
+  }
+}
+
 // Weights and gradients of a step are sums of the same numbers however they are grouped, in another order.
 TEST(LayerStage, GradientGroupsChangeOnlyTheOrderOfSums) {
   TestPipelineOptions options{.stage = SmallStage(), .micro_batches = 4};
