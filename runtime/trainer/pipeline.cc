@@ -160,8 +160,10 @@ std::vector<RankMemory> Pipeline::memory() const {
   return memory;
 }
 
-std::string Pipeline::FlightRecord() const {
-  std::string text;
+std::string Pipeline::FailureReport() const {
+  const absl::Status cause = state_->shared.abort->cause();
+  if (cause.ok()) return "";
+  std::string text = absl::StrCat(std::string(cause.message()), "\n\n", state_->shared.abort->Report(), "\n");
   for (size_t rank = 0; rank < state_->ranks.size(); ++rank) {
     absl::StrAppend(&text, "rank ", rank, ":\n", state_->ranks[rank]->FlightRecord());
   }

@@ -60,8 +60,9 @@ class Pipeline {
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name);
 
   std::vector<RankMemory> memory() const;
-  // What the ranks did last, for a person: the flight recorders' text.
-  std::string FlightRecord() const;
+  // After a failure, for a person: which rank stood before which action and waited for whom, and what each did last (the flight
+  // recorders). Empty while nothing has failed.
+  std::string FailureReport() const;
 
  private:
   Pipeline() = default;

@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "runtime/data/batch.h"
 #include "runtime/trace/chrome_trace.h"
+#include "runtime/trace/file_writer.h"
 #include "runtime/trace/metrics_log.h"
 #include "runtime/trainer/pipeline.h"
 #include "runtime/trainer/sampling.h"
@@ -68,6 +69,7 @@ class Trainer {
   absl::Status Evaluate(int64_t batches_max);
   absl::Status Sample();
   void FinishReport();
+  void KeepFlightRecord();
   bool Stopping() const { return options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed); }
 
   World* const world_;
@@ -117,9 +119,22 @@ absl::StatusOr<TrainReport> Trainer::Run() {
   if (status.ok() && dataset_.held_out().size() > 0) status = Evaluate(job_.training.evaluate_batches);
   if (status.ok() && job_.sample.length > 0 && !Stopping()) status = Sample();
   progress_.Finish();
+  if (!status.ok()) KeepFlightRecord();
   RETURN_IF_ERROR(status);
   FinishReport();
   return std::move(report_);
+}
+
+// Beside the trace, where there is one; in the log otherwise.
+void Trainer::KeepFlightRecord() {
+  const std::string report = pipeline_->FailureReport();
+  if (report.empty()) return;
+  const std::string path = absl::StrCat(job_.output.trace, ".flight-record.txt");
+  if (!job_.output.trace.empty() && WriteWholeFile(path, report).ok()) {
+    spdlog::error("what the ranks did last is in {}", path);
+  } else {
+    spdlog::error("what the ranks did last:\n{}", report);
+  }
 }
 
 absl::Status Trainer::TrainSteps() {
