@@ -50,6 +50,11 @@ absl::Status CheckNode(const Node& node) {
   if (!(node.dropout >= 0 && node.dropout < 1)) {
     return Wrong(node, "dropout is ", node.dropout, "; it must be at least 0 and below 1");
   }
+  for (const float deviation : {node.init_deviation, node.projection_deviation}) {
+    if (!(deviation >= 0 && deviation <= 100)) {
+      return Wrong(node, "a standard deviation of initial weights is ", deviation, "; it must be from 0 to 100");
+    }
+  }
   if (HasNorm(node.kind) && !(node.norm_epsilon > 0)) return Wrong(node, "norm_epsilon must be positive");
   if (!node.tied_to.empty() && node.kind != LayerKind::kHead) return Wrong(node, "only a head can be tied");
   switch (node.kind) {

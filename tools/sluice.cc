@@ -1,5 +1,10 @@
 // sluice: pipeline-parallel training of neural networks. One program, one verb per task; see tools/README.md.
+#include <fcntl.h>
+
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,7 +39,25 @@ void StartLog(const std::string& level) {
 
 }  // namespace
 
+// A descriptor that the caller closed would be given to the next file that is opened, and what is printed would go into it.
+void KeepStandardFilesOpen() {
+  for (int file = 0; file <= 2; ++file) {
+    if (fcntl(file, F_GETFD) == -1 && open("/dev/null", file == 0 ? O_RDONLY : O_WRONLY) != file) std::abort();
+  }
+}
+
+absl::Status RunVerb(const sluice::tools::Run& run) {
+  try {
+    absl::Status status = run();
+    if (status.ok() && std::fflush(stdout) != 0) status = absl::ErrnoToStatus(errno, "cannot write to standard output");
+    return status;
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory: this machine can't hold what was asked for; make sizes smaller");
+  }
+}
+
 int main(int argc, char** argv) {
+  KeepStandardFilesOpen();
   CLI::App app{"Sluice: pipeline-parallel training of neural networks, from a laptop's CPU up."};
   app.require_subcommand(1);
   app.option_defaults()->always_capture_default();
@@ -51,7 +74,7 @@ int main(int argc, char** argv) {
   StartLog(level);
   for (auto& [subcommand, run] : verbs) {
     if (!subcommand->parsed()) continue;
-    const absl::Status status = run();
+    const absl::Status status = RunVerb(run);
     if (status.ok()) return 0;
     spdlog::default_logger()->flush();
     std::fflush(stdout);

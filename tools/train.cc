@@ -4,8 +4,14 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "base/world.h"
 #include "runtime/data/dataset.h"
@@ -33,6 +39,7 @@ void CatchInterrupts() {
   action.sa_handler = OnInterrupt;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
 }
 
 struct Arguments {
@@ -45,9 +52,37 @@ ProgressPrinter::Mode ProgressMode(bool quiet) {
   return isatty(STDOUT_FILENO) ? ProgressPrinter::Mode::kTerminal : ProgressPrinter::Mode::kPlain;
 }
 
+// Whether writing `output` would write over `input`, or into it if it is a folder that is read.
+bool WouldOverwrite(const std::string& output, const std::string& input) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::is_directory(input, error)) return fs::equivalent(fs::path(output).parent_path(), input, error);
+  return fs::equivalent(output, input, error);
+}
+
+// Nothing that a job reads may be what it writes.
+absl::Status CheckOutputs(const JobConfig& job) {
+  std::vector<std::string> inputs{job.file, job.data.text, job.model.graph};
+  inputs.insert(inputs.end(), job.data.tokens.begin(), job.data.tokens.end());
+  for (const auto& [field, output] : {std::pair("output.metrics", job.output.metrics), {"output.trace", job.output.trace}}) {
+    if (output.empty()) continue;
+    for (const std::string& input : inputs) {
+      if (!input.empty() && WouldOverwrite(output, input)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(field, ": ", output, " would be written over or into ", input, ", which the job reads; choose another path"));
+      }
+    }
+  }
+  if (!job.output.metrics.empty() && job.output.metrics == job.output.trace && job.output.trace.rfind("/dev/", 0) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("output.metrics and output.trace are both ", job.output.trace));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RunTrain(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job));
   const bool quiet = arguments.quiet || job.output.quiet;
+  RETURN_IF_ERROR(CheckOutputs(job));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
   if (!quiet) std::printf("%s\n", ToText(plan).c_str());

@@ -119,27 +119,6 @@ std::vector<RankBreakdown> BreakDown(const Timeline& timeline) {
   return result;
 }
 
-std::vector<RankBreakdown> MeanBreakdown(absl::Span<const std::vector<RankBreakdown>> steps) {
-  CHECK(!steps.empty());
-  std::vector<RankBreakdown> mean(steps[0].size());
-  for (const auto& step : steps) {
-    CHECK_EQ(step.size(), mean.size());
-    for (size_t rank = 0; rank < mean.size(); ++rank) {
-      mean[rank].step_ns += step[rank].step_ns;
-      mean[rank].compute_ns += step[rank].compute_ns;
-      mean[rank].optimizer_ns += step[rank].optimizer_ns;
-      mean[rank].transfer_ns += step[rank].transfer_ns;
-      mean[rank].waiting_ns += step[rank].waiting_ns;
-    }
-  }
-  const auto count = static_cast<int64_t>(steps.size());
-  for (RankBreakdown& rank : mean) {
-    rank = {rank.step_ns / count, rank.compute_ns / count, rank.optimizer_ns / count, rank.transfer_ns / count,
-            rank.waiting_ns / count};
-  }
-  return mean;
-}
-
 Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement, const Costs& sizes) {
   std::map<std::pair<int32_t, ActionKind>, std::vector<int64_t>> times;  // of (stage, kind)
   std::map<int32_t, std::vector<int64_t>> optimizer;                     // of a rank

@@ -21,9 +21,6 @@ struct RankBreakdown {
 
 std::vector<RankBreakdown> BreakDown(const Timeline& timeline);
 
-// The mean over several steps. REQUIRES: at least one step, equal ranks.
-std::vector<RankBreakdown> MeanBreakdown(absl::Span<const std::vector<RankBreakdown>> steps);
-
 // Median time of every kind of action of every stage over the given steps, and of a hand-over between ranks (end of the work
 // that made a message to the begin of the work that stood waiting for it); a rank's optimizer time is shared equally by
 // its stages. Message and slot sizes are those of `sizes`.

@@ -90,7 +90,8 @@ absl::Status Rank::SetUp() {
   ASSIGN_OR_RETURN(transport_, shared_->hub->Open(shared_->layout.WorldRankOf(rank_), links.channels, links.groups));
   Watchdog watchdog{.predicted_step = shared_->plan->metrics.step_ns};
   const double seconds = shared_->options.watchdog_seconds;
-  watchdog.limit = seconds > 0 ? static_cast<Nanoseconds>(seconds * kSecond) : kForever / 4;
+  constexpr double kLongest = 1e9;  // thirty years: as good as off, and far from the end of time
+  watchdog.limit = static_cast<Nanoseconds>((seconds > 0 ? std::min(seconds, kLongest) : kLongest) * kSecond);
   ASSIGN_OR_RETURN(executor_, Executor::Create({.world = shared_->world,
                                                 .device = device,
                                                 .stream = stream_.get(),
@@ -100,6 +101,7 @@ absl::Status Rank::SetUp() {
                                                 .rank = rank_,
                                                 .layout = shared_->layout,
                                                 .watchdog = watchdog}));
+  stream_->Drain();  // initial values are no part of the first step
   return absl::OkStatus();
 }
 

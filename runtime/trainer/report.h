@@ -25,11 +25,11 @@ struct TrainReport {
   double held_out_loss = -1;  // negative: there is no held-out part
   int64_t held_out_targets = 0;
 
-  std::vector<RankBreakdown> breakdown;  // mean of the measured steps; empty: none was measured
+  std::vector<RankBreakdown> breakdown;  // of the median step; empty: none was measured
   std::vector<RankMemory> memory;
-  double measured_bubble = 0;            // median over the measured steps
+  double measured_bubble = 0;            // of the median step
   double predicted_bubble = 0;           // of the simulation with measured costs
-  Nanoseconds measured_step = 0;         // median
+  Nanoseconds measured_step = 0;         // the median
   Nanoseconds predicted_step = 0;
   double planned_bubble = 0;  // before training, from analytic costs
 

@@ -24,6 +24,8 @@ namespace {
 
 // Steps whose timelines the report is made from: the last ones, so that caches are warm.
 constexpr size_t kMeasuredSteps = 32;
+// The first ones warm up caches, pages and the clock.
+constexpr int64_t kWarmUpSteps = 2;
 
 // The loss adds micro-batches, then groups, in order.
 double MeanLoss(const std::vector<float>& sums, const Batch& batch) {
@@ -32,12 +34,6 @@ double MeanLoss(const std::vector<float>& sums, const Batch& batch) {
   double total = 0;
   for (double group : groups) total += group;
   return batch.valid_targets > 0 ? total / static_cast<double>(batch.valid_targets) : 0;
-}
-
-double Median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
 }
 
 // One run of the loop. Threads: one.
@@ -86,6 +82,7 @@ class Trainer {
   TrainReport report_;
   std::deque<Timeline> timelines_;
   int64_t updates_ = 0;
+  int64_t traced_steps_ = 0;
   int64_t nonfinite_in_a_row_ = 0;
   Nanoseconds began_ = 0;
   Nanoseconds evaluating_ = 0;
@@ -156,6 +153,10 @@ absl::Status Trainer::TrainSteps() {
 }
 
 absl::Status Trainer::AfterStep(int64_t step, const Batch& batch, Nanoseconds began, TrainingOutcome outcome) {
+  if (batch.valid_targets == 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "step ", step + 1, " has no target that counts: all are ignored (data.ignore_index, data.documents, data.end_token)"));
+  }
   const double loss = MeanLoss(outcome.loss_sums, batch);
   const bool skipped = outcome.control.skip != 0;
   report_.last_loss = loss;
@@ -192,7 +193,9 @@ void Trainer::Record(int64_t step, Nanoseconds began, Timeline timeline) {
       spdlog::warn("{}; training goes on without a trace", std::string(status.message()));
       trace_.reset();
     }
+    ++traced_steps_;
   }
+  if (step < kWarmUpSteps && job_.training.steps > kWarmUpSteps) return;
   timelines_.push_back(std::move(timeline));
   if (timelines_.size() > kMeasuredSteps) timelines_.pop_front();
 }
@@ -233,13 +236,23 @@ absl::Status Trainer::Evaluate(int64_t batches_max) {
   double total = 0;
   int64_t targets = 0;
   const int64_t batches = batches_.EvaluationBatches(batches_max);
-  for (int64_t index = 0; index < batches && !(index > 0 && Stopping()); ++index) {
+  for (int64_t index = 0; index < batches; ++index) {
+    if (Stopping()) {  // a part of the text is no measure of it
+      progress_.Line("evaluation interrupted");
+      evaluating_ += world_->Now() - began;
+      return absl::OkStatus();
+    }
     batches_.Evaluation(index, batches_max, &batch);
     ASSIGN_OR_RETURN(const std::vector<float> sums, pipeline_->Evaluate(batch.micro_batches));
     for (float sum : sums) total += sum;
     targets += batch.valid_targets;
   }
-  report_.held_out_loss = targets > 0 ? total / static_cast<double>(targets) : 0;
+  evaluating_ += world_->Now() - began;
+  if (targets == 0) {
+    progress_.Line("no token of the held-out text counts as a target: nothing to evaluate");
+    return absl::OkStatus();
+  }
+  report_.held_out_loss = total / static_cast<double>(targets);
   report_.held_out_targets = targets;
   progress_.Line(absl::StrFormat("held-out loss after step %d: %.4f nats a token", report_.steps, report_.held_out_loss));
   if (metrics_ != nullptr) {
@@ -248,7 +261,6 @@ absl::Status Trainer::Evaluate(int64_t batches_max) {
     metrics.evaluation_loss = report_.held_out_loss;
     metrics_->Write(metrics);
   }
-  evaluating_ += world_->Now() - began;
   return absl::OkStatus();
 }
 
@@ -279,13 +291,20 @@ absl::Status Trainer::Sample() {
     const PhiloxBlock words = RandomWords(sample.seed, HashName("sample"), 0, 0, static_cast<uint64_t>(i));
     text.push_back(SampleToken(logits, sample.temperature, UnitFloat(words[0])));
   }
-  for (int32_t token : text) report_.sample += token < 256 ? static_cast<char>(token) : '?';
+  for (int32_t token : text) {  // what would steer a terminal is no text
+    const bool control = (token < 0x20 && token != '\n' && token != '\t') || token == 0x7f || token > 0xff;
+    report_.sample += control ? '?' : static_cast<char>(token);
+  }
   return absl::OkStatus();
 }
 
 void Trainer::FinishReport() {
   report_.memory = pipeline_->memory();
   report_.planned_bubble = plan_.metrics.makespan_bubble;
+  if (trace_ != nullptr && traced_steps_ == 0) {
+    spdlog::warn("no trace: the run ended before step {} (output.trace_from counts from 0)", job_.output.trace_from + 1);
+    trace_.reset();
+  }
   if (trace_ != nullptr) {
     const absl::Status status = trace_->Finish();
     if (status.ok()) {
@@ -295,18 +314,14 @@ void Trainer::FinishReport() {
     }
   }
   if (timelines_.empty()) return;
-  const std::vector<Timeline> timelines(timelines_.begin(), timelines_.end());
-  std::vector<std::vector<RankBreakdown>> breakdowns;
-  std::vector<double> bubbles, steps;
-  for (const Timeline& timeline : timelines) {
-    const TimelineMetrics metrics = Measure(timeline);
-    breakdowns.push_back(BreakDown(timeline));
-    bubbles.push_back(metrics.makespan_bubble);
-    steps.push_back(static_cast<double>(metrics.step_ns));
-  }
-  report_.breakdown = MeanBreakdown(breakdowns);
-  report_.measured_bubble = Median(std::move(bubbles));
-  report_.measured_step = static_cast<Nanoseconds>(Median(std::move(steps)));
+  std::vector<Timeline> timelines(timelines_.begin(), timelines_.end());
+  std::sort(timelines.begin(), timelines.end(), [](const Timeline& a, const Timeline& b) {
+    return Measure(a).step_ns < Measure(b).step_ns;
+  });
+  const Timeline& median = timelines[timelines.size() / 2];
+  report_.breakdown = BreakDown(median);
+  report_.measured_bubble = Measure(median).makespan_bubble;
+  report_.measured_step = Measure(median).step_ns;
   const auto predicted = Simulate(plan_.training, MeasuredCosts(timelines, plan_.training.placement, plan_.costs));
   CHECK(predicted.ok()) << predicted.status();  // it has been proven, and has just run
   const TimelineMetrics metrics = Measure(*predicted);

@@ -114,6 +114,20 @@ expect_error 'not finite' "$sluice" train $job --set optimizer.learning_rate=1e3
 "$sluice" train >err 2>&1 && fail "train without a job"
 "$sluice" trian $job >err 2>&1 && fail "an unknown verb"
 
+# --- nothing that a job reads is written over ---
+cp jobs/text/a.txt own.txt
+expect_error 'own.txt|reads' "$sluice" train $job --set data.text="$work/own.txt" --set 'data.hold_out.files=[]' --set output.metrics=own.txt
+expect_error 'small.textproto|reads' "$sluice" train $job --set output.trace=$job
+expect_error 'reads' "$sluice" train $job --set output.metrics=jobs/text/m.jsonl
+expect_error 'both' "$sluice" train $job --set output.metrics=same --set output.trace=same
+cmp -s jobs/text/a.txt own.txt || fail "the text was changed"
+"$sluice" train $job >&- 2>err || true
+head -c 1 m.jsonl | grep -q '{' || fail "a closed standard output became the metrics: $(head -n 2 m.jsonl)"
+"$sluice" plan $job >/dev/full 2>err && fail "plan on a full disk ends well"
+"$sluice" train $job --quiet --set watchdog.seconds=1e300 2>err || fail "a watchdog of forever: $(cat err)"
+"$sluice" train $job --set training.steps=2 >short 2>err || fail "two steps: $(cat err)"
+expect 'no trace' err
+
 # --- files that cannot be written are no reason to stop ---
 "$sluice" train $job --set output.metrics=/dev/full --set output.trace=/dev/full >out2 2>err || fail "full disk: $(cat err)"
 expect 'No space left' err

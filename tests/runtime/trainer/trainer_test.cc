@@ -48,8 +48,6 @@ TEST(Breakdown, PartsAddUpToTheStep) {
     EXPECT_GT(part.transfer_ns, 0);
     EXPECT_GE(part.waiting_ns, 0);
   }
-  const std::vector<std::vector<RankBreakdown>> twice{ranks, ranks};
-  EXPECT_EQ(MeanBreakdown(twice)[1].compute_ns, ranks[1].compute_ns);
 }
 
 // What was simulated with some costs is measured as those costs, so that predicted and measured mean the same.
