@@ -18,6 +18,13 @@ namespace {
 
 bool run_all = false;
 
+// A sanitizer makes each step some twenty times as long, and looks at how things are done and not at the numbers.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kSteps = 2;
+#else
+constexpr int kSteps = 20;
+#endif
+
 struct Settings {
   std::string family = "gpt2";
   std::string precision = "f32";
@@ -38,7 +45,7 @@ std::string JobText(const Settings& s) {
   const int batch = s.micro_batches * 2;
   return absl::StrCat("model { ", model, " vocabulary: 256 }\n",
                       "data { text: 'text' hold_out { fraction: 0.1 } documents { separate: true } }\n",
-                      "training { steps: 20 batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
+                      "training { steps: ", kSteps, " batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
                       s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
                       "optimizer { learning_rate: 0.003 warm_up: 3 clip_norm: 0.5 }\n", "layout { pp: ", s.pp, " chunks: ", s.chunks,
                       " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { name: '", s.schedule, "' }\n");
@@ -72,7 +79,9 @@ class Equivalence : public ::testing::Test {
       auto numbers = RunJob(JobText(s), folder_);
       EXPECT_TRUE(numbers.ok()) << Name(s) << ": " << numbers.status();
       if (numbers.ok()) entry->second = *std::move(numbers);
-      EXPECT_LT(entry->second.losses.back(), entry->second.losses.front()) << Name(s) << " doesn't learn";
+      if (kSteps >= 20) {
+        EXPECT_LT(entry->second.losses.back(), entry->second.losses.front()) << Name(s) << " doesn't learn";
+      }
     }
     return entry->second;
   }
