@@ -128,10 +128,12 @@ void CpuStream::Drain() {
 }
 
 void CpuStream::CopyToDevice(const void* host, TensorView device) {
+  if (device.bytes() == 0) return;
   Issue([host, device](Team&) { std::memcpy(device.data, host, device.bytes()); });
 }
 
 void CpuStream::CopyToHost(TensorView device, void* host) {
+  if (device.bytes() == 0) return;
   Issue([host, device](Team&) { std::memcpy(host, device.data, device.bytes()); });
 }
 
