@@ -11,7 +11,7 @@ namespace {
 double Milliseconds(Nanoseconds time) { return static_cast<double>(time) / static_cast<double>(kMillisecond); }
 
 std::string Breakdown(const TrainReport& report) {
-  std::string text = "\nWhere the time of the median step went (ms):\n";
+  std::string text = "\nWhere a step's time went (ms):\n";
   absl::StrAppendFormat(&text, "  %-6s %9s %9s %9s %9s %9s   %s\n", "rank", "step", "compute", "waiting", "transfer",
                         "optimizer", "memory, peak of planned");
   for (size_t rank = 0; rank < report.breakdown.size(); ++rank) {
