@@ -201,9 +201,25 @@ void CheckCuts(const proto::Layout& layout, JobConfig& config, Problems& problem
   }
 }
 
+// The text form also takes an enum's number, and any number: "precision: 7".
+void CheckEnums(const proto::Job& job, Problems& problems) {
+  auto check = [&](const char* path, bool known, int value) {
+    if (!known) problems.Add(path, absl::StrCat(path, " is ", value, ", which means nothing; write its name"));
+  };
+  const auto& training = job.training();
+  check("training.precision", proto::Training::Precision_IsValid(training.precision()), training.precision());
+  check("training.recompute", proto::Training::Recompute_IsValid(training.recompute()), training.recompute());
+  for (const int value : training.recompute_stages()) {
+    check("training.recompute_stages", proto::Training::Recompute_IsValid(value), value);
+  }
+  check("data.token_type", proto::Data::TokenType_IsValid(job.data().token_type()), job.data().token_type());
+  check("schedule.queues", proto::Schedule::Queues_IsValid(job.schedule().queues()), job.schedule().queues());
+}
+
 }  // namespace
 
 void CheckNumbers(const proto::Job& job, Problems& problems) {
+  CheckEnums(job, problems);
   if (job.has_format_version() && job.format_version() != 1) {
     problems.Add("format_version",
                  absl::StrCat("format_version is ", job.format_version(), "; this program understands 1"));

@@ -106,6 +106,7 @@ expect_error 'heads' "$sluice" plan $job --set model.heads=3
 expect_error 'layers|stages' "$sluice" plan $job --set layout.pp=40
 expect_error 'micro_batches|batch' "$sluice" plan $job --set training.micro_batches=3
 expect_error 'positions' "$sluice" plan $job --set training.sequence=64
+expect_error 'training.precision is 7' "$sluice" plan $job --set training.precision=7
 expect_error '1f1c|1f1b' "$sluice" plan $job --set schedule.name=1f1c
 expect_error 'training.stepps|steps' "$sluice" plan $job --set training.stepps=3
 expect_error 'memory|bytes' "$sluice" train $job --set 'layout.memory_limit=["100KB"]'
