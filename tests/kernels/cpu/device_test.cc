@@ -7,6 +7,7 @@
 #include <new>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/cpu_device.h"
@@ -44,13 +45,14 @@ TEST_P(TeamTest, TakesEachBlockOnce) {
 
 TEST_P(TeamTest, WhatABlockWroteIsSeenByTheNextLoop) {
   Team team(GetParam(), {});
-  std::vector<int64_t> values(64, 0);
+  std::vector<int64_t> before(64, 0), after(64, 0);
   for (int round = 0; round < 500; ++round) {
-    team.ParallelFor(64, [&](int64_t block) { values[block] += values[(block * 7 + round) % 64] >= 0 ? 1 : 0; });
-    // Each block reads what others wrote only between loops.
+    // Each block reads what another one wrote in the loop before.
+    team.ParallelFor(64, [&](int64_t block) { after[block] = before[(block * 7 + round) % 64] + 1; });
     if (round % 2 == 0) team.ParallelFor(3, [](int64_t) {});
+    std::swap(before, after);
   }
-  EXPECT_EQ(values, std::vector<int64_t>(64, 500));
+  EXPECT_EQ(before, std::vector<int64_t>(64, 500));
 }
 
 TEST_P(TeamTest, RethrowsAndGoesOn) {
