@@ -27,6 +27,23 @@ const std::vector<Generator>& Generators() {
   return generators;
 }
 
+absl::StatusOr<std::vector<PassCosts>> CostsOfStages(const std::vector<PassCosts>& costs, int stages) {
+  const size_t count = costs.size();
+  if (count > 1 && count != static_cast<size_t>(stages)) {
+    return absl::InvalidArgumentError(absl::StrCat("there are costs of ", count, " stages; give those of all ", stages,
+                                                   " stages, one for all of them, or none"));
+  }
+  for (size_t s = 0; s < count; ++s) {
+    const PassCosts& c = costs[s];
+    const bool times = c.forward_ns >= 0 && c.input_gradient_ns >= 0 && c.weight_gradient_ns >= 0 && c.transfer_ns >= 0;
+    if (times && c.weight_bytes >= 0 && c.weight_bytes <= c.forward_bytes) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the costs of stage ", s, " can't be: no time may be negative, and ",
+                                                   "what W needs is a part of what F leaves (", c.weight_bytes, " of ",
+                                                   c.forward_bytes, " bytes)"));
+  }
+  return count > 1 ? costs : std::vector<PassCosts>(stages, count == 1 ? costs[0] : PassCosts{});
+}
+
 absl::StatusOr<Schedule> Generate(absl::string_view name, const GeneratorParams& params) {
   for (const Generator& generator : Generators()) {
     if (name == absl::string_view(generator.name)) return generator.generate(params);

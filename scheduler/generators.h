@@ -11,24 +11,32 @@
 
 namespace sluice {
 
-// What the generators that follow costs take into account; the same for every stage.
+// What the generators that follow costs take into account of one stage and one micro-batch.
 struct PassCosts {
   int64_t forward_ns = 1;
   int64_t input_gradient_ns = 1;
   int64_t weight_gradient_ns = 1;
-  int64_t transfer_ns = 0;
+  int64_t transfer_ns = 0;    // of a message that leaves the stage for another rank, either way
   int64_t forward_bytes = 1;  // held from F on
   int64_t weight_bytes = 1;   // the part of it that I leaves for W
+  friend bool operator==(const PassCosts&, const PassCosts&) = default;
 };
 
 struct GeneratorParams {
-  int ranks = 1;             // p
-  int chunks = 1;            // v, stages per rank; generators with a fixed v accept 1 (unset) or their own
-  int micro_batches = 1;     // m, over all copies
-  int group_size = 0;        // interleaved schedules: micro-batches per group, 0: m / max(1, m / p)
-  PassCosts costs;           // zb_auto
-  double in_flight_cap = 0;  // zb_auto: memory of a rank in forward passes of a micro-batch, 0: p (as 1F1B)
+  int ranks = 1;          // p
+  int chunks = 1;         // v, stages per rank; generators with a fixed v accept 1 (unset) or their own
+  int micro_batches = 1;  // m, over all copies
+  int group_size = 0;     // interleaved schedules: micro-batches per group, 0: m / max(1, m / p)
+  // zb_auto: per stage, or one entry for every stage; empty: all as PassCosts{}.
+  std::vector<PassCosts> costs;
+  // zb_auto: most memory of each rank, in forward passes of one micro-batch through all of that rank's stages
+  // (cap x the sum of their forward_bytes); 0: p (as 1F1B).
+  double in_flight_cap = 0;
 };
+
+// `costs` of each of `stages` stages. Errors: INVALID_ARGUMENT if there are neither none, one nor `stages` of them, or
+// if one of them can't be.
+absl::StatusOr<std::vector<PassCosts>> CostsOfStages(const std::vector<PassCosts>& costs, int stages);
 
 struct Generator {
   std::string name;     // "1f1b"

@@ -1,12 +1,16 @@
 // The zero-bubble heuristic (Qi et al. 2023, "ZB-1p" with a cap of p micro-batches in flight, "ZB-2p" with 2p; any
-// cap). Plays the pipeline with the given costs and decides as it goes: fill gaps with weight gradients, run ahead
-// while memory allows. Eight variants of the rules are tried; the one of least span is kept.
+// cap). Plays the pipeline with the costs of each stage and decides as it goes: fill gaps with weight gradients, run
+// ahead while memory allows. Eight variants of the rules are tried; the one of least span is kept. Where stages differ
+// in time, so are those that play with the mean times: a rank that is ahead by chance no longer misleads the rules
+// there.
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/status.h"
 #include "scheduler/generators/common.h"
+#include "scheduler/generators/pass_costs.h"
 
 namespace sluice {
 namespace {
@@ -21,7 +25,6 @@ struct Rank {
   int64_t clock = 0, memory = 0, bubble = 0;
   std::vector<int64_t> forward_end, input_end;
   int weights = 0;
-  int64_t first_begin = 0;
   std::vector<Action> actions;
 
   int forwards() const { return static_cast<int>(forward_end.size()); }
@@ -30,11 +33,14 @@ struct Rank {
 
 class Heuristic {
  public:
-  Heuristic(const GeneratorParams& params, Variant variant)
-      : p_(params.ranks), m_(params.micro_batches), costs_(params.costs), variant_(variant), ranks_(params.ranks) {
-    const double cap = params.in_flight_cap > 0 ? params.in_flight_cap : p_;
-    memory_cap_ = static_cast<int64_t>(cap * static_cast<double>(costs_.forward_bytes));
-  }
+  // One stage on each rank: `costs` are indexed by either. `cap` in forward passes of the rank's stage.
+  Heuristic(const std::vector<PassCosts>& costs, int micro_batches, double cap, Variant variant)
+      : p_(static_cast<int>(costs.size())),
+        m_(micro_batches),
+        cap_(cap),
+        costs_(costs),
+        variant_(variant),
+        ranks_(costs.size()) {}
 
   void Run() {
     WarmUp();
@@ -50,11 +56,6 @@ class Heuristic {
     }
   }
 
-  int64_t Span() const {
-    int64_t span = 0;
-    for (const Rank& rank : ranks_) span = std::max(span, rank.clock - rank.first_begin);
-    return span;
-  }
   std::vector<std::vector<Action>> Lists() {
     std::vector<std::vector<Action>> lists;
     for (Rank& rank : ranks_) lists.push_back(std::move(rank.actions));
@@ -64,55 +65,56 @@ class Heuristic {
  private:
   // When the input of the rank's next F or I has come; 0 at the ends of the pipeline.
   int64_t ForwardArrival(int r) const {
-    return r == 0 ? 0 : ranks_[r - 1].forward_end[ranks_[r].forwards()] + costs_.transfer_ns;
+    return r == 0 ? 0 : ranks_[r - 1].forward_end[ranks_[r].forwards()] + costs_[r - 1].transfer_ns;
   }
   int64_t InputArrival(int r) const {
-    return r == p_ - 1 ? 0 : ranks_[r + 1].input_end[ranks_[r].inputs()] + costs_.transfer_ns;
+    return r == p_ - 1 ? 0 : ranks_[r + 1].input_end[ranks_[r].inputs()] + costs_[r + 1].transfer_ns;
   }
 
-  int64_t Begin(Rank& rank, int64_t arrival, int64_t duration) {
+  void Begin(Rank& rank, int64_t arrival, int64_t duration) {
     const int64_t begin = std::max(rank.clock, arrival);
     if (rank.forwards() > 0) {
       rank.bubble += begin - rank.clock;
       worst_bubble_ = std::max(worst_bubble_, rank.bubble);
     }
     rank.clock = begin + duration;
-    return begin;
   }
   void Forward(int r) {
     Rank& rank = ranks_[r];
-    const int64_t begin = Begin(rank, ForwardArrival(r), costs_.forward_ns);
-    if (rank.forwards() == 0) rank.first_begin = begin;
+    Begin(rank, ForwardArrival(r), costs_[r].forward_ns);
     rank.actions.push_back(sluice::Forward(StageId(r), MicroBatch(rank.forwards())));
     rank.forward_end.push_back(rank.clock);
-    rank.memory += costs_.forward_bytes;
+    rank.memory += costs_[r].forward_bytes;
   }
   void Input(int r) {
     Rank& rank = ranks_[r];
-    Begin(rank, InputArrival(r), costs_.input_gradient_ns);
+    Begin(rank, InputArrival(r), costs_[r].input_gradient_ns);
     rank.actions.push_back(InputGradient(StageId(r), MicroBatch(rank.inputs())));
     rank.input_end.push_back(rank.clock);
-    rank.memory -= costs_.forward_bytes - costs_.weight_bytes;
+    rank.memory -= costs_[r].forward_bytes - costs_[r].weight_bytes;
   }
   bool CanWeight(int r) const { return ranks_[r].weights < ranks_[r].inputs(); }
   void Weight(int r) {
     Rank& rank = ranks_[r];
-    rank.clock += costs_.weight_gradient_ns;
+    rank.clock += costs_[r].weight_gradient_ns;
     rank.actions.push_back(WeightGradient(StageId(r), MicroBatch(rank.weights++)));
-    rank.memory -= costs_.weight_bytes;
+    rank.memory -= costs_[r].weight_bytes;
   }
-  bool Fits(int64_t memory) const { return memory + costs_.forward_bytes <= memory_cap_; }
+  bool Fits(int r, int64_t memory) const {
+    const auto bytes = static_cast<double>(costs_[r].forward_bytes);
+    return static_cast<double>(memory) + bytes <= cap_ * bytes;
+  }
 
   // Weight gradients into the gap before `arrival`: those that fit, and one more if the rest of the gap would be a new
   // worst bubble.
   void FillGap(int r, int64_t arrival) {
     Rank& rank = ranks_[r];
-    while (CanWeight(r) && rank.clock + costs_.weight_gradient_ns <= arrival) Weight(r);
+    while (CanWeight(r) && rank.clock + costs_[r].weight_gradient_ns <= arrival) Weight(r);
     const int64_t gap = arrival - rank.clock;
     if (gap > 0 && CanWeight(r) && (variant_.greedy_weights || rank.bubble + gap > worst_bubble_)) Weight(r);
   }
   void FillAndForward(int r) {
-    while (!Fits(ranks_[r].memory) && CanWeight(r)) Weight(r);
+    while (!Fits(r, ranks_[r].memory) && CanWeight(r)) Weight(r);
     FillGap(r, ForwardArrival(r));
     Forward(r);
   }
@@ -128,21 +130,21 @@ class Heuristic {
   void WarmUp() {
     for (int r = 0; r < p_; ++r) Forward(r);
     std::vector<int> extra(p_, 0);
-    int64_t first_input_end = ranks_[p_ - 1].clock + costs_.input_gradient_ns;
+    int64_t first_input_end = ranks_[p_ - 1].clock + costs_[p_ - 1].input_gradient_ns;
     for (int r = p_ - 2; r >= 0; --r) {
       int64_t clock = ranks_[r].clock, memory = ranks_[r].memory;
-      const int64_t arrival = first_input_end + costs_.transfer_ns;
+      const int64_t arrival = first_input_end + costs_[r + 1].transfer_ns;
       const auto early_enough = [&] {
-        return variant_.bubble_before_first_backward ? clock + costs_.forward_ns <= arrival : clock < arrival;
+        return variant_.bubble_before_first_backward ? clock + costs_[r].forward_ns <= arrival : clock < arrival;
       };
-      for (; 1 + extra[r] < m_ && Fits(memory) && early_enough(); ++extra[r]) {
-        clock += costs_.forward_ns;
-        memory += costs_.forward_bytes;
+      for (; 1 + extra[r] < m_ && Fits(r, memory) && early_enough(); ++extra[r]) {
+        clock += costs_[r].forward_ns;
+        memory += costs_[r].forward_bytes;
       }
-      first_input_end = std::max(clock, arrival) + costs_.input_gradient_ns;
+      first_input_end = std::max(clock, arrival) + costs_[r].input_gradient_ns;
     }
     for (int r = 1; r < p_; ++r) {
-      while (extra[r] > 0 && extra[r] >= extra[r - 1] && 1 + extra[r] < m_) --extra[r];
+      while (extra[r] > 0 && extra[r] >= extra[r - 1] && 1 + extra[r - 1] < m_) --extra[r];
     }
     for (int r = 0; r < p_; ++r) {
       for (int k = 0; k < extra[r]; ++k) Forward(r);
@@ -160,45 +162,60 @@ class Heuristic {
     const Rank& rank = ranks_[r];
     if (rank.forwards() == m_) return false;
     if (!variant_.prioritize_backward || r == p_ - 1 || rank.forwards() - ranks_[r + 1].forwards() < 2) return true;
-    const int64_t next_input = ranks_[r + 1].clock + costs_.forward_ns + costs_.input_gradient_ns + costs_.transfer_ns;
+    const PassCosts& next = costs_[r + 1];
+    const int64_t next_input = ranks_[r + 1].clock + next.forward_ns + next.input_gradient_ns + next.transfer_ns;
     if (rank.clock >= next_input) return false;
     int64_t clock = rank.clock;
     int64_t memory = rank.memory;
-    for (int w = rank.weights; !Fits(memory) && w < rank.inputs(); ++w) {
-      clock += costs_.weight_gradient_ns;
-      memory -= costs_.weight_bytes;
+    for (int w = rank.weights; !Fits(r, memory) && w < rank.inputs(); ++w) {
+      clock += costs_[r].weight_gradient_ns;
+      memory -= costs_[r].weight_bytes;
     }
-    if (clock + costs_.forward_ns <= next_input) return true;
+    if (clock + costs_[r].forward_ns <= next_input) return true;
     return next_input - rank.clock > worst_bubble_ - rank.bubble;
   }
 
   const int p_, m_;
-  const PassCosts& costs_;
+  const double cap_;
+  const std::vector<PassCosts>& costs_;
   const Variant variant_;
-  int64_t memory_cap_;
   std::vector<Rank> ranks_;
   int64_t worst_bubble_ = 0;
 };
+
+// The schedule of least span by `costs` among the variants that play with `played`.
+void KeepBest(const std::vector<PassCosts>& costs, const std::vector<PassCosts>& played, double cap, Schedule& best,
+              int64_t& best_span) {
+  for (int bits = 7; bits >= 0; --bits) {
+    Heuristic heuristic(played, best.micro_batches, cap,
+                        {.bubble_before_first_backward = (bits & 4) != 0,
+                         .prioritize_backward = (bits & 2) != 0,
+                         .greedy_weights = (bits & 1) != 0});
+    heuristic.Run();
+    Schedule candidate = EmptySchedule(best.name, best.placement, best.micro_batches);
+    candidate.ranks = heuristic.Lists();
+    const int64_t span = SpanOf(candidate, costs);
+    if (span >= best_span) continue;
+    best_span = span;
+    best = std::move(candidate);
+  }
+}
 
 }  // namespace
 
 absl::StatusOr<Schedule> GenerateZeroBubbleAuto(const GeneratorParams& params) {
   RETURN_IF_ERROR(CheckParams("zb_auto", params, 1));
-  if (params.in_flight_cap != 0 && params.in_flight_cap < 1) {
+  if (params.in_flight_cap != 0 && !(params.in_flight_cap >= 1)) {
     return absl::InvalidArgumentError("zb_auto needs a cap of at least one micro-batch in flight");
   }
-  Schedule schedule = EmptySchedule("zb_auto", Placement::Loop(params.ranks, 1), params.micro_batches);
-  int64_t best = std::numeric_limits<int64_t>::max();
-  for (int bits = 7; bits >= 0; --bits) {
-    Heuristic heuristic(params, {.bubble_before_first_backward = (bits & 4) != 0,
-                                 .prioritize_backward = (bits & 2) != 0,
-                                 .greedy_weights = (bits & 1) != 0});
-    heuristic.Run();
-    if (heuristic.Span() >= best) continue;
-    best = heuristic.Span();
-    schedule.ranks = heuristic.Lists();
-  }
-  return schedule;
+  ASSIGN_OR_RETURN(const std::vector<PassCosts> costs, CostsOfStages(params.costs, params.ranks));
+  const std::vector<PassCosts> mean = WithMeanTimes(costs);
+  const double cap = params.in_flight_cap > 0 ? params.in_flight_cap : params.ranks;
+  Schedule best = EmptySchedule("zb_auto", Placement::Loop(params.ranks, 1), params.micro_batches);
+  int64_t best_span = std::numeric_limits<int64_t>::max();
+  KeepBest(costs, costs, cap, best, best_span);
+  if (mean != costs) KeepBest(costs, mean, cap, best, best_span);
+  return best;
 }
 
 }  // namespace sluice

@@ -1,6 +1,9 @@
 // Generators against the published orders, the table of reference values and the closed forms.
 #include "scheduler/generators.h"
 
+#include <numeric>
+#include <random>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "scheduler/lowering.h"
@@ -177,12 +180,12 @@ TEST(GeneratorsTest, PublishedBubbleRates) {
                                        .backward_ns = row.input + row.weight});
     costs.transfer_latency_ns = row.transfer;
     GeneratorParams params{.ranks = row.p, .micro_batches = row.m};
-    params.costs = {.forward_ns = row.forward,
-                    .input_gradient_ns = row.input,
-                    .weight_gradient_ns = row.weight,
-                    .transfer_ns = row.transfer,
-                    .forward_bytes = 34 * row.h + 5 * row.a * 1024,
-                    .weight_bytes = 32 * row.h};
+    params.costs = {{.forward_ns = row.forward,
+                     .input_gradient_ns = row.input,
+                     .weight_gradient_ns = row.weight,
+                     .transfer_ns = row.transfer,
+                     .forward_bytes = 34 * row.h + 5 * row.a * 1024,
+                     .weight_bytes = 32 * row.h}};
     const auto measure = [&](const char* name) { return Measure(*SimulateSchedule(*Generate(name, params), costs)); };
     constexpr double kRounded = 0.00005001;
     EXPECT_NEAR(measure("1f1b").makespan_bubble, row.one_f_one_b, kRounded);
@@ -201,6 +204,88 @@ TEST(GeneratorsTest, PublishedBubbleRates) {
     params.in_flight_cap = 2 * row.p;
     EXPECT_NEAR(measure("zb_auto").span_bubble, row.auto_2p, kRounded);
   }
+}
+
+std::vector<PassCosts> RandomCosts(std::mt19937& random, int stages) {
+  const auto between = [&](int least, int most) { return least + static_cast<int64_t>(random() % (most - least + 1)); };
+  std::vector<PassCosts> costs(stages);
+  for (PassCosts& c : costs) {
+    c = {between(1, 30), between(1, 30), between(1, 20), between(0, 3), between(1, 40), 0};
+    c.weight_bytes = between(0, static_cast<int>(c.forward_bytes));
+  }
+  return costs;
+}
+
+// What a schedule costs by those numbers. Latency is one number in Costs: that of stage 0.
+Costs CostsFrom(const std::vector<PassCosts>& passes) {
+  Costs costs{.transfer_latency_ns = passes[0].transfer_ns};
+  for (const PassCosts& c : passes) {
+    costs.stages.push_back({.forward_ns = c.forward_ns,
+                            .input_gradient_ns = c.input_gradient_ns,
+                            .weight_gradient_ns = c.weight_gradient_ns,
+                            .backward_ns = c.input_gradient_ns + c.weight_gradient_ns});
+  }
+  return costs;
+}
+
+// Most bytes of each rank, when F takes forward_bytes, I gives back all but weight_bytes, and W those.
+std::vector<int64_t> PeakBytes(const Schedule& schedule, const std::vector<PassCosts>& costs) {
+  std::vector<int64_t> peaks;
+  for (const auto& list : schedule.ranks) {
+    int64_t held = 0, peak = 0;
+    for (const Action& action : list) {
+      const PassCosts& c = costs[action.stage.index()];
+      if (action.kind == ActionKind::kForward) held += c.forward_bytes;
+      if (action.kind == ActionKind::kBackward) held -= c.forward_bytes;
+      if (action.kind == ActionKind::kInputGradient) held -= c.forward_bytes - c.weight_bytes;
+      if (action.kind == ActionKind::kWeightGradient) held -= c.weight_bytes;
+      peak = std::max(peak, held);
+    }
+    EXPECT_EQ(held, 0);
+    peaks.push_back(peak);
+  }
+  return peaks;
+}
+
+TEST(GeneratorsTest, ZeroBubbleHeuristicFollowsEachStagesCosts) {
+  std::mt19937 random(5);
+  for (int i = 0; i < 300; ++i) {
+    const int p = 1 + static_cast<int>(random() % 8);
+    std::vector<PassCosts> costs = RandomCosts(random, p);
+    PassCosts mean{0, 0, 0, 0, 10, 8};
+    for (PassCosts& c : costs) {
+      c.transfer_ns = costs[0].transfer_ns;
+      if (i % 2 == 0) c.forward_bytes = 10, c.weight_bytes = 8;
+      mean.forward_ns += c.forward_ns;
+      mean.input_gradient_ns += c.input_gradient_ns;
+      mean.weight_gradient_ns += c.weight_gradient_ns;
+    }
+    GeneratorParams params{.ranks = p, .micro_batches = 1 + static_cast<int>(random() % 20), .costs = costs};
+    params.in_flight_cap = 1 + static_cast<double>(random() % 20) / 4;
+    const Schedule schedule = *Generate("zb_auto", params);
+    const std::vector<int64_t> peaks = PeakBytes(schedule, costs);
+    for (int r = 0; r < p; ++r) EXPECT_LE(peaks[r], params.in_flight_cap * costs[r].forward_bytes) << "case " << i;
+    if (i % 2 != 0) continue;
+    params.costs = {{mean.forward_ns / p, mean.input_gradient_ns / p, mean.weight_gradient_ns / p, costs[0].transfer_ns,
+                     mean.forward_bytes, mean.weight_bytes}};
+    const Schedule blind = *Generate("zb_auto", params);
+    EXPECT_LE(Measure(*SimulateSchedule(schedule, CostsFrom(costs))).span_ns,
+              Measure(*SimulateSchedule(blind, CostsFrom(costs))).span_ns)
+        << "case " << i;
+  }
+}
+
+TEST(GeneratorsTest, CostsAreOneForAllStagesOrOnePerStage) {
+  const PassCosts costs{.forward_ns = 3, .input_gradient_ns = 2, .weight_gradient_ns = 2};
+  GeneratorParams params{.ranks = 3, .micro_batches = 7, .costs = {costs}};
+  const Schedule one = *Generate("zb_auto", params);
+  params.costs.assign(3, costs);
+  EXPECT_EQ(Generate("zb_auto", params)->ranks, one.ranks);
+  params.costs.pop_back();
+  EXPECT_EQ(Generate("zb_auto", params).status().message(),
+            "there are costs of 2 stages; give those of all 3 stages, one for all of them, or none");
+  params.costs = {{.forward_bytes = 4, .weight_bytes = 5}};
+  EXPECT_THAT(std::string(Generate("zb_auto", params).status().message()), HasSubstr("5 of 4 bytes"));
 }
 
 TEST(GeneratorsTest, ClosedFormsForEveryNumberOfMicroBatches) {
