@@ -4,37 +4,26 @@
 namespace sluice::cpu::library {
 namespace {
 
-// Rows and columns of a block of a product; outputs and inputs of one of a weight gradient. Smaller blocks multiply
-// slower, larger ones leave threads without work on small micro-batches.
+// Rows of a block of a product: all its columns, since the library is fast only without gaps between rows. Outputs and
+// inputs of a block of a weight gradient. Smaller blocks multiply slower, larger ones leave threads without work on
+// small micro-batches.
 constexpr int64_t kRows = 128;
-constexpr int64_t kColumns = 512;
 constexpr int64_t kGradientOutputs = 128;
 constexpr int64_t kGradientInputs = 512;
 
-// A packed weight: the column blocks of the forward product, then those of the input gradient.
-class Layout {
- public:
-  explicit Layout(const PackedUse& use) : use_(use), split_(use.columns(), kColumns) {}
-  const Split& split() const { return split_; }
-  RightMatrix matrix(int64_t block) const { return {use_.depth(), split_.size(block), use_.shape.compute}; }
-  int64_t offset(int64_t block) const {
-    const int64_t before = use_.use == Use::kForward ? 0 : Layout({use_.shape, Use::kForward}).bytes();
-    return before + block * BlockBytes(0);
-  }
-  int64_t bytes() const { return (split_.blocks() - 1) * BlockBytes(0) + BlockBytes(split_.blocks() - 1); }
+RightMatrix Right(const PackedUse& use) { return {use.depth(), use.columns(), use.shape.compute}; }
 
- private:
-  int64_t BlockBytes(int64_t block) const { return RoundUp(PackedBytes(matrix(block)), 64); }
-
-  PackedUse use_;
-  Split split_;
-};
+// A packed weight: the matrix of the forward product, then that of the input gradient.
+int64_t PackedUseBytes(const PackedUse& use) { return RoundUp(PackedBytes(Right(use)), 64); }
+int64_t PackedOffset(const PackedUse& use) {
+  return use.use == Use::kForward ? 0 : PackedUseBytes({use.shape, Use::kForward});
+}
 
 // The library adds to what stands in y: bring `add` there first.
-void CopyAddend(const PackedProductArgs& args, Extent extent, int64_t row, int64_t column) {
+void CopyAddend(const PackedProductArgs& args, int64_t row, int64_t rows) {
   WithType(args.add.dtype, [&]<class From>(From) {
     WithType(args.y.dtype, [&]<class To>(To) {
-      ConvertRows(extent, BlockAt<const From>(args.add, row, column), BlockAt<To>(args.y, row, column));
+      ConvertRows({rows, args.y.columns()}, BlockAt<const From>(args.add, row, 0), BlockAt<To>(args.y, row, 0));
     });
   });
 }
@@ -42,39 +31,29 @@ void CopyAddend(const PackedProductArgs& args, Extent extent, int64_t row, int64
 }  // namespace
 
 int64_t PackedLinearBytes(const LinearShape& shape) {
-  return Layout({shape, Use::kForward}).bytes() + Layout({shape, Use::kInputGradient}).bytes();
+  return PackedUseBytes({shape, Use::kForward}) + PackedUseBytes({shape, Use::kInputGradient});
 }
 
 void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::byte* packed) {
-  for (const Use kind : {Use::kForward, Use::kInputGradient}) {
-    const PackedUse use{shape, kind};
-    const Layout layout(use);
-    team.ParallelFor(layout.split().blocks(), [&](int64_t block) {
-      Pack(layout.matrix(block), weight + layout.split().begin(block) * use.column_stride(),
-           {use.depth_stride(), use.column_stride()}, packed + layout.offset(block));
-    });
-  }
+  team.ParallelFor(2, [&](int64_t block) {
+    const PackedUse use{shape, block == 0 ? Use::kForward : Use::kInputGradient};
+    Pack(Right(use), weight, {use.depth_stride(), use.column_stride()}, packed + PackedOffset(use));
+  });
 }
 
 void Multiply(Team& team, const PackedProductArgs& args) {
-  const Layout layout(args.use);
   const Split rows(args.x.rows(), kRows);
-  const Split& columns = layout.split();
-  // Row blocks vary fastest: threads that work at the same time share the weight's columns.
-  team.ParallelFor(rows.blocks() * columns.blocks(), [&](int64_t block) {
-    const int64_t row_block = block % rows.blocks(), column_block = block / rows.blocks();
-    const int64_t row = rows.begin(row_block), column = columns.begin(column_block);
-    const Extent extent{rows.size(row_block), columns.size(column_block)};
-    if (args.add && args.add.data != args.y.data) CopyAddend(args, extent, row, column);
-    cpu::Multiply(RightProduct{.right = layout.matrix(column_block),
-                               .rows = extent.rows,
+  team.ParallelFor(rows.blocks(), [&](int64_t block) {
+    const int64_t row = rows.begin(block), count = rows.size(block);
+    if (args.add && args.add.data != args.y.data) CopyAddend(args, row, count);
+    cpu::Multiply(RightProduct{.right = Right(args.use),
+                               .rows = count,
                                .x_stride = args.x.columns(),
                                .y_stride = args.y.columns(),
                                .y_type = args.y.dtype,
                                .has_bias = args.bias != nullptr,
                                .result = args.add ? Result::kAddTo : Result::kWrite},
-                  At(args.x, row, 0), args.packed + layout.offset(column_block),
-                  args.bias == nullptr ? nullptr : args.bias + column, At(args.y, row, column));
+                  At(args.x, row, 0), args.packed + PackedOffset(args.use), args.bias, At(args.y, row, 0));
   });
 }
 

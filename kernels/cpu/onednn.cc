@@ -66,6 +66,8 @@ class Matmul {
                                : dnnl::matmul::primitive_desc({x, w, *bias, y}, Attributes(result), Engine()),
                bias != nullptr) {}
 
+  const std::string& implementation() const { return implementation_; }
+
   void Run(const void* x, const void* w, const float* bias, void* y) {
     Set(DNNL_ARG_SRC, x);
     Set(DNNL_ARG_WEIGHTS, w);
@@ -77,7 +79,10 @@ class Matmul {
 
  private:
   Matmul(const dnnl::matmul::primitive_desc& choice, bool has_bias)
-      : primitive_(choice), has_bias_(has_bias), scratch_bytes_(choice.scratchpad_desc().get_size()) {
+      : primitive_(choice),
+        implementation_(choice.impl_info_str()),
+        has_bias_(has_bias),
+        scratch_bytes_(choice.scratchpad_desc().get_size()) {
     Add(DNNL_ARG_SRC, choice.src_desc());
     Add(DNNL_ARG_WEIGHTS, choice.weights_desc());
     Add(DNNL_ARG_DST, choice.dst_desc());
@@ -91,6 +96,7 @@ class Matmul {
   void Set(int argument, const void* data) { arguments_.at(argument).set_data_handle(const_cast<void*>(data)); }
 
   dnnl::matmul primitive_;
+  std::string implementation_;
   bool has_bias_;
   int64_t scratch_bytes_;
   std::unordered_map<int, dnnl::memory> arguments_;
@@ -118,6 +124,22 @@ const dnnl::memory::desc& Layout(const RightMatrix& matrix) {
 int64_t Flags(int64_t kind, DType a, DType b, Result result, bool bias) {
   return kind | static_cast<int64_t>(a) << 8 | static_cast<int64_t>(b) << 16 | static_cast<int64_t>(result) << 24 |
          int64_t{bias} << 32;
+}
+
+Matmul& MatmulOf(const RightProduct& p) {
+  const Key key = {p.right.depth,
+                   p.right.columns,
+                   p.rows,
+                   p.x_stride,
+                   p.y_stride,
+                   0,
+                   Flags(0, p.right.type, p.y_type, p.result, p.has_bias)};
+  return Cached(key, [&] {
+    const dnnl::memory::desc bias_layout(Dims{1, p.right.columns}, LibraryType::f32, Tag::ab);
+    return Matmul(Strided(p.rows, p.right.depth, p.right.type, p.x_stride, 1), Layout(p.right),
+                  Strided(p.rows, p.right.columns, p.y_type, p.y_stride, 1), p.has_bias ? &bias_layout : nullptr,
+                  p.result);
+  });
 }
 
 }  // namespace
@@ -153,13 +175,6 @@ bool HasFastBFloat16() {
   return has;
 }
 
-bool HasPackedLayouts() {
-  // The library's instruction sets are sets of bits.
-  constexpr auto avx512 = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
-  static const bool has = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & avx512) == avx512;
-  return has;
-}
-
 int64_t PackedBytes(const RightMatrix& matrix) { return static_cast<int64_t>(Layout(matrix).get_size()); }
 
 void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides, std::byte* packed) {
@@ -169,20 +184,10 @@ void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides,
   dnnl::reorder(from, to).execute(LibraryStream(), from, to);
 }
 
+std::string ImplementationOf(const RightProduct& product) { return MatmulOf(product).implementation(); }
+
 void Multiply(const RightProduct& p, const void* x, const void* right, const float* bias, void* y) {
-  const Key key = {p.right.depth,
-                   p.right.columns,
-                   p.rows,
-                   p.x_stride,
-                   p.y_stride,
-                   0,
-                   Flags(0, p.right.type, p.y_type, p.result, p.has_bias)};
-  Cached(key, [&] {
-    const dnnl::memory::desc bias_layout(Dims{1, p.right.columns}, LibraryType::f32, Tag::ab);
-    return Matmul(Strided(p.rows, p.right.depth, p.right.type, p.x_stride, 1), Layout(p.right),
-                  Strided(p.rows, p.right.columns, p.y_type, p.y_stride, 1), p.has_bias ? &bias_layout : nullptr,
-                  p.result);
-  }).Run(x, right, bias, y);
+  MatmulOf(p).Run(x, right, bias, y);
 }
 
 void Multiply(const TransposedProduct& p, const void* a, const void* b, float* y) {

@@ -19,9 +19,6 @@ std::string InstructionSet();
 // Whether the library multiplies bf16 matrices faster than f32 ones here. Elsewhere bf16 is emulated exactly, in f32.
 bool HasFastBFloat16();
 
-// Whether a layout of its own makes the library fast here; elsewhere it copies both operands on every call.
-bool HasPackedLayouts();
-
 // The right-hand matrix of a product, [depth, columns] of one element type, in the layout that the library likes best.
 // The layout depends on nothing else, so it serves any number of rows.
 struct RightMatrix {
@@ -41,7 +38,8 @@ void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides,
 
 enum class Result : uint8_t { kWrite, kAddTo };
 
-// y[rows, columns] = x[rows, depth] . right (+ bias) (+ y before)
+// y[rows, columns] = x[rows, depth] . right (+ bias) (+ y before). Fast only where the rows of x and y follow one another
+// without gaps: with a layout of its own and gaps the library falls back to its reference loops, a thousand times slower.
 struct RightProduct {
   RightMatrix right;
   int64_t rows = 0;
@@ -52,6 +50,8 @@ struct RightProduct {
   Result result = Result::kWrite;
   friend bool operator==(const RightProduct&, const RightProduct&) = default;
 };
+// The library's name of what computes it, e.g. "brg:avx512_core"; "ref:any" are the reference loops.
+std::string ImplementationOf(const RightProduct& product);
 void Multiply(const RightProduct& product, const void* x, const void* right, const float* bias, void* y);
 
 // y[rows, columns] f32 = a^T . b (+ y before), with a[depth, rows] and b[depth, columns] of one type.

@@ -1,6 +1,5 @@
-// Our own f32 matrix product, for where the library is weak: small products inside attention, and AVX2, where oneDNN
-// copies both operands on every call. The right-hand matrix lies in panels of PanelWidth() columns, packed once and
-// used often.
+// Our own f32 matrix product: of weights, of their gradients, and of the small blocks inside attention. The right-hand
+// matrix lies in panels of PanelWidth() columns, packed once and used often.
 //
 // An element's sum runs over the depth in ascending order within a call, whatever the size and place of its block: a
 // result depends on nothing else. (Method: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",

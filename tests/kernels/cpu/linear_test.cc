@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/cpu/linear_backends.h"
+#include "kernels/cpu/onednn.h"
 #include "kernels/cpu/team.h"
 #include "tests/kernels/cpu/host_tensor.h"
 #include "tests/kernels/cpu/reference.h"
@@ -214,6 +215,19 @@ TEST(LinearRows, APackedWeightServesAnyNumberOfRows) {
     LinearForward(team, {.shape = shape, .x = x, .packed = packed, .y = y});
     const auto expected = reference::Linear(m, 96, 80, x.Doubles(), weight.Doubles());
     EXPECT_LE(Error(y.Doubles(), expected), SumTolerance(80, 3, DType::kF32)) << m;
+  }
+}
+
+TEST(Library, NeverRunsItsReferenceLoops) {
+  for (const int64_t columns : {768, 3072}) {
+    for (const bool has_bias : {false, true}) {
+      const RightProduct product{.right = {.depth = 768, .columns = columns, .type = DType::kF32},
+                                 .rows = 128,
+                                 .x_stride = 768,
+                                 .y_stride = columns,
+                                 .has_bias = has_bias};
+      EXPECT_EQ(ImplementationOf(product).find("ref"), std::string::npos) << ImplementationOf(product);
+    }
   }
 }
 
