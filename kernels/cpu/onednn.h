@@ -38,8 +38,9 @@ void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides,
 
 enum class Result : uint8_t { kWrite, kAddTo };
 
-// y[rows, columns] = x[rows, depth] . right (+ bias) (+ y before). Fast only where the rows of x and y follow one another
-// without gaps: with a layout of its own and gaps the library falls back to its reference loops, a thousand times slower.
+// y[rows, columns] = x[rows, depth] . right (+ bias) (+ y before). Fast only where the rows of x and y follow one
+// another without gaps: with a layout of its own and gaps the library falls back to its reference loops, a thousand
+// times slower.
 struct RightProduct {
   RightMatrix right;
   int64_t rows = 0;
