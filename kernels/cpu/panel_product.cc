@@ -60,7 +60,10 @@ HWY_NOINLINE void Tile(int64_t depth, const float* HWY_RESTRICT a, int64_t strid
   const F32Tag f32;
   const int64_t lanes = Lanes();
   const int64_t row_stride = kTransposed ? 1 : stride, depth_stride = kTransposed ? stride : 1;
-  for (int r = 0; r < kRows; ++r) __builtin_prefetch(end.y + r * end.y_stride, 1, 3);
+  for (int r = 0; r < kRows; ++r) {
+    __builtin_prefetch(end.y + r * end.y_stride, 1, 3);
+    __builtin_prefetch(end.y + r * end.y_stride + 2 * lanes - 1, 1, 3);
+  }
   for (int64_t i = 0; i < next.floats; i += kLineFloats) __builtin_prefetch(next.data + i, 0, 2);
   V left[kRows], right[kRows];
 #pragma GCC unroll 16
