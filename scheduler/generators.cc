@@ -18,6 +18,8 @@ const std::vector<Generator>& Generators() {
       {"zb_auto", "zero bubble by a heuristic over costs, under a memory cap", GenerateZeroBubbleAuto},
       {"interleaved_zb", "zero bubble over v chunks per rank", GenerateInterleavedZeroBubble},
       {"zb_v", "zero bubble over two chunks placed as a V", GenerateZBV},
+      {"v_half", "two chunks placed as a V, half of 1f1b's memory and bubble", GenerateVHalf},
+      {"v_min", "two chunks placed as a V, a third of 1f1b's memory", GenerateVMin},
       {"dual_pipe_v", "overlapped pairs over two chunks placed as a V", GenerateDualPipeV},
       {"dual_pipe", "overlapped pairs of two copies run against each other", GenerateDualPipe},
       {"chimera", "two copies of the model run against each other", GenerateChimera},

@@ -27,10 +27,10 @@ struct GeneratorParams {
   int chunks = 1;         // v, stages per rank; generators with a fixed v accept 1 (unset) or their own
   int micro_batches = 1;  // m, over all copies
   int group_size = 0;     // interleaved schedules: micro-batches per group, 0: m / max(1, m / p)
-  // zb_auto: per stage, or one entry for every stage; empty: all as PassCosts{}.
+  // zb_auto, zb_v: per stage, or one entry for every stage; empty: all as PassCosts{}.
   std::vector<PassCosts> costs;
-  // zb_auto: most memory of each rank, in forward passes of one micro-batch through all of that rank's stages
-  // (cap x the sum of their forward_bytes); 0: p (as 1F1B).
+  // zb_auto, zb_v: most memory of each rank, in forward passes of one micro-batch through all of that rank's stages
+  // (cap x the sum of their forward_bytes); 0: p (as 1F1B; zb_v: or what its handcrafted order needs, if more).
   double in_flight_cap = 0;
 };
 
@@ -61,6 +61,8 @@ absl::StatusOr<Schedule> GenerateZBH2(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateInterleavedZeroBubble(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateZeroBubbleAuto(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateZBV(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateVHalf(const GeneratorParams& params);
+absl::StatusOr<Schedule> GenerateVMin(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateDualPipeV(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateDualPipe(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateChimera(const GeneratorParams& params);
