@@ -33,6 +33,13 @@ inline absl::Status CheckParams(absl::string_view name, const GeneratorParams& p
   return absl::OkStatus();
 }
 
+// GeneratorParams::in_flight_cap of those that follow it.
+inline absl::Status CheckCap(absl::string_view name, const GeneratorParams& params) {
+  if (params.in_flight_cap == 0 || params.in_flight_cap >= 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, " needs a cap of at least one micro-batch in flight, not ",
+                                                 params.in_flight_cap, "; 0 is p of them, as 1f1b holds"));
+}
+
 // The shape of the 1F1B family: forwards 0 ... warm_up-1, then one forward and one backward in turn, then the backwards
 // that are left. forward(k) and backward(k) emit the rank's k-th of `total`.
 template <class ForwardStep, class BackwardStep>

@@ -1,5 +1,7 @@
 #include "scheduler/generators/pass_costs.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "scheduler/simulate.h"
 
@@ -19,6 +21,23 @@ int64_t SpanOf(const Schedule& schedule, const std::vector<PassCosts>& costs) {
   const absl::StatusOr<Timeline> timeline = SimulateSchedule(schedule, all);
   CHECK(timeline.ok()) << timeline.status();
   return Measure(*timeline).span_ns;
+}
+
+std::vector<int64_t> PeakBytesOf(const Schedule& schedule, const std::vector<PassCosts>& costs) {
+  std::vector<int64_t> peaks;
+  for (const std::vector<Action>& actions : schedule.ranks) {
+    int64_t held = 0, peak = 0;
+    for (const Action& action : actions) {
+      const PassCosts& c = costs[action.stage.index()];
+      if (action.kind == ActionKind::kForward) held += c.forward_bytes;
+      if (action.kind == ActionKind::kInputGradient) held -= c.forward_bytes - c.weight_bytes;
+      if (action.kind == ActionKind::kWeightGradient) held -= c.weight_bytes;
+      if (action.kind == ActionKind::kBackward) held -= c.forward_bytes;
+      peak = std::max(peak, held);
+    }
+    peaks.push_back(peak);
+  }
+  return peaks;
 }
 
 std::vector<PassCosts> WithMeanTimes(std::vector<PassCosts> costs) {

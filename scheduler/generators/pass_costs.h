@@ -12,6 +12,9 @@ namespace sluice {
 // `costs` per stage.
 int64_t SpanOf(const Schedule& schedule, const std::vector<PassCosts>& costs);
 
+// Most bytes that each rank holds: F takes forward_bytes, I gives back all but weight_bytes, W those.
+std::vector<int64_t> PeakBytesOf(const Schedule& schedule, const std::vector<PassCosts>& costs);
+
 // `costs` with every time replaced by its mean over the stages.
 std::vector<PassCosts> WithMeanTimes(std::vector<PassCosts> costs);
 

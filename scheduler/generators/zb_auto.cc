@@ -205,9 +205,7 @@ void KeepBest(const std::vector<PassCosts>& costs, const std::vector<PassCosts>&
 
 absl::StatusOr<Schedule> GenerateZeroBubbleAuto(const GeneratorParams& params) {
   RETURN_IF_ERROR(CheckParams("zb_auto", params, 1));
-  if (params.in_flight_cap != 0 && !(params.in_flight_cap >= 1)) {
-    return absl::InvalidArgumentError("zb_auto needs a cap of at least one micro-batch in flight");
-  }
+  RETURN_IF_ERROR(CheckCap("zb_auto", params));
   ASSIGN_OR_RETURN(const std::vector<PassCosts> costs, CostsOfStages(params.costs, params.ranks));
   const std::vector<PassCosts> mean = WithMeanTimes(costs);
   const double cap = params.in_flight_cap > 0 ? params.in_flight_cap : params.ranks;

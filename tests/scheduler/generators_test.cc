@@ -275,6 +275,92 @@ TEST(GeneratorsTest, ZeroBubbleHeuristicFollowsEachStagesCosts) {
   }
 }
 
+// Bubbles in chunk passes of an independent implementation of the same blocks; 1F1B's would be 6(p-1).
+TEST(GeneratorsTest, BuildingBlocks) {
+  struct Row {
+    const char* name;
+    int p, bubble, peak;
+  };
+  for (const Row& row : {Row{"v_min", 4, 11, 4},
+                         {"v_min", 6, 17, 6},
+                         {"v_min", 8, 27, 8},
+                         {"v_min", 16, 59, 12},
+                         {"v_half", 4, 5, 6},
+                         {"v_half", 6, 11, 8},
+                         {"v_half", 8, 17, 10},
+                         {"v_half", 16, 41, 18}}) {
+    for (int m : {3 * row.p, 3 * row.p + 1, 70}) {
+      const Schedule schedule = *Generate(row.name, {.ranks = row.p, .micro_batches = m});
+      EXPECT_EQ(Times(schedule).span_ns - 6 * m, row.bubble) << row.name << " p=" << row.p << " m=" << m;
+      EXPECT_THAT(PeakChunks(schedule, ActionKind::kWeightGradient), testing::Each(testing::Le(row.peak)));
+      EXPECT_THAT(PeakChunks(schedule, ActionKind::kWeightGradient), testing::Contains(row.peak));
+    }
+  }
+  // F, I and W of 10, 11 and 8: V-Half still gains on 1F1B, V-Min loses.
+  const auto rate = [](const char* name) {
+    const Schedule schedule = *Generate(name, {.ranks = 8, .micro_batches = 24});
+    return Times(schedule, {.forward_ns = 10, .input_gradient_ns = 11, .weight_gradient_ns = 8, .backward_ns = 19})
+        .span_bubble;
+  };
+  EXPECT_NEAR(rate("1f1b"), 0.226, 0.0005);
+  EXPECT_NEAR(rate("v_min"), 0.251, 0.0005);
+  EXPECT_NEAR(rate("v_half"), 0.131, 0.0005);
+}
+
+// The handcrafted order, whatever the costs: what zb_v without costs gives for enough micro-batches.
+Schedule HandcraftedZBV(int p, int m) { return *Generate("zb_v", {.ranks = p, .micro_batches = m}); }
+
+TEST(GeneratorsTest, ZBVFollowsEachStagesCosts) {
+  std::mt19937 random(11);
+  int better = 0;
+  for (int i = 0; i < 200; ++i) {
+    const int p = 1 + static_cast<int>(random() % 6), m = 2 * p - 1 + static_cast<int>(random() % 12);
+    std::vector<PassCosts> costs = RandomCosts(random, 2 * p);
+    for (PassCosts& c : costs) {
+      c.transfer_ns = costs[0].transfer_ns;
+      if (i % 2 == 0) c.forward_bytes = 10, c.weight_bytes = 8;
+    }
+    GeneratorParams params{.ranks = p, .micro_batches = m, .costs = costs};
+    const Schedule schedule = *Generate("zb_v", params), handcrafted = HandcraftedZBV(p, m);
+    const int64_t span = Measure(*SimulateSchedule(schedule, CostsFrom(costs))).span_ns;
+    const int64_t handcrafted_span = Measure(*SimulateSchedule(handcrafted, CostsFrom(costs))).span_ns;
+    EXPECT_LE(span, handcrafted_span) << "case " << i;
+    better += span < handcrafted_span;
+    const std::vector<int64_t> peaks = PeakBytes(schedule, costs), allowed = PeakBytes(handcrafted, costs);
+    for (int r = 0; r < p; ++r) {
+      const int64_t micro_batch = costs[r].forward_bytes + costs[2 * p - 1 - r].forward_bytes;
+      EXPECT_LE(peaks[r], std::max(allowed[r], p * micro_batch)) << "case " << i << " rank " << r;
+    }
+    // Under a cap.
+    params.in_flight_cap = 1 + static_cast<double>(random() % 12) / 2;
+    const auto capped = Generate("zb_v", params);
+    ASSERT_TRUE(capped.ok()) << "case " << i << " cap " << params.in_flight_cap << ": " << capped.status();
+    const std::vector<int64_t> capped_peaks = PeakBytes(*capped, costs);
+    for (int r = 0; r < p; ++r) {
+      const int64_t micro_batch = costs[r].forward_bytes + costs[2 * p - 1 - r].forward_bytes;
+      EXPECT_LE(capped_peaks[r], params.in_flight_cap * micro_batch) << "case " << i << " rank " << r;
+    }
+  }
+  EXPECT_GT(better, 50);
+}
+
+TEST(GeneratorsTest, ZBVWithPublishedCostsHasLessThanHalfTheBubbleOfZB1p) {
+  for (const Published& row : kPublished) {
+    const PassCosts costs{.forward_ns = row.forward / 2,
+                          .input_gradient_ns = row.input / 2,
+                          .weight_gradient_ns = row.weight / 2,
+                          .transfer_ns = row.transfer,
+                          .forward_bytes = 34 * row.h + 5 * row.a * 1024,
+                          .weight_bytes = 32 * row.h};
+    const std::vector<PassCosts> all(2 * row.p, costs);
+    const GeneratorParams params{.ranks = row.p, .micro_batches = row.m, .costs = {costs}};
+    const double bubble = Measure(*SimulateSchedule(*Generate("zb_v", params), CostsFrom(all))).span_bubble;
+    const double handcrafted = Measure(*SimulateSchedule(HandcraftedZBV(row.p, row.m), CostsFrom(all))).span_bubble;
+    EXPECT_LT(bubble, 0.98 * handcrafted);
+    EXPECT_LT(bubble, 0.5 * row.auto_1p);  // the schedule of the same memory
+  }
+}
+
 TEST(GeneratorsTest, CostsAreOneForAllStagesOrOnePerStage) {
   const PassCosts costs{.forward_ns = 3, .input_gradient_ns = 2, .weight_gradient_ns = 2};
   GeneratorParams params{.ranks = 3, .micro_batches = 7, .costs = {costs}};
