@@ -8,23 +8,27 @@ namespace sluice {
 
 const std::vector<Generator>& Generators() {
   static const auto& generators = *new std::vector<Generator>{
-      {"gpipe", "all forwards, then all backwards", GenerateGPipe},
-      {"1f1b", "one forward, one backward in turn; holds p-r micro-batches", Generate1F1B},
-      {"eager_1f1b", "1f1b with twice the warm-up, hides transfers", GenerateEager1F1B},
-      {"interleaved_1f1b", "1f1b over v chunks per rank", GenerateInterleaved1F1B},
-      {"looped_bfs", "v chunks per rank, one after the other (breadth-first)", GenerateLoopedBFS},
-      {"zb_h1", "zero bubble with 1f1b's memory", GenerateZBH1},
-      {"zb_h2", "zero bubble with twice 1f1b's memory", GenerateZBH2},
-      {"zb_auto", "zero bubble by a heuristic over costs, under a memory cap", GenerateZeroBubbleAuto},
-      {"interleaved_zb", "zero bubble over v chunks per rank", GenerateInterleavedZeroBubble},
-      {"zb_v", "zero bubble over two chunks placed as a V", GenerateZBV},
-      {"v_half", "two chunks placed as a V, half of 1f1b's memory and bubble", GenerateVHalf},
-      {"v_min", "two chunks placed as a V, a third of 1f1b's memory", GenerateVMin},
-      {"dual_pipe_v", "overlapped pairs over two chunks placed as a V", GenerateDualPipeV},
-      {"dual_pipe", "overlapped pairs of two copies run against each other", GenerateDualPipe},
-      {"chimera", "two copies of the model run against each other", GenerateChimera},
-      {"hanayo", "v/2 waves over the ranks, backward first", GenerateHanayo},
-      {"forward_only", "forwards only, for evaluation", GenerateForwardOnly},
+      {"gpipe", "all forwards, then all backwards; holds all micro-batches", 1, GenerateGPipe},
+      {"1f1b", "one forward, one backward in turn; rank r holds p-r micro-batches", 1, Generate1F1B},
+      {"eager_1f1b", "1f1b with twice the warm-up, which hides transfers", 1, GenerateEager1F1B},
+      {"interleaved_1f1b", "1f1b over v chunks per rank: a v-th of the bubble, v times the transfers", 2,
+       GenerateInterleaved1F1B},
+      {"looped_bfs", "v chunks per rank, one after the other (breadth-first); holds all micro-batches", 2,
+       GenerateLoopedBFS},
+      {"zb_h1", "weight gradients fill bubbles: a third of 1f1b's bubble with its memory", 1, GenerateZBH1},
+      {"zb_h2", "weight gradients fill bubbles: no bubble in span with twice 1f1b's memory", 1, GenerateZBH2},
+      {"zb_auto", "zero bubble by a heuristic over each stage's costs, under a memory cap", 1, GenerateZeroBubbleAuto},
+      {"interleaved_zb", "zb_h1 over v chunks per rank", 2, GenerateInterleavedZeroBubble},
+      {"zb_v", "two chunks placed as a V: no bubble in span with 1f1b's memory; follows costs and a cap", 2,
+       GenerateZBV},
+      {"v_half", "two chunks placed as a V: half of 1f1b's memory and half of its bubble", 2, GenerateVHalf},
+      {"v_min", "two chunks placed as a V: a third of 1f1b's memory, two thirds of its bubble", 2, GenerateVMin},
+      {"dual_pipe_v", "two chunks placed as a V, forwards overlapped with backwards", 2, GenerateDualPipeV},
+      {"dual_pipe", "two copies of the model against each other, forwards overlapped with backwards", 1,
+       GenerateDualPipe},
+      {"chimera", "two copies of the model against each other: half of 1f1b's bubble", 1, GenerateChimera},
+      {"hanayo", "v/2 waves over the ranks, backward first", 2, GenerateHanayo},
+      {"forward_only", "forwards only, for evaluation", 1, GenerateForwardOnly},
   };
   return generators;
 }
@@ -44,6 +48,13 @@ absl::StatusOr<std::vector<PassCosts>> CostsOfStages(const std::vector<PassCosts
                                                    c.forward_bytes, " bytes)"));
   }
   return count > 1 ? costs : std::vector<PassCosts>(stages, count == 1 ? costs[0] : PassCosts{});
+}
+
+int ChunksOf(absl::string_view name) {
+  for (const Generator& generator : Generators()) {
+    if (name == absl::string_view(generator.name)) return generator.chunks;
+  }
+  return 1;
 }
 
 absl::StatusOr<Schedule> Generate(absl::string_view name, const GeneratorParams& params) {

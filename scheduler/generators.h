@@ -24,7 +24,7 @@ struct PassCosts {
 
 struct GeneratorParams {
   int ranks = 1;          // p
-  int chunks = 1;         // v, stages per rank; generators with a fixed v accept 1 (unset) or their own
+  int chunks = 1;         // v, stages per rank; generators with a fixed v accept 1 or their own
   int micro_batches = 1;  // m, over all copies
   int group_size = 0;     // interleaved schedules: micro-batches per group, 0: m / max(1, m / p)
   // zb_auto, zb_v: per stage, or one entry for every stage; empty: all as PassCosts{}.
@@ -41,11 +41,15 @@ absl::StatusOr<std::vector<PassCosts>> CostsOfStages(const std::vector<PassCosts
 struct Generator {
   std::string name;     // "1f1b"
   std::string summary;  // one line for --help
+  int chunks = 1;       // stages per rank where no number is given
   absl::StatusOr<Schedule> (*generate)(const GeneratorParams& params);
 };
 
 // All generators, in the order of the page docs/schedules.md.
 const std::vector<Generator>& Generators();
+
+// Stages per rank of a generator where no number is given; 1 for names that don't exist.
+int ChunksOf(absl::string_view name);
 
 // By name. Errors: NOT_FOUND with the names there are; INVALID_ARGUMENT with the rule that the numbers break.
 absl::StatusOr<Schedule> Generate(absl::string_view name, const GeneratorParams& params);

@@ -14,6 +14,7 @@
 #include "runtime/config/paths.h"
 #include "runtime/config/problems.h"
 #include "runtime/config/validate.h"
+#include "scheduler/generators.h"
 
 namespace sluice {
 namespace {
@@ -111,10 +112,10 @@ OptimizerConfig OptimizerFrom(const proto::Optimizer& from, int64_t steps) {
 // Sizes that don't fit an int are cut to its ends; validation has refused them in the proto's own width.
 int Narrow(int64_t value) { return static_cast<int>(std::clamp<int64_t>(value, -1, kStagesMax)); }
 
-LayoutConfig LayoutFrom(const proto::Layout& from) {
+LayoutConfig LayoutFrom(const proto::Layout& from, const ScheduleConfig& schedule) {
   LayoutConfig layout;
   if (from.has_pp()) layout.pp = Narrow(from.pp());
-  if (from.has_chunks()) layout.chunks = Narrow(from.chunks());
+  layout.chunks = from.has_chunks() ? Narrow(from.chunks()) : ChunksOf(schedule.name);
   if (from.has_threads_per_rank()) layout.threads_per_rank = Narrow(from.threads_per_rank());
   TAKE(from, layout, pin);
   layout.layers_per_stage.assign(from.layers_per_stage().begin(), from.layers_per_stage().end());
@@ -157,10 +158,10 @@ JobConfig FromProto(const proto::Job& job) {
   JobConfig config;
   config.model = ModelFrom(job.model());
   config.data = DataFrom(job.data());
-  config.layout = LayoutFrom(job.layout());
+  config.schedule = ScheduleFrom(job.schedule());
+  config.layout = LayoutFrom(job.layout(), config.schedule);
   config.training = TrainingFrom(job.training(), int64_t{config.layout.pp} * config.layout.chunks);
   config.optimizer = OptimizerFrom(job.optimizer(), config.training.steps);
-  config.schedule = ScheduleFrom(job.schedule());
   config.sample = SampleFrom(job.sample());
   config.output = OutputFrom(job.output());
   if (job.watchdog().has_seconds()) config.watchdog_seconds = job.watchdog().seconds();

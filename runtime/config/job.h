@@ -67,7 +67,7 @@ struct OptimizerConfig {
 
 struct LayoutConfig {
   int pp = 1;
-  int chunks = 1;            // stages per rank
+  int chunks = 1;            // stages per rank; left out: as many as the schedule needs
   int threads_per_rank = 0;  // 0: the machine's processors shared among the ranks
   bool pin = true;
   std::vector<int64_t> layers_per_stage;  // manual cuts, checked against the graph; empty: the partitioner's

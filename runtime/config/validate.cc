@@ -124,8 +124,8 @@ void CheckSchedule(const JobConfig& config, Problems& problems) {
                                                "simulates it but doesn't train with it"));
   } else if (schedule->placement.stages() != config.layout.stages()) {
     problems.Add("layout.chunks",
-                 absl::StrCat(config.schedule.name, " has ", schedule->placement.stages(), " stages on ",
-                              config.layout.pp, " ranks, not ", config.layout.stages()));
+                 absl::StrCat(config.schedule.name, " has ", schedule->placement.stages() / config.layout.pp,
+                              " stages on each rank, not ", config.layout.chunks, "; set that number or leave it out"));
   }
 }
 

@@ -1,7 +1,7 @@
 // Chimera (Li and Hoefler 2021): two copies of the model run against each other, half of the micro-batches each. A unit
 // of p micro-batches has a conflict-free place for every pass when F and B take one slot: stage s runs micro-batch k of
 // its copy forward in slot s+2k and backward in slot 2p-1-s+2k. Units follow each other every 2p slots, where the next
-// one's head falls into the gaps of the last one's tail.
+// one's head falls into the gaps of the last one's tail; the last unit may be shorter.
 #include <algorithm>
 #include <utility>
 
@@ -13,9 +13,9 @@ namespace sluice {
 absl::StatusOr<Schedule> GenerateChimera(const GeneratorParams& params) {
   RETURN_IF_ERROR(CheckParams("chimera", params, 1));
   const int p = params.ranks, m = params.micro_batches;
-  if (p % 2 != 0 || m % p != 0) {
+  if (p % 2 != 0 || m % 2 != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "chimera needs an even number of ranks and a multiple of it as micro-batches, not ", p, " and ", m));
+        "chimera needs an even number of ranks and of micro-batches, half of them for each copy, not ", p, " and ", m));
   }
   Schedule schedule = EmptySchedule("chimera", Placement::Bidirectional(p), m);
   for (int r = 0; r < p; ++r) {

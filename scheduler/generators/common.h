@@ -19,6 +19,10 @@ inline Schedule EmptySchedule(std::string name, Placement placement, int micro_b
   return schedule;
 }
 
+inline std::string HowToSetChunks(int chunks) {
+  return absl::StrCat("set layout { chunks: ", chunks, " } in a job, --chunks ", chunks, " on the command line");
+}
+
 // The numbers that every generator needs, and v = `chunks` (or left at 1) for those that fix it; 0: any v.
 inline absl::Status CheckParams(absl::string_view name, const GeneratorParams& params, int chunks) {
   if (params.ranks < 1 || params.micro_batches < 1 || params.chunks < 1) {
@@ -27,8 +31,8 @@ inline absl::Status CheckParams(absl::string_view name, const GeneratorParams& p
                                                    params.ranks, ", ", params.micro_batches, " and ", params.chunks));
   }
   if (chunks != 0 && params.chunks != 1 && params.chunks != chunks) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, " has ", chunks, " stage(s) per rank, not ", params.chunks, "; leave the chunks unset"));
+    return absl::InvalidArgumentError(absl::StrCat(name, " has ", chunks, chunks == 1 ? " stage" : " stages",
+                                                   " per rank, not ", params.chunks, ": ", HowToSetChunks(chunks)));
   }
   return absl::OkStatus();
 }

@@ -9,8 +9,8 @@ absl::StatusOr<Schedule> GenerateDualPipeV(const GeneratorParams& params) {
   RETURN_IF_ERROR(CheckParams("dual_pipe_v", params, 2));
   const int p = params.ranks, m = params.micro_batches;
   if (m < 2 * p) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dual_pipe_v needs at least 2p = ", 2 * p, " micro-batches, not ", m));
+    return absl::InvalidArgumentError(absl::StrCat("dual_pipe_v needs at least 2p = ", 2 * p, " micro-batches, not ", m,
+                                                   "; zb_v runs with any number"));
   }
   Schedule schedule = EmptySchedule("dual_pipe_v", Placement::V(p), m);
   for (int r = 0; r < p; ++r) {

@@ -79,8 +79,8 @@ class WaveScheduler {
 absl::StatusOr<Schedule> GenerateHanayo(const GeneratorParams& params) {
   RETURN_IF_ERROR(CheckParams("hanayo", params, 0));
   if (params.chunks != 1 && params.chunks % 2 != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("hanayo has two stages per rank and wave, not ", params.chunks, " in all"));
+    return absl::InvalidArgumentError(absl::StrCat("hanayo has two stages per rank and wave, not ", params.chunks,
+                                                   " in all: ", HowToSetChunks(params.chunks + 1)));
   }
   const int waves = std::max(1, params.chunks / 2);
   Schedule schedule = EmptySchedule("hanayo", Placement::Wave(params.ranks, waves), params.micro_batches);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/job.pb.h"
@@ -41,6 +42,16 @@ TEST(Job, DefaultsStandBesideTheFields) {
   EXPECT_EQ(job->schedule.name, "1f1b");
   EXPECT_THAT(job->training.recompute, ElementsAre(Recomputation::kNone, Recomputation::kNone));
   EXPECT_TRUE(job->layout.memory_limit.empty());
+}
+
+TEST(Job, LeftOutChunksAreThoseOfTheSchedule) {
+  for (const auto& [name, chunks] :
+       {std::pair("1f1b", 1), {"zb_v", 2}, {"v_half", 2}, {"interleaved_1f1b", 2}, {"hanayo", 2}}) {
+    const auto job = ParseJob(kSmall, "a", {.overrides = {absl::StrCat("schedule.name=", name)}});
+    ASSERT_TRUE(job.ok()) << job.status();
+    EXPECT_EQ(job->layout.chunks, chunks) << name;
+    EXPECT_EQ(job->training.recompute.size(), 2u * chunks) << name;
+  }
 }
 
 TEST(Job, TheDefaultNumberOfMicroBatchesDoesNotDependOnTheLayout) {
@@ -162,6 +173,7 @@ TEST(Job, ImpossibleNumbersAreRefusedWithWhatToDo) {
            Wrong{"schedule.name=1f1", "did you mean 1f1b?"},
            Wrong{"schedule.name=forward_only", "forward_only is not for training"},
            Wrong{"schedule.name=dual_pipe", "two copies of the model"},
+           Wrong{"layout.chunks=2", "1f1b has 1 stage per rank, not 2: set layout { chunks: 1 } in a job"},
            Wrong{"schedule.send_slots=0", "schedule.send_slots is 0"},
            Wrong{"optimizer.learning_rate=0", "it must be above 0"},
            Wrong{"optimizer.beta2=1", "optimizer.beta2 is 1"},
