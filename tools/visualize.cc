@@ -17,17 +17,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status.h"
-#include "base/time.h"
 #include "runtime/config/paths.h"
 #include "runtime/trace/chrome_trace.h"
 #include "runtime/trace/file_writer.h"
 #include "runtime/trace/html.h"
 #include "runtime/trace/svg.h"
 #include "runtime/trace/text_chart.h"
-#include "scheduler/generators.h"
-#include "scheduler/lowering.h"
 #include "scheduler/simulate.h"
-#include "scheduler/verifier.h"
+#include "tools/schedule_input.h"
 #include "tools/verbs.h"
 
 namespace sluice::tools {
@@ -43,57 +40,29 @@ struct VisualizeOptions {
   int width = 0;
   bool transfers = false;
   std::string color = "auto";
-  // Of schedules by name; times in milliseconds.
-  GeneratorParams params{.ranks = 4, .chunks = 1, .micro_batches = 8};
-  double forward = 1, input_gradient = 1, weight_gradient = 1, backward = 2, transfer = 0, optimizer = 0;
-  const CLI::Option* backward_option = nullptr;
+  ScheduleArguments schedule;
 };
 
-bool IsGenerator(const std::string& name) {
-  for (const Generator& generator : Generators()) {
-    if (generator.name == name) return true;
-  }
-  return false;
-}
-
-std::string GeneratorNames() {
-  return absl::StrJoin(Generators(), ", ",
-                       [](std::string* out, const Generator& generator) { out->append(generator.name); });
-}
-
-absl::StatusOr<Timeline> SimulateByName(const std::string& name, const VisualizeOptions& options) {
-  const double boxes = 2.0 * options.params.ranks * options.params.chunks * options.params.micro_batches;
-  if (boxes > kBoxesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("ranks x chunks x micro-batches of '", name, "' give ", boxes,
-                                                   " boxes, more than can be drawn (", kBoxesMax,
-                                                   "): make one of them smaller"));
-  }
-  ASSIGN_OR_RETURN(const Schedule schedule, Generate(absl::string_view(name), options.params));
-  ASSIGN_OR_RETURN(const Program program, Lower(schedule));
-  RETURN_IF_ERROR(Verify(program).status());
-  const auto ns = [](double milliseconds) { return static_cast<int64_t>(milliseconds * kMillisecond); };
-  const bool given = options.backward_option != nullptr && options.backward_option->count() > 0;
-  const double backward = given ? options.backward : options.input_gradient + options.weight_gradient;
-  Costs costs = UniformCosts(schedule.placement.stages(), {.forward_ns = ns(options.forward),
-                                                           .input_gradient_ns = ns(options.input_gradient),
-                                                           .weight_gradient_ns = ns(options.weight_gradient),
-                                                           .backward_ns = ns(backward),
-                                                           .optimizer_ns = ns(options.optimizer)});
-  costs.transfer_latency_ns = ns(options.transfer);
+absl::StatusOr<Timeline> SimulateInput(const std::string& input, const VisualizeOptions& options) {
+  ASSIGN_OR_RETURN(const ScheduleSetting setting, Settle(options.schedule));
+  ASSIGN_OR_RETURN(const ScheduleInput read, ReadSchedule(input, setting, kBoxesMax));
+  const Costs costs = CostsOf(read.profile);
+  ASSIGN_OR_RETURN(const Program program, LowerAndProve(read.schedule, costs));
   return Simulate(program, costs);
 }
 
 // The steps of a trace file, or one simulated step of a schedule.
 absl::StatusOr<std::vector<TraceStep>> Load(const std::string& input, const VisualizeOptions& options) {
-  if (IsGenerator(input)) {
-    ASSIGN_OR_RETURN(Timeline timeline, SimulateByName(input, options));
+  if (NamesSchedule(input)) {
+    ASSIGN_OR_RETURN(Timeline timeline, SimulateInput(input, options));
     return std::vector<TraceStep>{{0, 0, std::move(timeline)}};
   }
   const std::string path = ResolvePath(UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")), input);
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     return absl::NotFoundError(absl::StrCat("'", input, "' is neither a trace file (there is no ", path,
-                                            ") nor a schedule (there are: ", GeneratorNames(), ")"));
+                                            ") nor a schedule (a file that ends in .csv, or one of: ", GeneratorNames(),
+                                            ")"));
   }
   return ReadChromeTrace(path);
 }
@@ -101,7 +70,7 @@ absl::StatusOr<std::vector<TraceStep>> Load(const std::string& input, const Visu
 // The step asked for; else the last one, which is the least disturbed by the start of a run.
 absl::StatusOr<Timeline> Choose(const std::string& input, const VisualizeOptions& options) {
   ASSIGN_OR_RETURN(std::vector<TraceStep> steps, Load(input, options));
-  if (!options.step_given || IsGenerator(input)) return std::move(steps.back().timeline);
+  if (!options.step_given || NamesSchedule(input)) return std::move(steps.back().timeline);
   for (TraceStep& step : steps) {
     if (step.step == options.step) return std::move(step.timeline);
   }
@@ -183,32 +152,12 @@ absl::Status Visualize(const VisualizeOptions& options) {
   return absl::OkStatus();
 }
 
-void AddCosts(CLI::App& verb, VisualizeOptions& options) {
-  const std::string group = "Schedules by name (times in milliseconds)";
-  const auto add_count = [&](const std::string& name, int& value, const std::string& text) {
-    verb.add_option(name, value, text)->group(group)->check(CLI::Range(1, 1 << 20));
-  };
-  const auto add_time = [&](const std::string& name, double& value, const std::string& text) {
-    return verb.add_option(name, value, text)->group(group)->check(CLI::Range(0.0, 1e9));
-  };
-  add_count("--ranks", options.params.ranks, "ranks along the pipeline");
-  add_count("--chunks", options.params.chunks, "stages on each rank");
-  add_count("--micro-batches", options.params.micro_batches, "micro-batches of a step");
-  add_time("--forward", options.forward, "forward of a stage");
-  add_time("--input-gradient", options.input_gradient, "input gradient of a stage");
-  add_time("--weight-gradient", options.weight_gradient, "weight gradient of a stage");
-  options.backward_option =
-      add_time("--backward", options.backward, "both gradients at once; left out: the sum of the two");
-  add_time("--transfer", options.transfer, "a message between two ranks");
-  add_time("--optimizer", options.optimizer, "optimizer step of a stage");
-}
-
 }  // namespace
 
 Run AddVisualize(CLI::App& verb) {
   auto options = std::make_shared<VisualizeOptions>();
   verb.add_option("input", options->input,
-                  "a trace file that this program recorded, or a schedule: " + GeneratorNames())
+                  "a trace file that this program recorded, or a schedule: a .csv file, or one of " + GeneratorNames())
       ->required();
   verb.add_option("-o,--output", options->output, "file to write; left out: standard output");
   verb.add_option("--format", options->format, "left out: by the output's ending, or text")
@@ -219,7 +168,7 @@ Run AddVisualize(CLI::App& verb) {
       ->check(CLI::Range(0, kWidthMax));
   verb.add_flag("--transfers", options->transfers, "draw transfers as thin lines below each rank (svg)");
   verb.add_option("--color", options->color, "of text")->check(CLI::IsMember({"auto", "always", "never"}));
-  AddCosts(verb, *options);
+  AddScheduleArguments(verb, &options->schedule);
   return [options, step] {
     options->step_given = step->count() > 0;
     return Visualize(*options);

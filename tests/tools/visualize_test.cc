@@ -120,12 +120,44 @@ TEST_F(Visualize, LaysASecondTimelineBelowTheFirst) {
   EXPECT_THAT(Refusal({"1f1b", "--against", "gpipe", "-o", "two.json"}), HasSubstr("--against"));
 }
 
+TEST_F(Visualize, DrawsAScheduleFile) {
+  std::ofstream(folder_ + "/mine.csv") << "0F0,0F1,,0B0,0B1\n1F0,1B0,1F1,1B1\n";
+  EXPECT_THAT(Printed({"mine.csv", "--forward", "2"}),
+              StartsWith("mine.csv, simulated: 2 ranks, 2 micro-batches, bubble 33.3 % of the makespan of 12 ms"));
+  std::ofstream(folder_ + "/bad.csv") << "0F0,0B0\n1F0,1X0\n";
+  EXPECT_THAT(Refusal({"bad.csv"}), AllOf(StartsWith("bad.csv:2:6: expected F, B, I, W"), HasSubstr("found 'X'")));
+  std::ofstream(folder_ + "/stuck.csv") << "0B0,0F0\n";
+  EXPECT_THAT(Refusal({"stuck.csv"}), HasSubstr("0B0"));
+  EXPECT_THAT(Refusal({"no.csv"}), AllOf(HasSubstr("no.csv"), HasSubstr("1f1b")));
+}
+
+TEST_F(Visualize, CostsComeFromAFileTooAndFitTheScheduleByReDividing) {
+  std::ofstream(folder_ + "/costs.textproto") << "stage { count: 2 forward_ms: 1 input_gradient_ms: 1 "
+                                                 "weight_gradient_ms: 1 }\nlink { latency_ms: 0.5 }\n";
+  const auto with_costs = [](const char* ranks) {
+    return Printed({"gpipe", "--micro-batches", "1", "--ranks", ranks, "--costs", "costs.textproto"});
+  };
+  EXPECT_THAT(with_costs("2"), HasSubstr("makespan of 7 ms"));
+  EXPECT_THAT(with_costs("1"), HasSubstr("makespan of 6 ms")) << "the same model on one rank";
+  EXPECT_THAT(with_costs("4"), HasSubstr("makespan of 9 ms")) << "six transfers";
+  EXPECT_THAT(Refusal({"gpipe", "--costs", "costs.textproto", "--forward", "2"}), HasSubstr("--forward"));
+  std::ofstream(folder_ + "/costs.textproto") << "stage { forward_ms: 1 }\n\nstage { forward_ms: -1 }\n";
+  EXPECT_THAT(Refusal({"gpipe", "--costs", "costs.textproto"}),
+              AllOf(HasSubstr("costs.textproto:3: stage.1.forward_ms"), HasSubstr("found -1")));
+  std::ofstream(folder_ + "/costs.textproto") << "stage { forward_m: 1 }\n";
+  EXPECT_THAT(Refusal({"gpipe", "--costs", "costs.textproto"}), HasSubstr("did you mean \"forward_ms\"?"));
+}
+
 TEST_F(Visualize, SaysWhatIsWrongWithItsInput) {
   EXPECT_THAT(Refusal({"1f2b"}), AllOf(HasSubstr("'1f2b'"), HasSubstr("visualize/1f2b"), HasSubstr("gpipe, 1f1b")));
   EXPECT_THAT(Refusal({"1f1b", "-o", "picture.bmp"}), AllOf(HasSubstr("picture.bmp"), HasSubstr(".svg")));
   EXPECT_THAT(Refusal({"1f1b", "-o", "no/such/folder.svg"}), HasSubstr("no/such/folder.svg"));
   EXPECT_THAT(Refusal({"1f1b", "--ranks", "0"}), HasSubstr("--ranks"));
-  EXPECT_THAT(Refusal({"1f1b", "--forward", "-1"}), HasSubstr("--forward"));
+  for (const char* time : {"-1", "nan", "inf", "1e300", "fast"}) {
+    EXPECT_THAT(Refusal({"1f1b", "--forward", time}), AllOf(HasSubstr("--forward"), HasSubstr(time)));
+  }
+  EXPECT_THAT(Refusal({"zb_auto", "--in-flight-cap", "nan"}), HasSubstr("--in-flight-cap"));
+  EXPECT_THAT(Refusal({"1f1b", "--forward", "1e9", "--micro-batches", "100000"}), HasSubstr("nanoseconds"));
   EXPECT_THAT(Refusal({"1f1b", "--ranks", "100000", "--micro-batches", "100000"}), HasSubstr("smaller"));
   EXPECT_THAT(Refusal({}), HasSubstr("input"));
   std::ofstream(folder_ + "/notes.txt") << "not a trace";
