@@ -32,6 +32,18 @@ const char* ActionKindName(ActionKind kind) {
       return "COLLECTIVE";
     case ActionKind::kOptimizerStep:
       return "OPTIMIZER_STEP";
+    case ActionKind::kNorm:
+      return "NORM";
+    case ActionKind::kSendNorm:
+      return "SEND_NORM";
+    case ActionKind::kRecvNorm:
+      return "RECV_NORM";
+    case ActionKind::kSendValidation:
+      return "SEND_POST_VALIDATION";
+    case ActionKind::kRecvValidation:
+      return "RECV_POST_VALIDATION";
+    case ActionKind::kPostValidation:
+      return "POST_VALIDATION";
   }
   return "?";
 }
@@ -43,6 +55,7 @@ std::string ToString(const Action& action) {
   absl::StrAppend(&text, ActionKindName(action.kind));
   if (action.micro_batch.valid()) absl::StrAppend(&text, action.micro_batch.value());
   if (action.copy != 0) absl::StrAppend(&text, "@", action.copy);
+  if (action.flags & kDiscarded) text += '~';
   return text;
 }
 

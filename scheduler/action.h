@@ -24,11 +24,20 @@ enum class ActionKind : uint8_t {
   kReduceGradient,  // REDUCE_GRAD: sums a stage's gradients over replicas
   kCollective,      // entry `collective` of Program::collectives
   kOptimizerStep,   // updates all stages of the rank
+  // Post-validation of the gradient norm (lowering.h); of the rank, of no stage.
+  kNorm,            // NORM: adds the rank's squared norms to the vector that travels up, decides from what is in it
+  kSendNorm,        // SEND_NORM: the vector, to the next rank
+  kRecvNorm,        // RECV_NORM: the vector, from the rank before
+  kSendValidation,  // SEND_POST_VALIDATION: what was decided from the whole vector, to the rank before
+  kRecvValidation,  // RECV_POST_VALIDATION: ... from the next rank
+  kPostValidation,  // POST_VALIDATION: the step before was right as it is, or is taken back and done as decided
 };
+inline constexpr int kActionKinds = static_cast<int>(ActionKind::kPostValidation) + 1;
 
 enum ActionFlags : uint8_t {
   kNoFlags = 0,
   kOverlapsNext = 1,  // with the next compute action of the rank it forms one OVERLAP_F_B pair
+  kDiscarded = 2,     // began before a guess was found wrong: its result is dropped, its message only taken in
 };
 
 struct Action {
@@ -69,15 +78,25 @@ constexpr Action WeightGradient(StageId stage, MicroBatch micro_batch, int copy 
 
 // F, B, I, W: the work of one stage on one micro-batch, in the rank's compute queue.
 constexpr bool IsCompute(ActionKind kind) { return kind <= ActionKind::kWeightGradient; }
-constexpr bool IsSend(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kSendBackward; }
-constexpr bool IsRecv(ActionKind kind) { return kind == ActionKind::kRecvForward || kind == ActionKind::kRecvBackward; }
+// SEND_F, RECV_F, SEND_B, RECV_B: a message of one stage and micro-batch.
+constexpr bool IsStageTransfer(ActionKind kind) {
+  return kind >= ActionKind::kSendForward && kind <= ActionKind::kRecvBackward;
+}
+constexpr bool IsSend(ActionKind kind) {
+  return kind == ActionKind::kSendForward || kind == ActionKind::kSendBackward || kind == ActionKind::kSendNorm ||
+         kind == ActionKind::kSendValidation;
+}
+constexpr bool IsRecv(ActionKind kind) {
+  return kind == ActionKind::kRecvForward || kind == ActionKind::kRecvBackward || kind == ActionKind::kRecvNorm ||
+         kind == ActionKind::kRecvValidation;
+}
 constexpr bool IsTransfer(ActionKind kind) { return IsSend(kind) || IsRecv(kind); }
 
 // The letters of PyTorch's pipelining CSV: "F", "B", "I", "W", "SEND_F", "UNSHARD", ...
 const char* ActionKindName(ActionKind kind);
 
 // The CSV's form of one action: "0F3", "1RECV_B2", "0REDUCE_GRAD". Beyond the CSV: "@1" after it for copy 1, and
-// "COLLECTIVE2" and "OPTIMIZER_STEP", which belong to no stage.
+// "COLLECTIVE2" and "OPTIMIZER_STEP", which belong to no stage; "~" at the end of what is discarded.
 std::string ToString(const Action& action);
 std::ostream& operator<<(std::ostream& out, const Action& action);
 

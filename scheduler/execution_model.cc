@@ -9,9 +9,11 @@ namespace {
 class ModelBuilder {
  public:
   explicit ModelBuilder(const Program& program) : program_(program) {
-    const size_t stage_copies = program.pools.size(), m = program.micro_batches;
-    for (auto* table : {&send_forward_, &recv_forward_, &send_backward_, &recv_backward_}) {
-      table->assign(stage_copies * m, -1);
+    cells_ = program.pools.size() * program.micro_batches;
+    const size_t keys = program.validation == Validation::kGuessWrong ? 2 * cells_ : cells_;
+    for (auto* table : {&send_forward_, &recv_forward_, &send_backward_, &recv_backward_}) table->assign(keys, -1);
+    for (auto* table : {&send_norm_, &recv_norm_, &send_validation_, &recv_validation_}) {
+      table->assign(program.ranks.size(), -1);
     }
     for (const PoolSizes& sizes : program.pools) {
       for (int32_t size : sizes) {
@@ -35,8 +37,10 @@ class ModelBuilder {
     int32_t reader = -1;  // SEND, or the last consumer
   };
 
+  // What is discarded comes a second time, and has places of its own.
   size_t Key(const Action& a) const {
-    return program_.placement.Index(a.stage, a.copy) * program_.micro_batches + a.micro_batch.index();
+    return program_.placement.Index(a.stage, a.copy) * program_.micro_batches + a.micro_batch.index() +
+           (a.flags & kDiscarded ? cells_ : 0);
   }
   SlotUse& Slot(Pool pool, const Action& a, int32_t slot) {
     return slots_[slot_offsets_[program_.placement.Index(a.stage, a.copy) * kPoolCount + static_cast<size_t>(pool)] +
@@ -51,7 +55,8 @@ class ModelBuilder {
     const auto& actions = program_.ranks[r];
     auto& waits = model_.waits[r];
     waits.resize(actions.size());
-    last_compute_ = last_collective_ = -1;
+    last_compute_ = last_collective_ = last_norm_ = -1;
+    rank_ = r;
     for (int32_t k = 0; k < static_cast<int32_t>(actions.size()); ++k) {
       Visit(actions, k, waits[k]);
     }
@@ -64,7 +69,9 @@ class ModelBuilder {
       case ActionKind::kForward:
         waits.issue_after_input = recv_forward_[Key(a)];
         if (Remote(a, a.stage.value() + 1)) waits.issue_after_slot = Write(Slot(Pool::kOutput, a, a.slot), k);
-        if (program_.pass == PassKind::kForwardOnly) Consume(actions, Pool::kInput, recv_forward_, a, k);
+        if (program_.pass == PassKind::kForwardOnly || (a.flags & kDiscarded)) {
+          Consume(actions, Pool::kInput, recv_forward_, a, k);
+        }
         break;
       case ActionKind::kBackward:
       case ActionKind::kInputGradient:
@@ -83,12 +90,10 @@ class ModelBuilder {
         waits.start_after = Send(Slot(Pool::kInputGradient, a, a.slot), send_backward_, a, k);
         break;
       case ActionKind::kRecvForward:
-        waits.start_after = Slot(Pool::kInput, a, a.slot).reader;
-        recv_forward_[Key(a)] = k;
+        waits.start_after = Receive(Slot(Pool::kInput, a, a.slot), recv_forward_, a, k);
         break;
       case ActionKind::kRecvBackward:
-        waits.start_after = Slot(Pool::kOutputGradient, a, a.slot).reader;
-        recv_backward_[Key(a)] = k;
+        waits.start_after = Receive(Slot(Pool::kOutputGradient, a, a.slot), recv_backward_, a, k);
         break;
       case ActionKind::kCollective:
         waits.start_after = last_compute_;
@@ -96,6 +101,27 @@ class ModelBuilder {
         break;
       case ActionKind::kOptimizerStep:
         waits.issue_after_input = last_collective_;
+        break;
+      case ActionKind::kRecvNorm:
+        recv_norm_[rank_] = k;
+        break;
+      case ActionKind::kNorm:
+        waits.issue_after_input = recv_norm_[rank_];
+        last_norm_ = k;
+        break;
+      case ActionKind::kSendNorm:
+        waits.start_after = last_norm_;
+        send_norm_[rank_] = k;
+        break;
+      case ActionKind::kRecvValidation:
+        recv_validation_[rank_] = k;
+        break;
+      case ActionKind::kSendValidation:
+        waits.issue_after_input = recv_validation_[rank_];
+        send_validation_[rank_] = k;
+        break;
+      case ActionKind::kPostValidation:
+        waits.issue_after_input = recv_validation_[rank_];
         break;
       default:
         break;
@@ -110,6 +136,13 @@ class ModelBuilder {
     sends[Key(a)] = k;
     slot.reader = k;
     return slot.writer;
+  }
+  // What is discarded has no consumer: the slot is free again when it has come.
+  int32_t Receive(SlotUse& slot, std::vector<int32_t>& recvs, const Action& a, int32_t k) {
+    recvs[Key(a)] = k;
+    const int32_t reader = slot.reader;
+    if (a.flags & kDiscarded) slot.reader = k;
+    return reader;
   }
   // Marks the slot that a RECV filled for this stage and micro-batch as used up by action k.
   void Consume(const std::vector<Action>& actions, Pool pool, const std::vector<int32_t>& recvs, const Action& a,
@@ -135,6 +168,18 @@ class ModelBuilder {
         case ActionKind::kRecvBackward:
           partner = send_backward_[Key(a) + m];
           break;
+        case ActionKind::kSendNorm:
+          partner = recv_norm_[a.peer.index()];
+          break;
+        case ActionKind::kRecvNorm:
+          partner = send_norm_[a.peer.index()];
+          break;
+        case ActionKind::kSendValidation:
+          partner = recv_validation_[a.peer.index()];
+          break;
+        case ActionKind::kRecvValidation:
+          partner = send_validation_[a.peer.index()];
+          break;
         default:
           break;
       }
@@ -146,7 +191,9 @@ class ModelBuilder {
   std::vector<int32_t> send_forward_, recv_forward_, send_backward_, recv_backward_;  // positions, by Key
   std::vector<size_t> slot_offsets_;                                                  // into slots_, per pool
   std::vector<SlotUse> slots_;
-  int32_t last_compute_ = -1, last_collective_ = -1;
+  std::vector<int32_t> send_norm_, recv_norm_, send_validation_, recv_validation_;  // positions, per rank
+  size_t cells_ = 0, rank_ = 0;
+  int32_t last_compute_ = -1, last_collective_ = -1, last_norm_ = -1;
 };
 
 }  // namespace

@@ -17,9 +17,10 @@ namespace sluice {
 struct Waits {
   int32_t queue_next = -1;   // the action behind this one in its queue
   int32_t start_after = -1;  // SEND: what wrote the slot. RECV: the slot's last consumer. COLLECTIVE: compute before it
-  int32_t issue_after_input = -1;  // compute: the RECV of its input. OPTIMIZER_STEP: the last collective
-  int32_t issue_after_slot = -1;   // compute: the last SEND out of the slot it writes
-  int32_t partner = -1;            // transfer: the other end's position in the peer's list
+  // compute, NORM, POST_VALIDATION and what passes on: the RECV of its input. OPTIMIZER_STEP: the last collective
+  int32_t issue_after_input = -1;
+  int32_t issue_after_slot = -1;  // compute: the last SEND out of the slot it writes
+  int32_t partner = -1;           // transfer: the other end's position in the peer's list
 };
 
 enum class QueueView : uint8_t {

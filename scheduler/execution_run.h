@@ -29,6 +29,9 @@ class ExecutionRun {
     arrived_.resize(program.collectives.size());
   }
 
+  // The rank's issuing thread comes to its list at that time, not at 0.
+  void BeginAt(size_t r, int64_t ns) { ranks_[r].issue_ns = ns; }
+
   // True if every action ended.
   bool Run() {
     for (size_t r = 0; r < ranks_.size(); ++r) Wake(r);

@@ -24,16 +24,22 @@ struct TiedTensor {
   std::vector<StageId> stages;
 };
 
+enum class NormCheck : uint8_t {
+  kBarrier,         // every rank waits for the norms of all before its OPTIMIZER_STEP
+  kPostValidation,  // it steps as if nothing were clipped, and finds out in the next step whether that was right
+};
+
 struct LoweringOptions {
   QueuePolicy queues = QueuePolicy::kOnePerDirection;
   int send_slots = 2;     // OUTPUT and INPUT_GRADIENT slots of a stage: results that may wait to be sent
   int receive_ahead = 1;  // slots beyond those in flight: messages that may arrive before their stage can use them
   std::vector<TiedTensor> tied_tensors;
+  NormCheck norm_check = NormCheck::kBarrier;
 };
 
 // All passes; the schedule's own transfers are kept if it has any. REQUIRES: no budget negative, send_slots >= 1.
 // Errors: INVALID_ARGUMENT if the schedule's own order cannot run (an action waits for one that comes later), naming
-// the actions at which the ranks stand.
+// the actions at which the ranks stand; and for a schedule that can't be post-validated, with the rule.
 absl::StatusOr<Program> Lower(const Schedule& schedule, const LoweringOptions& options = {});
 
 // Before all others, if wanted: an I with its own W right behind it becomes a B.
@@ -51,6 +57,28 @@ bool HasTransfers(const Schedule& schedule);
 
 // Pass 2, end of step (training only): tied gradients, norm, optimizer step, after each rank's last compute.
 void AddEndOfStep(const std::vector<TiedTensor>& tied_tensors, Program& program);
+
+// --- Post-validation of the gradient norm (scheduler/README.md) ---
+
+// Before pass 1: puts POST_VALIDATION into each rank's list, after the forward passes that may run before it is known
+// whether the step before was right: min(2(p-1-r), m-1) of its first stage, fewer if something else comes first.
+Schedule InsertPostValidation(Schedule schedule);
+
+// INVALID_ARGUMENT with the rule where the ranks would have to wait for each other at the end of a step all the same:
+// several copies of the model, a tied tensor on several ranks; UNIMPLEMENTED for a schedule with its own transfers.
+absl::Status CheckPostValidation(const Schedule& schedule, const LoweringOptions& options);
+
+// In place of pass 2: NORM and the vector's way up the ranks, then the optimizer step. No rank waits for a later one.
+void AddPostValidatedEnd(Program& program);
+
+// The lists beside that of a step whose predecessor was guessed right, made from it after all passes.
+struct PostValidationPrograms {
+  Program first_step;   // nothing to validate
+  Program guess_wrong;  // takes in what ranks have sent before they knew, and then does the whole step again
+  Program settle;       // validates the last step, and nothing else
+};
+// REQUIRES: `guess_right` was lowered with NormCheck::kPostValidation.
+PostValidationPrograms DerivePostValidation(const Program& guess_right);
 
 // Pass 3, queues: sets Program::queues and Action::queue.
 void AssignQueues(QueuePolicy policy, Program& program);

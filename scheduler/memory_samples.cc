@@ -1,6 +1,7 @@
 #include "scheduler/memory_samples.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace sluice {
@@ -9,11 +10,21 @@ namespace {
 // When which slots of a rank are taken and given back, in bytes.
 class MemoryCurve {
  public:
-  MemoryCurve(const Program& program, const std::vector<StageBytes>& bytes) : program_(program), bytes_(bytes) {
+  MemoryCurve(const Program& program, const std::vector<StageBytes>& bytes, const std::vector<Span>& spans)
+      : program_(program), bytes_(bytes) {
     changes_.resize(program.placement.ranks());
+    validated_ns_.resize(program.placement.ranks());
+    for (const Span& span : spans) {
+      const Action& a = span.action;
+      if (a.kind == ActionKind::kPostValidation) validated_ns_[span.rank.index()] = span.end_ns;
+      if (!(a.flags & kDiscarded)) continue;
+      if (a.kind == ActionKind::kForward) discarded_forwards_.insert({a.stage, a.micro_batch});
+      if (a.kind == ActionKind::kSendForward) discarded_sends_.insert({a.stage, a.micro_batch});
+    }
   }
 
   void Add(const Span& span) {
+    if (span.action.flags & kDiscarded) return AddDiscarded(span);
     const PipelineRank rank = span.rank;
     const Action& a = span.action;
     const int64_t begin_ns = span.begin_ns, end_ns = span.end_ns;
@@ -80,6 +91,23 @@ class MemoryCurve {
     const bool local = placement.RankOf(StageId(neighbour), a.copy) == placement.RankOf(a.stage, a.copy);
     return local ? Of(StageId(neighbour), neighbours) : Of(a.stage, own);
   }
+  // Held until POST_VALIDATION, or until a message begun before it has moved.
+  void AddDiscarded(const Span& span) {
+    const Action& a = span.action;
+    const int64_t validated_ns = std::max(span.end_ns, validated_ns_[span.rank.index()]);
+    const std::pair cell(a.stage, a.micro_batch);
+    if (a.kind == ActionKind::kForward) {
+      const int64_t written = Written(a, a.stage.value() + 1, Pool::kInput, Pool::kOutput);
+      Add(span.rank, span.begin_ns, Of(a.stage, Pool::kStash) + written);
+      Add(span.rank, validated_ns, -Of(a.stage, Pool::kStash) - (discarded_sends_.contains(cell) ? 0 : written));
+    } else if (a.kind == ActionKind::kSendForward && discarded_forwards_.contains(cell)) {
+      Add(span.rank, span.end_ns, -Of(a.stage, Pool::kOutput));
+    } else if (IsRecv(a.kind)) {
+      const Pool pool = a.kind == ActionKind::kRecvForward ? Pool::kInput : Pool::kOutputGradient;
+      Add(span.rank, span.begin_ns, Of(a.stage, pool));
+      Add(span.rank, validated_ns, -Of(a.stage, pool));
+    }
+  }
   int64_t Fixed(PipelineRank rank) const {
     int64_t total = 0;
     for (int copy = 0; copy < program_.placement.copies(); ++copy) {
@@ -96,13 +124,15 @@ class MemoryCurve {
   const Program& program_;
   const std::vector<StageBytes>& bytes_;
   std::vector<std::vector<std::pair<int64_t, int64_t>>> changes_;
+  std::vector<int64_t> validated_ns_;  // end of each rank's POST_VALIDATION
+  std::set<std::pair<StageId, MicroBatch>> discarded_forwards_, discarded_sends_;
 };
 
 }  // namespace
 
 std::vector<MemorySample> MemorySamples(const Program& program, const std::vector<StageBytes>& bytes,
                                         const std::vector<Span>& spans) {
-  MemoryCurve curve(program, bytes);
+  MemoryCurve curve(program, bytes, spans);
   for (const Span& span : spans) curve.Add(span);
   return curve.Samples();
 }

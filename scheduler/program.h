@@ -53,9 +53,17 @@ struct Collective {
   friend bool operator==(const Collective&, const Collective&) = default;
 };
 
+// What a list does about the step before, whose gradient norm is not yet known everywhere (post-validation).
+enum class Validation : uint8_t {
+  kNone,        // nothing is open
+  kGuessRight,  // POST_VALIDATION finds that the step before was right as it is
+  kGuessWrong,  // ... that it was not: the list up to there, which is that of kGuessRight, is discarded and done again
+};
+
 struct Program {
   std::string name;
   PassKind pass = PassKind::kTraining;
+  Validation validation = Validation::kNone;
   int micro_batches = 0;
   Placement placement;
   std::vector<std::vector<Action>> ranks;  // per pipeline rank, in issue order

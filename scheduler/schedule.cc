@@ -52,7 +52,7 @@ std::vector<int> InFlight(PassKind pass, const Placement& placement, const std::
   if (pass == PassKind::kForwardOnly) return most;
   for (const auto& actions : ranks) {
     for (const Action& action : actions) {
-      if (!IsCompute(action.kind)) continue;
+      if (!IsCompute(action.kind) || (action.flags & kDiscarded)) continue;
       const size_t index = placement.Index(action.stage, action.copy);
       if (action.kind == ActionKind::kForward) most[index] = std::max(most[index], ++count[index]);
       if (action.kind == ActionKind::kBackward || action.kind == ActionKind::kWeightGradient) --count[index];

@@ -37,7 +37,11 @@ class Placement {
   std::vector<PipelineRank> ranks_of_stages_;
 };
 
-enum class PassKind : uint8_t { kTraining, kForwardOnly };
+enum class PassKind : uint8_t {
+  kTraining,
+  kForwardOnly,
+  kValidation,  // no step of its own: settles the one before (lowering.h, post-validation)
+};
 
 struct Schedule {
   std::string name;

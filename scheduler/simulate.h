@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "scheduler/program.h"
 #include "scheduler/schedule.h"
 #include "scheduler/timeline.h"
@@ -36,6 +37,10 @@ Costs UniformCosts(int stages, const StageCosts& stage);
 
 // REQUIRES: Verify(program) is OK, one entry in costs.stages per stage. Errors: FAILED_PRECONDITION if it can't end.
 absl::StatusOr<Timeline> Simulate(const Program& program, const Costs& costs);
+
+// Programs one after the other, as the trainer runs them: a rank begins the next one when its own list of the one
+// before has ended, whatever the other ranks do. Times count from the beginning of the first. Errors: as Simulate.
+absl::StatusOr<std::vector<Timeline>> SimulateSteps(absl::Span<const Program* const> steps, const Costs& costs);
 
 // Compute only: an action starts when its rank is free and its inputs have ended, plus latency and transfer time when
 // they come from another rank. No queues, slots or rendezvous. Errors: as Simulate.

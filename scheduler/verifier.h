@@ -56,4 +56,8 @@ struct VerifyReport {
 // RESOURCE_EXHAUSTED when over the cap, with the number of bytes per rank.
 absl::StatusOr<VerifyReport> Verify(const Program& program, const VerifierOptions& options = {});
 
+// That a rank can go over from one list to the other at POST_VALIDATION: both do the same up to there, with the same
+// queues and slots. Each is to be proven by Verify. Errors: FAILED_PRECONDITION with the first difference.
+absl::Status VerifySwitch(const Program& guess_right, const Program& guess_wrong);
+
 }  // namespace sluice

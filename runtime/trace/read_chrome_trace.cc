@@ -18,8 +18,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kActionKinds = static_cast<int>(ActionKind::kOptimizerStep) + 1;
-
 int64_t Nanoseconds(const json& microseconds) { return std::llround(microseconds.get<double>() * 1000); }
 
 // Thrown through the parser by an event that is not as our writer makes it.

@@ -62,7 +62,8 @@ struct RankState {
   size_t next = 0;           // in the schedule's list
   size_t running_begin = 0;  // [running_begin, next) is running
   bool busy = false;
-  bool queued = false;  // is in `candidates_`
+  bool queued = false;         // is in `candidates_`
+  bool decision_here = false;  // about the step before, from the next rank
 };
 
 // A little latency puts the messages of ranks that would otherwise end in the same moment into the order in which they
@@ -82,18 +83,18 @@ class TransferPass {
   absl::StatusOr<Program> Run() {
     RETURN_IF_ERROR(CheckSchedule());
     Prepare();
-    for (size_t r = 0; r < schedule_.ranks.size(); ++r) StartWhatCan(r);
+    for (size_t r = 0; r < schedule_.ranks.size(); ++r) Consider(r);
     while (true) {
-      if (!running_.empty() || !arrivals_.empty()) {
-        AdvanceTime();
-      } else if (!GrowPools()) {
-        break;
-      }
       for (size_t i = 0; i < candidates_.size(); ++i) {
         states_[candidates_[i]].queued = false;
         StartWhatCan(candidates_[i]);
       }
       candidates_.clear();
+      if (!running_.empty() || !arrivals_.empty()) {
+        AdvanceTime();
+      } else if (!GrowPools()) {
+        break;
+      }
     }
     RETURN_IF_ERROR(CheckFinished());
     SetPools();
@@ -125,7 +126,8 @@ class TransferPass {
     return nullptr;
   }
 
-  bool CanStart(const Action& a) {
+  bool CanStart(const Action& a, size_t rank) {
+    if (a.kind == ActionKind::kPostValidation) return rank + 1 == states_.size() || states_[rank].decision_here;
     if (!IsCompute(a.kind)) return true;
     const uint8_t progress = ProgressOf(a);
     if (const Inbox* target = Target(a);
@@ -147,6 +149,8 @@ class TransferPass {
 
   // Starts the rank's next action, or OVERLAP_F_B pair, if it is idle and all inputs are there.
   void StartWhatCan(size_t rank);
+  // What has been decided about the step before, on its way down the ranks.
+  void AppendPostValidation(size_t rank);
   void Append(size_t rank, const Action& action) { program_.ranks[rank].push_back(action); }
   void Take(Inbox& inbox) { inbox.held_most = std::max(inbox.held_most, ++inbox.held); }
 
@@ -190,6 +194,7 @@ absl::Status TransferPass::CheckSchedule() {
       const auto error = [&](auto... what) {
         return absl::InvalidArgumentError(absl::StrCat("rank ", r, ": ", ToString(a), " ", what...));
       };
+      if (a.kind == ActionKind::kPostValidation) continue;
       if (IsTransfer(a.kind) || a.kind >= ActionKind::kCollective) return error("is not for a bare schedule");
       if (a.stage.value() < 0 || a.stage.value() >= placement_.stages() || a.copy < 0 || a.copy >= placement_.copies())
         return error("is out of range: ", placement_.stages(), " stages, ", placement_.copies(), " copies");
@@ -263,12 +268,13 @@ void TransferPass::StartWhatCan(size_t rank) {
     size_t end = state.next + 1;
     if ((list[state.next].flags & kOverlapsNext) && end < list.size() && IsCompute(list[end].kind)) ++end;
     for (size_t k = state.next; k < end; ++k) {
-      if (!CanStart(list[k])) return;
+      if (!CanStart(list[k], rank)) return;
     }
     int64_t duration = 0;
     state.running_begin = state.next;
     for (; state.next < end; ++state.next) {
       const Action& action = list[state.next];
+      if (action.kind == ActionKind::kPostValidation) AppendPostValidation(rank);
       Append(rank, action);
       duration += VirtualTime(action.kind);
       if (Inbox* target = Target(action); target != nullptr && target->local) Take(*target);
@@ -277,6 +283,14 @@ void TransferPass::StartWhatCan(size_t rank) {
     state.busy = true;
     running_.emplace(now_ + duration, rank);
   }
+}
+
+void TransferPass::AppendPostValidation(size_t rank) {
+  if (rank == 0) return;
+  Append(rank, {.kind = ActionKind::kSendValidation, .peer = PipelineRank(static_cast<int>(rank) - 1)});
+  Append(rank - 1, {.kind = ActionKind::kRecvValidation, .peer = PipelineRank(static_cast<int>(rank))});
+  states_[rank - 1].decision_here = true;
+  Consider(rank - 1);
 }
 
 void TransferPass::AdvanceTime() {
@@ -375,6 +389,7 @@ bool TransferPass::GrowPools() {
   for (size_t r = 0; r < states_.size(); ++r) {
     if (states_[r].next == schedule_.ranks[r].size()) continue;
     const Action& next = schedule_.ranks[r][states_[r].next];
+    if (!next.stage.valid()) continue;
     if (!IsFirst(next.stage)) grow(next.stage, next.copy, true);
     if (!IsLast(next.stage)) grow(next.stage, next.copy, false);
   }
@@ -392,8 +407,9 @@ absl::Status TransferPass::CheckFinished() {
   for (size_t r = 0; r < states_.size(); ++r) {
     if (states_[r].next == schedule_.ranks[r].size()) continue;
     const Action& next = schedule_.ranks[r][states_[r].next];
-    const uint8_t progress = ProgressOf(next);
-    const char* need = next.kind == ActionKind::kForward          ? "its input"
+    const uint8_t progress = next.stage.valid() ? ProgressOf(next) : uint8_t{0};
+    const char* need = !next.stage.valid()                        ? "the rank behind it"
+                       : next.kind == ActionKind::kForward        ? "its input"
                        : next.kind == ActionKind::kWeightGradient ? "its I"
                        : !(progress & kForwardDone)               ? "its F"
                                                                   : "the gradient from the next stage";

@@ -1,3 +1,4 @@
+#include <array>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +21,10 @@ class Inventory {
     if (program_.pools.size() != static_cast<size_t>(stages_) * placement_.copies())
       return absl::FailedPreconditionError("the program has no pool sizes for its stages");
     seen_.assign(program_.pools.size() * m_, 0);
+    if (program_.validation == Validation::kGuessWrong) discarded_.assign(program_.pools.size() * m_, 0);
+    post_validated_ = Lists(ActionKind::kNorm);
+    if (post_validated_ && !program_.collectives.empty())
+      return absl::FailedPreconditionError("a program with NORM has collectives, for which its ranks wait at the end");
     collectives_.assign(program_.collectives.size(), 0);
     for (size_t r = 0; r < program_.ranks.size(); ++r) {
       if (absl::Status status = CheckRank(r); !status.ok()) return status;
@@ -36,6 +41,7 @@ class Inventory {
 
   absl::Status CheckRank(size_t r) {
     int compute_queue = -1, optimizer_steps = 0;
+    std::array<int, kActionKinds> of_rank = {};
     std::vector<bool> collectives(program_.collectives.size());
     for (size_t k = 0; k < program_.ranks[r].size(); ++k) {
       const Action& a = program_.ranks[r][k];
@@ -48,10 +54,13 @@ class Inventory {
         if (collectives[a.collective]) return Error(r, k, "stands twice in the list");
         collectives[a.collective] = true;
         ++collectives_[a.collective];
+      } else if (a.kind >= ActionKind::kNorm) {
+        ++of_rank[static_cast<size_t>(a.kind)];
+        if (absl::Status status = CheckNormPeer(r, k, a); !status.ok()) return status;
       } else if (absl::Status status = CheckStageAction(r, k, a); !status.ok()) {
         return status;
       }
-      if (!IsCompute(a.kind) && a.kind != ActionKind::kOptimizerStep) continue;
+      if (!RunsInComputeQueue(a.kind)) continue;
       if (program_.queues[a.queue.index()].kind != QueueKind::kCompute)
         return Error(r, k, "is in queue ", program_.queues[a.queue.index()].name, ", which is not for computing");
       if (compute_queue >= 0 && compute_queue != a.queue.value())
@@ -62,7 +71,47 @@ class Inventory {
     if (optimizer_steps != steps)
       return absl::FailedPreconditionError(
           absl::StrCat("OPTIMIZER_STEP ", steps ? "is missing on rank " : "in a forward-only program, on rank ", r));
+    if (absl::Status status = CheckNormActions(r, of_rank); !status.ok()) return status;
     return CheckMembership(r, collectives);
+  }
+
+  static bool RunsInComputeQueue(ActionKind kind) {
+    return IsCompute(kind) || kind == ActionKind::kOptimizerStep || kind == ActionKind::kNorm ||
+           kind == ActionKind::kPostValidation;
+  }
+
+  // The norm goes up the ranks one by one, the decision down.
+  absl::Status CheckNormPeer(size_t r, size_t k, const Action& a) const {
+    if (!IsTransfer(a.kind)) return absl::OkStatus();
+    const bool up = a.kind == ActionKind::kSendNorm || a.kind == ActionKind::kRecvValidation;
+    const int peer = static_cast<int>(r) + (up ? 1 : -1);
+    if (a.peer.value() == peer && peer >= 0 && peer < placement_.ranks()) return absl::OkStatus();
+    return Error(r, k, "names rank ", a.peer.value(), ", but goes between neighbours, to or from rank ", peer);
+  }
+
+  // Those of post-validation: all that the program's kind wants, each once, and no others.
+  absl::Status CheckNormActions(size_t r, const std::array<int, kActionKinds>& counts) const {
+    const bool first = r == 0, last = static_cast<int>(r) + 1 == placement_.ranks();
+    const bool validates = program_.validation != Validation::kNone;
+    const bool steps = program_.pass == PassKind::kTraining && post_validated_;
+    const std::pair<ActionKind, bool> needed[] = {
+        {ActionKind::kNorm, steps},
+        {ActionKind::kSendNorm, steps && !last},
+        {ActionKind::kRecvNorm, steps && !first},
+        {ActionKind::kSendValidation, validates && !first},
+        {ActionKind::kRecvValidation, validates && !last},
+        {ActionKind::kPostValidation, validates},
+    };
+    for (const auto& [kind, need] : needed) {
+      const int count = counts[static_cast<size_t>(kind)];
+      if (count == (need ? 1 : 0)) continue;
+      return absl::FailedPreconditionError(absl::StrCat(ActionKindName(kind),
+                                                        need && count == 0 ? " is missing"
+                                                        : need             ? " stands twice"
+                                                                           : " has no place",
+                                                        " on rank ", r));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status CheckMembership(size_t r, const std::vector<bool>& listed) const {
@@ -88,7 +137,10 @@ class Inventory {
       return Error(r, k, "is not a micro-batch of copy ", a.copy);
     if (program_.pass == PassKind::kForwardOnly && !(a.kind == ActionKind::kForward || IsForwardTransfer(a)))
       return Error(r, k, "has no place in a forward-only program");
-    uint8_t& seen = seen_[Cell(a.stage, a.copy, a.micro_batch)];
+    const bool discarded = a.flags & kDiscarded;
+    if (discarded && (discarded_.empty() || !(a.kind == ActionKind::kForward || IsStageTransfer(a.kind))))
+      return Error(r, k, "can't be discarded here");
+    uint8_t& seen = (discarded ? discarded_ : seen_)[Cell(a.stage, a.copy, a.micro_batch)];
     if (seen & Bit(a.kind)) return Error(r, k, "stands twice in the list");
     seen |= Bit(a.kind);
     if (absl::Status status = CheckPeer(r, k, a); !status.ok()) return status;
@@ -160,6 +212,7 @@ class Inventory {
       const int copy = CopyOf(MicroBatch(i), m_, placement_.copies());
       for (int s = 0; s < stages_; ++s) {
         if (absl::Status status = CheckCell(StageId(s), copy, MicroBatch(i)); !status.ok()) return status;
+        if (absl::Status status = CheckDiscarded(StageId(s), copy, MicroBatch(i)); !status.ok()) return status;
       }
     }
     return absl::OkStatus();
@@ -197,12 +250,44 @@ class Inventory {
     return absl::OkStatus();
   }
 
+  // Of what is discarded, each message has both its ends.
+  absl::Status CheckDiscarded(StageId stage, int copy, MicroBatch i) const {
+    if (discarded_.empty() || stage.value() + 1 == stages_) return absl::OkStatus();
+    const StageId next(stage.value() + 1);
+    const uint8_t below = discarded_[Cell(stage, copy, i)], above = discarded_[Cell(next, copy, i)];
+    const auto both = [&](ActionKind down, ActionKind up) -> absl::Status {
+      const bool has_down = below & Bit(down), has_up = above & Bit(up);
+      if (has_down == has_up) return absl::OkStatus();
+      const Action missing{.kind = has_down ? up : down,
+                           .flags = kDiscarded,
+                           .copy = static_cast<int16_t>(copy),
+                           .stage = has_down ? next : stage,
+                           .micro_batch = i};
+      return absl::FailedPreconditionError(absl::StrCat(ToString(missing), " is missing on rank ",
+                                                        placement_.RankOf(missing.stage, copy).value(),
+                                                        ", the other end of a message that has been begun"));
+    };
+    if (absl::Status status = both(ActionKind::kSendForward, ActionKind::kRecvForward); !status.ok()) return status;
+    return both(ActionKind::kRecvBackward, ActionKind::kSendBackward);
+  }
+
+  bool Lists(ActionKind kind) const {
+    for (const auto& list : program_.ranks) {
+      for (const Action& a : list) {
+        if (a.kind == kind) return true;
+      }
+    }
+    return false;
+  }
+
   size_t Cell(StageId stage, int copy, MicroBatch i) const { return placement_.Index(stage, copy) * m_ + i.index(); }
 
   const Program& program_;
   const Placement& placement_;
   const int stages_, m_;
   std::vector<uint8_t> seen_;
+  std::vector<uint8_t> discarded_;  // like seen_, of what is discarded; empty where nothing may be
+  bool post_validated_ = false;
   std::vector<size_t> collectives_;  // ranks that list each
 };
 

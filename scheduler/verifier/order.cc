@@ -35,12 +35,18 @@ class OrderCheck {
     rank_ = rank;
     live_bytes_ = live_bytes_max_ = 0;
     bool computed_all = false, stepped = false;
+    open_ = program_.validation != Validation::kNone;
+    seen_ = 0;
     for (entry_ = 0; entry_ < program_.ranks[rank].size(); ++entry_) {
       const Action& a = program_.ranks[rank][entry_];
       if (computed_all && IsCompute(a.kind)) return Error("comes after the rank's end of the step");
       if (stepped && a.kind == ActionKind::kCollective) return Error("comes after OPTIMIZER_STEP");
-      if (a.kind == ActionKind::kCollective || a.kind == ActionKind::kOptimizerStep) computed_all = true;
+      if (a.kind == ActionKind::kCollective || a.kind == ActionKind::kOptimizerStep || a.kind == ActionKind::kNorm) {
+        computed_all = true;
+      }
       if (a.kind == ActionKind::kOptimizerStep) stepped = true;
+      RETURN_IF_ERROR(VisitNorm(a));
+      RETURN_IF_ERROR(CheckDiscarded(a));
       RETURN_IF_ERROR(Visit(a));
     }
     live_bytes_max = live_bytes_max_;
@@ -59,8 +65,77 @@ class OrderCheck {
   }
   bool Local(int stage, const Action& a) const { return placement_.RankOf(StageId(stage), a.copy).index() == rank_; }
 
+  bool Seen(ActionKind kind) const { return seen_ & (1u << static_cast<int>(kind)); }
+
+  // Post-validation: each of its actions after what it needs, and nothing that can't be taken back before it.
+  absl::Status VisitNorm(const Action& a) {
+    const bool first = rank_ == 0, last = static_cast<int>(rank_) + 1 == placement_.ranks();
+    const auto needs = [&](ActionKind kind) -> absl::Status {
+      return Seen(kind) ? absl::OkStatus() : Error("comes before ", ActionKindName(kind));
+    };
+    seen_ |= 1u << static_cast<int>(a.kind);
+    switch (a.kind) {
+      case ActionKind::kNorm:
+        if (!first) RETURN_IF_ERROR(needs(ActionKind::kRecvNorm));
+        break;
+      case ActionKind::kSendNorm:
+        RETURN_IF_ERROR(needs(ActionKind::kNorm));
+        break;
+      case ActionKind::kSendValidation:
+        if (!last) RETURN_IF_ERROR(needs(ActionKind::kRecvValidation));
+        break;
+      case ActionKind::kPostValidation:
+        if (!last) RETURN_IF_ERROR(needs(ActionKind::kRecvValidation));
+        if (!first) RETURN_IF_ERROR(needs(ActionKind::kSendValidation));
+        open_ = false;
+        if (program_.validation == Validation::kGuessWrong) ReleaseDiscarded();
+        return absl::OkStatus();
+      default:
+        break;
+    }
+    const bool keeps = a.kind == ActionKind::kForward || IsTransfer(a.kind) || a.kind == ActionKind::kUnshard ||
+                       a.kind == ActionKind::kReshard;
+    if (open_ && !keeps)
+      return Error("comes before POST_VALIDATION, which may still want the gradients of the step before");
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckDiscarded(const Action& a) const {
+    if (program_.validation != Validation::kGuessWrong || !(IsCompute(a.kind) || IsStageTransfer(a.kind)))
+      return absl::OkStatus();
+    const bool discarded = a.flags & kDiscarded;
+    if (open_ && !discarded) return Error("comes before POST_VALIDATION, but is not discarded by it");
+    if (!open_ && discarded && IsCompute(a.kind))
+      return Error("is discarded, but comes after POST_VALIDATION, when that is known");
+    return absl::OkStatus();
+  }
+
+  // All that the rank's stages have begun.
+  void ReleaseDiscarded() {
+    for (int copy = 0; copy < placement_.copies(); ++copy) {
+      for (int s = 0; s <= last_; ++s) {
+        if (placement_.RankOf(StageId(s), copy).index() != rank_) continue;
+        for (int i = 0; i < program_.micro_batches; ++i) {
+          const Action a{.copy = static_cast<int16_t>(copy), .stage = StageId(s), .micro_batch = MicroBatch(i)};
+          for (int pool = 0; pool < kPoolCount; ++pool) Release(static_cast<Pool>(pool), a, s);
+          Of(s, a) = Cell{};
+        }
+      }
+    }
+  }
+
+  // The other end has begun it before it knew: a message without content goes out, one that nobody reads comes in.
+  absl::Status Drain(const Action& a, int s) {
+    if (IsSend(a.kind)) return absl::OkStatus();
+    const Pool pool = a.kind == ActionKind::kRecvForward ? Pool::kInput : Pool::kOutputGradient;
+    RETURN_IF_ERROR(Bind(pool, s, a, a.slot));
+    Release(pool, a, s);
+    return absl::OkStatus();
+  }
+
   absl::Status Visit(const Action& a) {
     const int s = a.stage.value();
+    if (!open_ && (a.flags & kDiscarded)) return Drain(a, s);
     switch (a.kind) {
       case ActionKind::kForward:
         return VisitForward(a, s);
@@ -157,6 +232,8 @@ class OrderCheck {
   std::vector<size_t> offsets_;   // into holders_, per pool
   std::vector<int32_t> holders_;  // the micro-batch that holds each slot
   size_t rank_ = 0, entry_ = 0;
+  bool open_ = false;  // it is not yet known whether the step before was right
+  uint32_t seen_ = 0;  // kinds of action seen in this list
   int64_t live_bytes_ = 0, live_bytes_max_ = 0;
 };
 
