@@ -257,6 +257,9 @@ class Operations {
   virtual void SquaredNorm(Stream& stream, TensorView gradient, TensorView partials) const = 0;
   // Adds all partials in order and writes the StepControl; max_norm <= 0 does not clip.
   virtual void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const = 0;
+  // Turns a decision about a part of the gradients into a guess about all: where the part would be scaled down, skip is
+  // set, since the whole will be scaled by another number. `guess` is a StepControl, and not `control`.
+  virtual void GuessStep(Stream& stream, TensorView control, TensorView guess) const = 0;
   virtual void AdamW(Stream& stream, const AdamWArgs& args) const = 0;
 
   virtual void Fill(Stream& stream, TensorView target, float value) const = 0;

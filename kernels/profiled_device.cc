@@ -105,6 +105,9 @@ class ProfiledOperations final : public Operations {
   void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const override {
     Timed(stream, Named("gradient norm"), [&] { inner_.DecideStep(stream, partials, max_norm, control); });
   }
+  void GuessStep(Stream& stream, TensorView control, TensorView guess) const override {
+    Timed(stream, Named("gradient norm"), [&] { inner_.GuessStep(stream, control, guess); });
+  }
   void AdamW(Stream& stream, const AdamWArgs& args) const override {
     Timed(stream, Named("AdamW"), [&] { inner_.AdamW(stream, args); });
   }

@@ -324,6 +324,29 @@ EventRef LayerStage::OptimizerStep(const OptimizerStepArgs& args, absl::Span<con
   return stream_->Record();
 }
 
+template <class Copy>
+void LayerStage::ForEachKept(const ParameterPlace& place, const Copy& copy) {
+  CHECK(place.kept >= 0) << "stage " << id_ << " was not planned for keeping its state";
+  const int64_t elements = place.spec.elements();
+  int64_t kept = place.kept;
+  for (const int64_t state : {place.value, place.m, place.v}) {
+    copy(Floats(state, elements), Floats(kept, elements));
+    kept += 4 * elements;
+  }
+}
+
+void LayerStage::KeepState() {
+  for (const ParameterPlace& place : layout_.parameters) {
+    ForEachKept(place, [&](TensorView state, TensorView kept) { operations_.Copy(*stream_, state, kept); });
+  }
+}
+
+void LayerStage::RollBack() {
+  for (const ParameterPlace& place : layout_.parameters) {
+    ForEachKept(place, [&](TensorView state, TensorView kept) { operations_.Copy(*stream_, kept, state); });
+  }
+}
+
 TensorView LayerStage::losses() const {
   return layout_.losses < 0 ? TensorView{} : Floats(layout_.losses, options_.micro_batches);
 }

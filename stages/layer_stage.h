@@ -51,6 +51,8 @@ class LayerStage final : public Stage {
   int64_t norm_partials() const override { return norm_partials_; }
   EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
   EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override;
+  void KeepState() override;
+  void RollBack() override;
 
   TensorView losses() const override;
   // Until the micro-batch's backward pass, which may write their gradient over them.
@@ -73,6 +75,9 @@ class LayerStage final : public Stage {
   void MakeTied();
   void Initialize();
   void Pack(const ParameterPlace& place);
+  // Calls copy(state, kept copy of it) for what the optimizer overwrites of each parameter.
+  template <class Copy>
+  void ForEachKept(const ParameterPlace& place, const Copy& copy);
 
   void WaitFor(absl::Span<const EventRef> after);
   void CopyBatch(const MicroBatchInfo& info, int stash);

@@ -1,5 +1,6 @@
 #include "stages/rank_model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
@@ -35,6 +36,7 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(Device* device, Str
   model->norm_all_ = Floats(model->memory_, &used, all);
   model->norm_ordered_ = Floats(model->memory_, &used, all);
   model->control_ = Floats(model->memory_, &used, 4);
+  model->guess_ = Floats(model->memory_, &used, 4);
   model->device_ = device;
   model->stream_ = stream;
   model->stages_ = std::move(stages);
@@ -66,23 +68,65 @@ EventRef RankModel::FinishGradients(absl::Span<const EventRef> after) {
 }
 
 // Gathered in rank order, a rank's stages ascending; wanted in stage order, whatever the placement.
-EventRef RankModel::OptimizerStep(float learning_rate, int64_t update, absl::Span<const EventRef> after) {
-  for (const EventRef& event : after) stream_->Wait(event);
-  const Operations& operations = device_->operations();
+int64_t RankModel::OrderNorms(TensorView gathered, PipelineRank last) {
   int64_t target = 0;
   for (const auto& norm : options_.norms) {
-    int64_t source = 0;
+    if (norm.rank > last || norm.partials == 0) continue;
+    int64_t source = NormBegin(norm.rank);
     for (const auto& other : options_.norms) {
-      if (other.rank < norm.rank || (other.rank == norm.rank && other.stage < norm.stage)) source += other.partials;
+      if (other.rank == norm.rank && other.stage < norm.stage) source += other.partials;
     }
-    if (norm.partials > 0) {
-      operations.Copy(*stream_, Part(norm_all_, source, norm.partials), Part(norm_ordered_, target, norm.partials));
-    }
+    device_->operations().Copy(*stream_, Part(gathered, source, norm.partials),
+                               Part(norm_ordered_, target, norm.partials));
     target += norm.partials;
   }
-  operations.DecideStep(*stream_, norm_ordered_, options_.max_norm, control_);
+  return target;
+}
+
+int64_t RankModel::NormBegin(PipelineRank rank) const {
+  int64_t begin = 0;
+  for (const auto& norm : options_.norms) begin += norm.rank < rank ? norm.partials : 0;
+  return begin;
+}
+
+EventRef RankModel::OptimizerStep(float learning_rate, int64_t update, absl::Span<const EventRef> after) {
+  for (const EventRef& event : after) stream_->Wait(event);
+  PipelineRank last_rank = options_.rank;
+  for (const auto& norm : options_.norms) last_rank = std::max(last_rank, norm.rank);
+  OrderNorms(norm_all_, last_rank);
+  device_->operations().DecideStep(*stream_, norm_ordered_, options_.max_norm, control_);
   EventRef last;
   for (const auto& stage : stages_) last = stage->OptimizerStep({control_, learning_rate, update}, {});
+  return last;
+}
+
+// Adding what is still missing, which is not negative, to a sum in order makes it no smaller: a part that is scaled
+// down or not finite belongs to a whole that is too.
+EventRef RankModel::AddNorm(TensorView norms, absl::Span<const EventRef> after) {
+  for (const EventRef& event : after) stream_->Wait(event);
+  const Operations& operations = device_->operations();
+  const int64_t mine = norm_mine_.elements();
+  if (mine > 0) operations.Copy(*stream_, norm_mine_, Part(norms, NormBegin(options_.rank), mine));
+  const int64_t known = OrderNorms(norms, options_.rank);
+  operations.DecideStep(*stream_, Part(norm_ordered_, 0, known), options_.max_norm, control_);
+  operations.GuessStep(*stream_, control_, guess_);
+  return stream_->Record();
+}
+
+EventRef RankModel::GuessStep(float learning_rate, int64_t update) {
+  guessed_ = {guess_, learning_rate, update};
+  EventRef last;
+  for (const auto& stage : stages_) stage->KeepState();
+  for (const auto& stage : stages_) last = stage->OptimizerStep(guessed_, {});
+  return last;
+}
+
+EventRef RankModel::Revise() {
+  EventRef last;
+  for (const auto& stage : stages_) stage->RollBack();
+  for (const auto& stage : stages_) {
+    last = stage->OptimizerStep({control_, guessed_.learning_rate, guessed_.update}, {});
+  }
   return last;
 }
 

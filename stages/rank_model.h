@@ -1,4 +1,5 @@
-// What one rank holds of the model: its stages, and what the end of a step needs across them (norm partials, the decision).
+// What one rank holds of the model: its stages, and what the end of a step needs across them (norm partials, the
+// decision).
 #pragma once
 
 #include <memory>
@@ -30,7 +31,7 @@ class RankModel {
                                                            RankModelOptions options);
   // What it allocates, from the norm partials of this rank and of all ranks.
   static constexpr int64_t Bytes(int64_t partials_mine, int64_t partials_all) {
-    return (partials_mine + 2 * partials_all + 4 + 4 * 16) * 4;
+    return (partials_mine + 2 * partials_all + 2 * 4 + 5 * 16) * 4;
   }
   // Waits for what has been issued: its memory goes.
   ~RankModel();
@@ -46,8 +47,20 @@ class RankModel {
   TensorView norm_all() const { return norm_all_; }
   // Puts the gathered partials into global order, decides (StepControl), and updates the parameters of all stages.
   EventRef OptimizerStep(float learning_rate, int64_t update, absl::Span<const EventRef> after);
-  // The decision of the last OptimizerStep, on the device: a StepControl.
+  // The decision of the last OptimizerStep, on the device: a StepControl. With post-validation that about the partials
+  // known here, until Revise's takes its place.
   TensorView control() const { return control_; }
+
+  // Post-validation, in this order; FinishGradients comes first.
+  // Adds this rank's partials to `norms`, all ranks' in rank order of which those of the ranks before are there, and
+  // decides from what is there.
+  EventRef AddNorm(TensorView norms, absl::Span<const EventRef> after);
+  // Keeps a copy of what it overwrites, and updates the parameters if what is known so far is neither scaled nor
+  // skipped.
+  EventRef GuessStep(float learning_rate, int64_t update);
+  // The guess was wrong: goes back to the copy and does the step as control() says, which has been made the whole
+  // decision.
+  EventRef Revise();
 
  private:
   RankModel() = default;
@@ -56,7 +69,12 @@ class RankModel {
   RankModelOptions options_;
   std::vector<std::unique_ptr<Stage>> stages_;
   Buffer memory_;
-  TensorView norm_mine_, norm_all_, norm_ordered_, control_;
+  TensorView norm_mine_, norm_all_, norm_ordered_, control_, guess_;
+  OptimizerStepArgs guessed_;  // with which GuessStep was called
+
+  // Puts gathered partials, of the ranks up to `last`, into global order. Returns how many.
+  int64_t OrderNorms(TensorView gathered, PipelineRank last);
+  int64_t NormBegin(PipelineRank rank) const;  // of the rank's partials in rank order
 };
 
 }  // namespace sluice

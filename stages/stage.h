@@ -85,6 +85,10 @@ class Stage {
   // Sums the gradients over uses, then groups, in order; writes the squared-norm partials.
   virtual EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) = 0;
   virtual EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) = 0;
+  // Copies aside what the next OptimizerStep will overwrite; RollBack brings it back. Only issued. REQUIRES: the stage
+  // was planned for it.
+  virtual void KeepState() = 0;
+  virtual void RollBack() = 0;
 
   // For the stage that ends in the loss: the sum of the losses of each micro-batch's valid targets of the current step, [m] f32 on
   // the device; absent elsewhere.

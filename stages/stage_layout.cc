@@ -204,6 +204,10 @@ class Planner {
       place.v = arena->Take(4 * place.spec.elements());
     }
     layout_.memory.optimizer = arena->used() - begin - layout_.memory.gradients;
+    if (!options_.keeps_state) return;
+    const int64_t kept = arena->used();
+    for (ParameterPlace& place : layout_.parameters) place.kept = arena->Take(3 * 4 * place.spec.elements());
+    layout_.memory.kept = arena->used() - kept;
   }
 
   void PlanMessages() {

@@ -50,7 +50,8 @@ struct StageOptions {
   int gradient_groups = 1;  // G
   int stash_slots = 1;
   int gradient_stash_slots = 1;
-  uint64_t seed = 0;  // of initial weights and dropout
+  bool keeps_state = false;  // room for a copy of what the optimizer overwrites (post-validation)
+  uint64_t seed = 0;         // of initial weights and dropout
   AdamWOptions adam;
 };
 
@@ -63,6 +64,7 @@ struct StageMemory {
   int64_t packed = 0;               // weights as the device multiplies them
   int64_t gradients = 0;            // f32: groups x uses
   int64_t optimizer = 0;            // AdamW's m and v
+  int64_t kept = 0;                 // copy of parameters, m and v, until a step is known to be right
   int64_t stash_slot = 0;           // of one micro-batch, F to W or B
   int64_t gradient_stash_slot = 0;  // of one micro-batch, I to W or within B
   int64_t scratch = 0;              // within one action, losses included
@@ -74,7 +76,7 @@ struct StageMemory {
 
   // What the stage allocates; message slots are their owner's.
   int64_t ArenaBytes(int stash_slots, int gradient_stash_slots) const {
-    return parameters + packed + gradients + optimizer + scratch + stash_slots * stash_slot +
+    return parameters + packed + gradients + optimizer + kept + scratch + stash_slots * stash_slot +
            gradient_stash_slots * gradient_stash_slot;
   }
   friend bool operator==(const StageMemory&, const StageMemory&) = default;
@@ -102,6 +104,7 @@ struct ParameterPlace {
   int64_t mine = -1;       // [G, elements], where other stages hold uses; else partials are written into `gradients`
   int64_t m = -1;
   int64_t v = -1;
+  int64_t kept = -1;  // [3, elements]: value, m, v; -1: nothing is kept
 };
 
 // A piece of a stash slot, a gradient stash slot, or the scratch.

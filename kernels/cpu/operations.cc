@@ -118,6 +118,9 @@ class CpuOperations final : public Operations {
   void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const override {
     Issue(stream, [=](Team& team) { cpu::DecideStep(team, partials, max_norm, control); });
   }
+  void GuessStep(Stream& stream, TensorView control, TensorView guess) const override {
+    Issue(stream, [=](Team& team) { cpu::GuessStep(team, control, guess); });
+  }
   void Fill(Stream& stream, TensorView target, float value) const override {
     Issue(stream, [=](Team& team) { cpu::Fill(team, target, value); });
   }

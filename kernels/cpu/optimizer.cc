@@ -85,6 +85,14 @@ void DecideStep(Team&, TensorView partials, float max_norm, TensorView control) 
   *control.as<StepControl>() = decision;
 }
 
+void GuessStep(Team&, TensorView control, TensorView guess) {
+  CheckVector("control", control, sizeof(StepControl) / sizeof(float), DType::kF32);
+  CheckVector("guess", guess, sizeof(StepControl) / sizeof(float), DType::kF32);
+  StepControl decision = *control.as<StepControl>();
+  if (decision.scale < 1) decision.skip = 1;
+  *guess.as<StepControl>() = decision;
+}
+
 void AdamW(Team& team, const AdamWArgs& args) {
   const int64_t elements = args.parameter.elements();
   CheckVector("parameter", args.parameter, elements, DType::kF32);

@@ -11,6 +11,8 @@ namespace sluice::cpu {
 void SquaredNorm(Team& team, TensorView gradient, TensorView partials);
 // Adds in double, in order. scale = min(1, max_norm / (norm + 1e-6)), as PyTorch's clip_grad_norm_.
 void DecideStep(Team& team, TensorView partials, float max_norm, TensorView control);
+// A scale below 1 becomes a skip.
+void GuessStep(Team& team, TensorView control, TensorView guess);
 // Decoupled weight decay (Loshchilov and Hutter, ICLR 2019) in the order of PyTorch's AdamW: the parameter decays first.
 // Elementwise: the result of an element doesn't depend on which slice of the tensor the call is given.
 void AdamW(Team& team, const AdamWArgs& args);

@@ -58,6 +58,7 @@ absl::Status Executor::Prepare() {
   CHECK_EQ(options_.layout.messages.size(), static_cast<size_t>(placement.stages()));
   RETURN_IF_ERROR(PrepareTied());
   ASSIGN_OR_RETURN(slots_, MessageSlots::Create(options_.device, options_.layout, options_.rank));
+  RETURN_IF_ERROR(PreparePostValidation());
   events_.resize(LongestList(options_));
   cells_.resize(static_cast<size_t>(locals) * micro_batches);
   computes_.reserve(events_.size());
@@ -134,10 +135,16 @@ void Executor::BeginStep(size_t program, const StepInput& input) {
   tied_events_.clear();
   control_ = {};
   result_ = {};
+  recv_norm_ = norm_ = recv_decision_ = -1;
+  if (program_->pass == PassKind::kTraining && program_->validation == Validation::kNone) updates_ = input.update - 1;
 }
 
 absl::Status Executor::Issue(const Action& action) {
   EventRef& event = events_[place_];
+  if (action.flags & kDiscarded) {
+    event = Drain(action);
+    return absl::OkStatus();
+  }
   switch (action.kind) {
     case ActionKind::kForward:
     case ActionKind::kBackward:
@@ -164,6 +171,32 @@ absl::Status Executor::Issue(const Action& action) {
     case ActionKind::kOptimizerStep:
       event = StepOptimizer();
       break;
+    case ActionKind::kNorm: {
+      ASSIGN_OR_RETURN(event, AddNorm());
+      break;
+    }
+    case ActionKind::kRecvNorm:
+      recv_norm_ = place_;
+      event = options_.transport->Recv(ChannelOf(options_.layout, program_number_, action), &slots_.norms().slot,
+                                       DoneEvent());
+      break;
+    case ActionKind::kSendNorm:
+      event = options_.transport->Send(ChannelOf(options_.layout, program_number_, action), &slots_.norms().slot,
+                                       events_[norm_]);
+      break;
+    case ActionKind::kRecvValidation:
+      recv_decision_ = place_;
+      event = options_.transport->Recv(ChannelOf(options_.layout, program_number_, action), &slots_.decision().slot,
+                                       DoneEvent());
+      break;
+    case ActionKind::kSendValidation: {
+      ASSIGN_OR_RETURN(event, SendDecision(action));
+      break;
+    }
+    case ActionKind::kPostValidation: {
+      ASSIGN_OR_RETURN(event, PostValidate());
+      break;
+    }
     case ActionKind::kUnshard:
     case ActionKind::kReshard:
       event = DoneEvent();
@@ -281,8 +314,9 @@ EventRef Executor::Recv(const Action& action) {
   (forward ? cell.input : cell.output_gradient) = action.slot;
   (forward ? cell.input_made_by : cell.output_gradient_made_by) = place_;
   MessageSlot& slot = slots_.At(forward ? Pool::kInput : Pool::kOutputGradient, action.stage, action.slot);
+  const int32_t used_by = std::exchange(slot.last_use, place_);
   return options_.transport->Recv(ChannelOf(options_.layout, program_number_, action), &slot.slot,
-                                  slot.last_use < 0 ? DoneEvent() : events_[slot.last_use]);
+                                  used_by < 0 ? DoneEvent() : events_[used_by]);
 }
 
 EventRef Executor::ExchangeTied(const Collective& collective, int number) {
@@ -318,6 +352,7 @@ void Executor::PutTiedTogether() {
 
 EventRef Executor::StepOptimizer() {
   optimizer_mark_ = options_.stream->Record();
+  if (norm_ >= 0) return options_.model->GuessStep(input_->learning_rate, updates_ + 1);
   return options_.model->OptimizerStep(input_->learning_rate, input_->update, {&gathered_norm_, 1});
 }
 

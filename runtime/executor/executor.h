@@ -58,7 +58,8 @@ struct StepInput {
   // Indexed by MicroBatch; as many as the program has. What they point to stays until Run() has returned.
   absl::Span<const MicroBatchInfo> micro_batches;
   float learning_rate = 0;
-  int64_t update = 1;  // counts optimizer updates from 1
+  // Counts optimizer updates from 1. A step that validates the one before counts on from that instead.
+  int64_t update = 1;
   // Where the logits of the last Forward go on the rank that has them; empty: not wanted.
   absl::Span<std::byte> logits;
 };
@@ -66,8 +67,10 @@ struct StepInput {
 // Valid until the next Run().
 struct StepResult {
   absl::Span<const float> losses;  // of each micro-batch (Stage::losses), on the rank that ends in the loss; else empty
-  StepControl control;             // the optimizer's decision; as built for forward-only programs
-  absl::Span<const Span> spans;    // one an action, begin and end in the World's time
+  // The optimizer's decision; as built for forward-only programs. With post-validation a rank knows those up to itself:
+  // the last one's is the decision.
+  StepControl control;
+  absl::Span<const Span> spans;  // one an action, begin and end in the World's time
 };
 
 class Executor {
@@ -77,7 +80,8 @@ class Executor {
   static absl::StatusOr<std::unique_ptr<Executor>> Create(const ExecutorOptions& options);
   ~Executor();
 
-  // Runs one step of program number `program` of the layout, and returns when all of this rank's actions have ended.
+  // Runs one step of program number `program` of the layout, and returns when all of this rank's actions have ended. If
+  // it validates the step before and that was guessed wrong, it goes over to the layout's program for that.
   absl::StatusOr<const StepResult*> Run(size_t program, const StepInput& input);
 
   // What this rank did last, for people.
@@ -119,6 +123,14 @@ class Executor {
   EventRef ExchangeTied(const Collective& collective, int number);
   EventRef GatherNorm(int number);
   EventRef StepOptimizer();
+  // Post-validation (post_validation.cc).
+  absl::Status PreparePostValidation();
+  absl::StatusOr<EventRef> AddNorm();
+  absl::StatusOr<EventRef> SendDecision(const Action& action);
+  absl::Status ReadDecision();
+  absl::StatusOr<EventRef> PostValidate();
+  void GoOverToWrongGuess();
+  EventRef Drain(const Action& action);
   void PutTiedTogether();
   absl::Status EndStep();
   void TakeSpans();
@@ -154,6 +166,16 @@ class Executor {
   std::vector<EventRef> tied_events_;
   EventRef gathered_norm_;
   EventRef optimizer_mark_;
+  EventRef norm_mark_;                                       // before what NORM issues ...
+  EventRef revise_mark_;                                     // ... and what POST_VALIDATION does after a wrong guess
+  EventRef decision_read_;                                   // the decision about the step before is in `decision_`
+  int32_t recv_norm_ = -1, norm_ = -1, recv_decision_ = -1;  // places
+
+  // Of the step before.
+  StepControl decision_;
+  int64_t updates_ = 0;                      // validated ones
+  std::unique_ptr<Stream> decision_stream_;  // reads decisions while the compute stream works; null: none are sent
+  size_t wrong_guess_ = 0;                   // the program's number
 
   // Its result.
   std::vector<float> losses_;

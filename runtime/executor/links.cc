@@ -24,19 +24,49 @@ StageId Source(const Action& transfer) {
   }
 }
 
-ChannelSpec ChannelFor(const PipelineLayout& layout, size_t program, PipelineRank rank, const Action& transfer) {
+// The rank that a message of post-validation leaves: norms go up, decisions down.
+int SenderOf(const Action& transfer) {
+  if (IsRecv(transfer.kind)) return transfer.peer.value();
+  return transfer.peer.value() + (transfer.kind == ActionKind::kSendNorm ? -1 : 1);
+}
+
+bool IsNorm(const Action& transfer) {
+  return transfer.kind == ActionKind::kSendNorm || transfer.kind == ActionKind::kRecvNorm;
+}
+
+std::string DescribeMessage(const PipelineLayout& layout, const std::string& program, const Action& transfer) {
+  if (!IsStageTransfer(transfer.kind)) {
+    const int from = SenderOf(transfer);
+    return absl::StrCat(program, IsNorm(transfer) ? " gradient norms " : " decision about the step before ", from, "->",
+                        IsNorm(transfer) ? from + 1 : from - 1);
+  }
   const int from = Source(transfer).value();
   const bool forward = IsForwardTransfer(transfer.kind);
+  const int border = forward ? from : from - 1;  // the activation's shape is that of its gradient
+  return absl::StrCat(program, forward ? " activation " : " gradient ", from, "->", forward ? from + 1 : from - 1, " ",
+                      layout.messages[border].activation);
+}
+
+// Whose channels a program uses.
+size_t ChannelProgram(const PipelineLayout& layout, size_t program) {
+  if (layout.programs[program]->validation != Validation::kGuessWrong) return program;
+  for (size_t i = 0; i < layout.programs.size(); ++i) {
+    if (layout.programs[i]->validation == Validation::kGuessRight && layout.programs[i]->pass == PassKind::kTraining) {
+      return i;
+    }
+  }
+  return program;
+}
+
+ChannelSpec ChannelFor(const PipelineLayout& layout, size_t program, PipelineRank rank, const Action& transfer) {
   const PipelineRank sender = IsSend(transfer.kind) ? rank : transfer.peer;
   const PipelineRank receiver = IsSend(transfer.kind) ? transfer.peer : rank;
-  const int border = forward ? from : from - 1;  // the activation's shape is that of its gradient
   return {.id = ChannelOf(layout, program, transfer),
           .sender = layout.WorldRankOf(sender),
           .receiver = layout.WorldRankOf(receiver),
           .queue = transfer.queue,
           .bytes = MessageBytes(layout, transfer),
-          .message = absl::StrCat(layout.programs[program]->name, " ", forward ? "activation " : "gradient ", from,
-                                  "->", forward ? from + 1 : from - 1, " ", layout.messages[border].activation)};
+          .message = DescribeMessage(layout, layout.programs[ChannelProgram(layout, program)]->name, transfer)};
 }
 
 // Members in the order in which the parts are put together: of the uses for a tied tensor, of the ranks for the norm.
@@ -65,9 +95,12 @@ absl::StatusOr<std::vector<PipelineRank>> MembersInOrder(const PipelineLayout& l
 }  // namespace
 
 ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& transfer) {
-  const int stages = layout.programs[program]->placement.stages();
-  const int border = 2 * Source(transfer).value() + (IsForwardTransfer(transfer.kind) ? 0 : 1);
-  return ChannelId(layout.first_id + static_cast<int>(program) * 2 * stages + border);
+  const Placement& placement = layout.programs[program]->placement;
+  const int stages = placement.stages(), ranks = placement.ranks();
+  const int number = IsStageTransfer(transfer.kind)
+                         ? 2 * Source(transfer).value() + (IsForwardTransfer(transfer.kind) ? 0 : 1)
+                         : 2 * stages + 2 * SenderOf(transfer) + (IsNorm(transfer) ? 0 : 1);
+  return ChannelId(layout.first_id + static_cast<int>(ChannelProgram(layout, program)) * 2 * (stages + ranks) + number);
 }
 
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective) {
@@ -77,15 +110,16 @@ GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective) {
 }
 
 int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer) {
+  if (!IsStageTransfer(transfer.kind)) return IsNorm(transfer) ? layout.norm_bytes : kDecisionBytes;
   const StageMessages& source = layout.messages[Source(transfer).index()];
   return IsForwardTransfer(transfer.kind) ? source.activation_bytes : source.gradient_bytes;
 }
 
 absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank) {
   Links links;
+  std::set<ChannelId> known;
   for (size_t p = 0; p < layout.programs.size(); ++p) {
     const Program& program = *layout.programs[p];
-    std::set<ChannelId> known;
     for (const Action& action : program.ranks[rank.index()]) {
       if (IsTransfer(action.kind) && known.insert(ChannelOf(layout, p, action)).second) {
         links.channels.push_back(ChannelFor(layout, p, rank, action));

@@ -14,6 +14,9 @@
 
 namespace sluice {
 
+// A StepControl, on its way down the ranks.
+inline constexpr int64_t kDecisionBytes = 16;
+
 // What leaves a stage.
 struct StageMessages {
   int64_t activation_bytes = 0;  // to the next stage; 0 for the last
@@ -34,6 +37,7 @@ struct PipelineLayout {
   std::vector<StageMessages> messages;   // per stage
   std::vector<TiedUses> tied;            // any order
   std::vector<WorldRank> world_ranks;    // per pipeline rank; empty: the same numbers
+  int64_t norm_bytes = 0;                // of the squared norms of all ranks; 0: no program is post-validated
   int first_id = 0;                      // ids of channels and groups begin here
 
   WorldRank WorldRankOf(PipelineRank rank) const {
@@ -50,7 +54,8 @@ struct Links {
 // and another one elsewhere (not supported).
 absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank);
 
-// The channel of a SEND or RECV of program number `program`.
+// The channel of a SEND or RECV of program number `program`. That of a wrong guess has the channels of the right one,
+// whose list it takes over half-way.
 ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& transfer);
 // The group of collective number `collective` of program number `program`.
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective);

@@ -48,6 +48,10 @@ absl::StatusOr<MessageSlots> MessageSlots::Create(Device* device, const Pipeline
       }
     }
   }
+  if (layout.norm_bytes > 0) {
+    ASSIGN_OR_RETURN(slots.norms_.slot.buffer, device->Allocate(layout.norm_bytes, "gradient norms of all ranks"));
+    ASSIGN_OR_RETURN(slots.decision_.slot.buffer, device->Allocate(kDecisionBytes, "decision about a step"));
+  }
   return slots;
 }
 

@@ -27,10 +27,14 @@ class MessageSlots {
 
   // REQUIRES: the rank holds the stage, and the pool has that slot.
   MessageSlot& At(Pool pool, StageId stage, int32_t slot);
+  // Post-validation: the squared norms of all ranks, and what was decided from them. Absent where no program has it.
+  MessageSlot& norms() { return norms_; }
+  MessageSlot& decision() { return decision_; }
   // Forgets who used what: all of it has ended.
   void BeginStep();
 
  private:
+  MessageSlot norms_, decision_;
   std::vector<std::vector<MessageSlot>> pools_;  // [stage * kPoolCount + pool]; empty where the rank has none
 };
 

@@ -85,7 +85,7 @@ absl::Status Executor::EndStep() {
   recorder_.Settle();
   for (EventRef& event : events_) event = nullptr;
   tied_events_.clear();
-  gathered_norm_ = optimizer_mark_ = nullptr;
+  gathered_norm_ = optimizer_mark_ = norm_mark_ = revise_mark_ = decision_read_ = nullptr;
   result_.control = control_;
   result_.spans = spans_;
   return absl::OkStatus();
@@ -101,8 +101,11 @@ void Executor::TakeSpans() {
               .end_ns = events_[place]->ended(),
               .bytes = IsTransfer(action.kind) ? MessageBytes(options_.layout, action) : 0};
     // It consists of many pieces, of which the event knows the last.
-    if (action.kind == ActionKind::kOptimizerStep)
-      span.begin_ns = std::max(optimizer_mark_->ended(), gathered_norm_->ended());
+    if (action.kind == ActionKind::kOptimizerStep) {
+      span.begin_ns = std::max(optimizer_mark_->ended(), gathered_norm_ ? gathered_norm_->ended() : 0);
+    }
+    if (action.kind == ActionKind::kNorm) span.begin_ns = norm_mark_->ended();
+    if (action.kind == ActionKind::kPostValidation && revise_mark_) span.begin_ns = revise_mark_->ended();
     spans_.push_back(span);
   }
 }

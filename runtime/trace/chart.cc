@@ -22,8 +22,10 @@ std::optional<BoxKind> BoxKindOf(ActionKind kind) {
     case ActionKind::kWeightGradient:
       return BoxKind::kWeightGradient;
     case ActionKind::kOptimizerStep:
+    case ActionKind::kPostValidation:  // a line, except where it does the step before again
       return BoxKind::kOptimizer;
     case ActionKind::kReduceGradient:
+    case ActionKind::kNorm:
     case ActionKind::kCollective:
       return BoxKind::kCollective;
     default:
@@ -109,7 +111,7 @@ Chart MakeChart(const Timeline& timeline) {
     const Action& a = span.action;
     ChartRow& row = chart.rows[span.rank.index()];
     chart.end_ns = std::max(chart.end_ns, span.end_ns);
-    if (IsTransfer(a.kind)) {
+    if (IsStageTransfer(a.kind)) {
       const bool forward = a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvForward;
       row.transfers.push_back({forward, IsSend(a.kind), a.stage.value(), a.micro_batch.value(), a.peer.value(), a.copy,
                                span.begin_ns, span.end_ns, span.bytes});

@@ -24,21 +24,26 @@ constexpr const char* kTrackNames[] = {"compute", "send", "receive", "collective
 TrackClass TrackClassOf(ActionKind kind) {
   if (IsSend(kind)) return TrackClass::kSend;
   if (IsRecv(kind)) return TrackClass::kReceive;
-  if (IsCompute(kind) || kind == ActionKind::kOptimizerStep) return TrackClass::kCompute;
+  if (IsCompute(kind) || kind == ActionKind::kOptimizerStep || kind == ActionKind::kNorm ||
+      kind == ActionKind::kPostValidation) {
+    return TrackClass::kCompute;
+  }
   return TrackClass::kCollective;
 }
 
 // A message between two ranks, the same for both of its ends.
-using MessageKey = std::tuple<int /*from*/, int /*to*/, bool /*forward*/, int /*copy*/, int /*stage*/, int /*micro*/>;
+using MessageKey = std::tuple<int /*from*/, int /*to*/, int /*kind*/, int /*copy*/, int /*stage*/, int /*micro*/>;
 
 MessageKey MessageOf(const Span& span, int stages) {
   const Action& a = span.action;
   const bool forward = a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvForward;
+  // What a wrong guess has made useless comes a second time.
+  const int kind = (IsStageTransfer(a.kind) ? (forward ? 1 : 0) : 2) + (a.flags & kDiscarded ? 3 : 0);
   if (IsSend(a.kind)) {
-    return {span.rank.value(), a.peer.value(), forward, a.copy, a.stage.value(), a.micro_batch.value()};
+    return {span.rank.value(), a.peer.value(), kind, a.copy, a.stage.value(), a.micro_batch.value()};
   }
-  const int sender = (a.stage.value() + (forward ? stages - 1 : 1)) % std::max(stages, 1);
-  return {a.peer.value(), span.rank.value(), forward, a.copy, sender, a.micro_batch.value()};
+  const int sender = a.stage.valid() ? (a.stage.value() + (forward ? stages - 1 : 1)) % std::max(stages, 1) : -1;
+  return {a.peer.value(), span.rank.value(), kind, a.copy, sender, a.micro_batch.value()};
 }
 
 // Appends the pieces of events to a string, without allocation of its own.
@@ -262,6 +267,7 @@ class ChromeTraceWriter::Impl {
     if (a.micro_batch.valid()) event.Int(a.micro_batch.value());
     if (a.kind == ActionKind::kCollective) event.Int(a.collective);
     if (a.copy != 0) event.Raw("@").Int(a.copy);
+    if (a.flags & kDiscarded) event.Raw("~");
   }
 
   // Draws the arrow when the second end of a message comes along.

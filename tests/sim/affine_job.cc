@@ -30,6 +30,7 @@ struct RankState {
   absl::Status status;
   std::vector<std::vector<float>> losses;
   std::vector<float> norms;
+  int replays = 0;
   std::vector<std::vector<Span>> spans;
   std::vector<uint32_t> logits;
 };
@@ -45,6 +46,13 @@ class AffineJob {
     const int stages = placement().stages();
     layout_.programs.push_back(&options.training);
     for (const Program& program : options.others) layout_.programs.push_back(&program);
+    if (options.post_validation.has_value()) {
+      first_step_ = layout_.programs.size();
+      layout_.programs.push_back(&options.post_validation->first_step);
+      layout_.programs.push_back(&options.post_validation->guess_wrong);
+      layout_.programs.push_back(&options.post_validation->settle);
+      layout_.norm_bytes = 4 * placement().stages();
+    }
     for (int s = 0; s < stages; ++s) {
       layout_.messages.push_back({.activation_bytes = s + 1 < stages ? kAffineWords * 4 : 0,
                                   .gradient_bytes = s > 0 ? kAffineWords * 4 : 0,
@@ -81,6 +89,11 @@ class AffineJob {
  private:
   const Placement& placement() const { return options_.training.placement; }
 
+  std::set<int> PoisonedSteps(int stage) const {
+    const auto steps = options_.poisoned_steps.find(stage);
+    return steps == options_.poisoned_steps.end() ? std::set<int>() : steps->second;
+  }
+
   int32_t PoolMax(Pool pool, StageId stage) const {
     int32_t size = 0;
     for (const Program* program : layout_.programs) size = std::max(size, program->PoolSize(pool, stage));
@@ -96,7 +109,7 @@ class AffineJob {
     rank.faults = std::make_unique<FaultPlan>(world_, faults);
     rank.stream = rank.device->NewStream(absl::StrCat("stream", r.value()));
     auto* stream = static_cast<TestStream*>(rank.stream.get());
-    RankModelOptions model_options{.rank = r};
+    RankModelOptions model_options{.rank = r, .max_norm = options_.max_norm};
     std::vector<std::unique_ptr<Stage>> stages;
     for (int s = 0; s < placement().stages(); ++s) {
       const StageId id(s);
@@ -111,6 +124,8 @@ class AffineJob {
                                .stash_slots = PoolMax(Pool::kStash, id),
                                .gradient_stash_slots = PoolMax(Pool::kGradientStash, id),
                                .tied = options_.tied,
+                               .max_norm = options_.max_norm,
+                               .poisoned_steps = PoisonedSteps(s),
                                .forward_cost = options_.forward_costs.empty() ? 0 : options_.forward_costs[s]}));
       rank.stages.push_back(stage.get());
       stages.push_back(NewFaultyStage(std::move(stage), stream, rank.faults.get()));
@@ -143,13 +158,17 @@ class AffineJob {
     rank.norms.reserve(inputs.size());
     for (int step = 0; step < options_.steps; ++step) {
       if (options_.before_step) options_.before_step(r, step);
-      ASSIGN_OR_RETURN(const StepResult* result, rank.executor->Run(0, {.micro_batches = inputs[step],
-                                                                        .learning_rate = AffineLearningRate(step),
-                                                                        .update = step + 1}));
+      const size_t program = first_step_ > 0 && step == 0 ? first_step_ : 0;
+      ASSIGN_OR_RETURN(const StepResult* result, rank.executor->Run(program, {.micro_batches = inputs[step],
+                                                                              .learning_rate = AffineLearningRate(step),
+                                                                              .update = step + 1}));
       if (options_.before_step) continue;  // it watches for allocations: keep nothing
       Keep(rank, *result);
       rank.norms.push_back(result->control.norm);
+      rank.replays += std::any_of(result->spans.begin(), result->spans.end(),
+                                  [](const Span& span) { return (span.action.flags & kDiscarded) != 0; });
     }
+    if (first_step_ > 0 && options_.steps > 0) RETURN_IF_ERROR(rank.executor->Run(first_step_ + 2, {}).status());
     std::vector<uint32_t> logits(kAffineWords);
     for (size_t i = 0; i < options_.others.size(); ++i) {
       const std::vector<MicroBatchInfo> infos = AffineMicroBatches(options_.others[i].micro_batches, 1000 + i);
@@ -172,7 +191,8 @@ class AffineJob {
     AffineJobResult result;
     const size_t last = placement().RankOf(StageId(placement().stages() - 1)).index();
     result.losses = ranks_[last].losses;
-    result.norms = ranks_[0].norms;
+    result.norms = ranks_.back().norms;  // with post-validation the last rank is the first to know
+    result.replays = ranks_[0].replays;
     result.logits = ranks_[last].logits;
     std::map<StageId, std::vector<uint32_t>> parameters;
     for (RankState& rank : ranks_) {
@@ -195,6 +215,7 @@ class AffineJob {
   World* const world_;
   const AffineJobOptions& options_;
   PipelineLayout layout_;
+  size_t first_step_ = 0;  // number of the first step's program; those of a wrong guess and of settling follow; 0: none
   std::vector<RankState> ranks_;
   PipelineAbort abort_;
   InProcessHub hub_;

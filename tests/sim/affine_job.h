@@ -3,12 +3,16 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "base/world.h"
 #include "runtime/executor/executor.h"
+#include "scheduler/lowering.h"
 #include "scheduler/program.h"
 #include "scheduler/timeline.h"
 #include "tests/sim/faults.h"
@@ -17,6 +21,11 @@ namespace sluice {
 
 struct AffineJobOptions {
   Program training;
+  // Those beside `training`, which is then a step whose predecessor was guessed right; absent: every step ends with a
+  // barrier.
+  std::optional<PostValidationPrograms> post_validation;
+  float max_norm = 0;                           // above which gradients are scaled
+  std::map<int, std::set<int>> poisoned_steps;  // per stage: in which its norm is not finite
   std::vector<Program> others;  // forward-only ones, each run once after the training steps, in this order
   int steps = 2;
   bool tied = false;
@@ -33,7 +42,8 @@ struct AffineJobOptions {
 struct AffineJobResult {
   std::vector<absl::Status> statuses;             // per rank
   std::vector<std::vector<float>> losses;         // per finished step, then per other program
-  std::vector<float> norms;                       // per finished step, of rank 0
+  std::vector<float> norms;                       // per finished step
+  int replays = 0;                                // steps that ran rank 0's list of a wrong guess
   std::vector<uint32_t> logits;                   // after the last program
   std::vector<std::vector<uint32_t>> parameters;  // per stage: a, c, t
   std::vector<std::vector<Span>> spans;           // per step, of all ranks

@@ -1,8 +1,11 @@
 #include "tests/sim/affine_stage.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -27,8 +30,10 @@ uint32_t OutputGradient(uint32_t y, int32_t target) { return 2 * y + static_cast
 
 float PartialOf(uint32_t da, uint32_t dc) { return static_cast<float>((da ^ (dc >> 3)) & 0xfff); }
 
-uint32_t Update(float learning_rate, float norm) {
-  return static_cast<uint32_t>(learning_rate) * 2 + (std::bit_cast<uint32_t>(norm) & 0xff);
+// Where gradients are scaled a step depends on the scale alone, as an optimizer's does.
+uint32_t Update(float learning_rate, const StepControl& control, float max_norm) {
+  const uint32_t bits = std::bit_cast<uint32_t>(max_norm > 0 ? control.scale : control.norm);
+  return static_cast<uint32_t>(learning_rate) * 2 + ((bits ^ (bits >> 13)) & 0xff);
 }
 
 // A slot's address is settled when an action is issued, and taken then.
@@ -115,7 +120,7 @@ absl::StatusOr<std::unique_ptr<AffineStage>> AffineStage::Create(Device* device,
                                                                  const AffineOptions& options) {
   auto stage = std::unique_ptr<AffineStage>(new AffineStage(stream, options));
   const int64_t groups = options.gradient_groups;
-  const int64_t words = 6 + 2 * groups + kWords * (options.stash_slots + options.gradient_stash_slots + 1) +
+  const int64_t words = 9 + 2 * groups + kWords * (options.stash_slots + options.gradient_stash_slots + 1) +
                         options.micro_batches + 3 * groups;
   ASSIGN_OR_RETURN(stage->memory_, device->Allocate(words * 4, absl::StrCat("stage ", options.id.value())));
   uint32_t* next = reinterpret_cast<uint32_t*>(stage->memory_.data());
@@ -123,7 +128,7 @@ absl::StatusOr<std::unique_ptr<AffineStage>> AffineStage::Create(Device* device,
   const auto floats = [&](int64_t count) {
     return TensorView{reinterpret_cast<std::byte*>(take(count)), DType::kF32, {count}};
   };
-  stage->numbers_ = take(6);
+  stage->numbers_ = take(9);
   stage->gradients_ = take(2 * groups);
   stage->stash_ = take(kWords * options.stash_slots);
   stage->gradient_stash_ = take(kWords * options.gradient_stash_slots);
@@ -173,6 +178,7 @@ EventRef AffineStage::Gradient(const MicroBatchInfo& info, const StageSlots& slo
   CHECK(slots.stash >= 0 && slots.stash < options_.stash_slots) << "STASH slot " << slots.stash;
   CHECK(slots.gradient_stash >= 0 && slots.gradient_stash < options_.gradient_stash_slots)
       << "GRADIENT_STASH slot " << slots.gradient_stash;
+  if (weight) poisoned_ = options_.poisoned_steps.count(static_cast<int>(info.step)) > 0;
   for (const EventRef& event : after) stream_->Wait(event);
   const Work work{.stage = options_.id,
                   .micro_batch = info.index.value(),
@@ -212,7 +218,8 @@ EventRef AffineStage::Backward(const MicroBatchInfo& info, const StageSlots& slo
 EventRef AffineStage::FinishGradients(TensorView partials, absl::Span<const EventRef> after) {
   for (const EventRef& event : after) stream_->Wait(event);
   const TensorView all = tied_.empty() ? TensorView{} : tied_[0].all;
-  stream_->Run([numbers = numbers_, gradients = gradients_, groups = options_.gradient_groups, partials, all](World*) {
+  stream_->Run([numbers = numbers_, gradients = gradients_, groups = options_.gradient_groups, partials, all,
+                poisoned = std::exchange(poisoned_, false)](World*) {
     uint32_t* sums = numbers + 3;
     sums[0] = sums[1] = sums[2] = 0;
     for (int group = 0; group < groups; ++group) {
@@ -220,7 +227,7 @@ EventRef AffineStage::FinishGradients(TensorView partials, absl::Span<const Even
       sums[1] += gradients[2 * group + 1];
     }
     for (int64_t i = 0; i < (all ? all.elements() : 0); ++i) sums[2] += all.as<uint32_t>()[i];
-    partials.as<float>()[0] = PartialOf(sums[0], sums[1]);
+    partials.as<float>()[0] = poisoned ? std::numeric_limits<float>::infinity() : PartialOf(sums[0], sums[1]);
     return absl::OkStatus();
   });
   return stream_->Record();
@@ -228,17 +235,32 @@ EventRef AffineStage::FinishGradients(TensorView partials, absl::Span<const Even
 
 EventRef AffineStage::OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) {
   for (const EventRef& event : after) stream_->Wait(event);
-  stream_->Run([numbers = numbers_, args](World*) {
+  stream_->Run([numbers = numbers_, args, max_norm = options_.max_norm](World*) {
     StepControl control;
     std::memcpy(&control, args.control.data, sizeof(control));
     if (control.skip != 0) return absl::OkStatus();
-    for (int i = 0; i < 3; ++i) numbers[i] -= Update(args.learning_rate, control.norm) * numbers[3 + i];
+    for (int i = 0; i < 3; ++i) numbers[i] -= Update(args.learning_rate, control, max_norm) * numbers[3 + i];
     return absl::OkStatus();
   });
   return stream_->Record();
 }
 
-AffineReference::AffineReference(int stages, bool tied) : tied_(tied && stages > 1) {
+void AffineStage::KeepState() {
+  stream_->Run([numbers = numbers_](World*) {
+    std::copy_n(numbers, 3, numbers + 6);
+    return absl::OkStatus();
+  });
+}
+
+void AffineStage::RollBack() {
+  stream_->Run([numbers = numbers_](World*) {
+    std::copy_n(numbers + 6, 3, numbers);
+    return absl::OkStatus();
+  });
+}
+
+AffineReference::AffineReference(int stages, bool tied, float max_norm, std::set<int> poisoned)
+    : tied_(tied && stages > 1), max_norm_(max_norm), poisoned_(std::move(poisoned)) {
   for (int stage = 0; stage < stages; ++stage) {
     parameters.push_back({InitialNumber(stage, 0), InitialNumber(stage, 1), InitialTied()});
   }
@@ -279,9 +301,15 @@ std::vector<float> AffineReference::Step(absl::Span<const MicroBatchInfo> infos,
   float squares = 0;
   for (const auto& sum : sums) squares += PartialOf(sum[0], sum[1]);
   *norm = std::sqrt(squares);
+  if (poisoned_.count(static_cast<int>(infos[0].step)) > 0) {
+    *norm = std::numeric_limits<float>::infinity();
+    return losses;
+  }
+  StepControl control{.norm = *norm};
+  if (max_norm_ > 0 && *norm > max_norm_) control.scale = max_norm_ / *norm;
   for (size_t s = 0; s < stages; ++s) {
     if (tied_ && (s == 0 || s + 1 == stages)) sums[s][2] = dt;
-    for (int i = 0; i < 3; ++i) parameters[s][i] -= Update(learning_rate, *norm) * sums[s][i];
+    for (int i = 0; i < 3; ++i) parameters[s][i] -= Update(learning_rate, control, max_norm_) * sums[s][i];
   }
   return losses;
 }

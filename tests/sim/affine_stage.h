@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "base/world.h"
@@ -24,6 +25,8 @@ struct AffineOptions {
   int stash_slots = 0;
   int gradient_stash_slots = 0;
   bool tied = false;
+  float max_norm = 0;            // > 0: an update depends on the scale of the gradients, and not on their norm
+  std::set<int> poisoned_steps;  // in which the stage's norm is not finite
   Nanoseconds forward_cost = 0;  // virtual time of F; I and W cost the same each, B twice
 };
 
@@ -43,6 +46,8 @@ class AffineStage final : public Stage {
   int64_t norm_partials() const override { return 1; }
   EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
   EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override;
+  void KeepState() override;
+  void RollBack() override;
   TensorView losses() const override { return losses_; }
   TensorView logits() const override { return logits_; }
 
@@ -59,7 +64,8 @@ class AffineStage final : public Stage {
   TestStream* const stream_;
   const AffineOptions options_;
   Buffer memory_;
-  uint32_t* numbers_ = nullptr;         // a, c, t, then their summed gradients
+  uint32_t* numbers_ = nullptr;         // a, c, t, then their summed gradients, then a copy of a, c, t
+  bool poisoned_ = false;               // of the step that runs
   uint32_t* gradients_ = nullptr;       // [groups][2]: of a and c
   uint32_t* stash_ = nullptr;           // [slots][words]
   uint32_t* gradient_stash_ = nullptr;  // [slots][words]
@@ -70,7 +76,8 @@ class AffineStage final : public Stage {
 // The same training without any pipeline: plain loops over stages and micro-batches.
 struct AffineReference {
   std::vector<std::vector<uint32_t>> parameters;  // per stage: a, c, t
-  AffineReference(int stages, bool tied);
+  // The norm above which gradients are scaled, and the steps to skip.
+  AffineReference(int stages, bool tied, float max_norm = 0, std::set<int> poisoned = {});
   // The loss of one micro-batch.
   float Forward(const MicroBatchInfo& info) const;
   // Returns the losses of the micro-batches; `norm` becomes the gradient norm.
@@ -79,6 +86,8 @@ struct AffineReference {
  private:
   std::vector<std::vector<uint32_t>> Activations(const MicroBatchInfo& info) const;
   const bool tied_;
+  const float max_norm_;
+  const std::set<int> poisoned_;
 };
 
 }  // namespace sluice

@@ -65,6 +65,8 @@ class FaultyStage final : public Stage {
   EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override {
     return stage_->OptimizerStep(args, after);
   }
+  void KeepState() override { stage_->KeepState(); }
+  void RollBack() override { stage_->RollBack(); }
   TensorView losses() const override { return stage_->losses(); }
   TensorView logits() const override { return stage_->logits(); }
 

@@ -54,6 +54,15 @@ class TestOperations final : public Operations {
       return absl::OkStatus();
     });
   }
+  void GuessStep(Stream& stream, TensorView control, TensorView guess) const override {
+    static_cast<TestStream&>(stream).Run([=](World*) {
+      StepControl decision;
+      std::memcpy(&decision, control.data, sizeof(decision));
+      if (decision.scale != 1) decision.skip = 1;
+      std::memcpy(guess.data, &decision, sizeof(decision));
+      return absl::OkStatus();
+    });
+  }
   void Copy(Stream& stream, TensorView source, TensorView target) const override {
     static_cast<TestStream&>(stream).Run([=](World*) {
       std::memcpy(target.data, source.data, source.bytes());
