@@ -130,6 +130,7 @@ ScheduleConfig ScheduleFrom(const proto::Schedule& from) {
   if (from.has_queues()) schedule.queues = static_cast<QueuePolicy>(from.queues());
   if (from.has_receive_ahead()) schedule.receive_ahead = Narrow(from.receive_ahead());
   if (from.has_send_slots()) schedule.send_slots = Narrow(from.send_slots());
+  TAKE(from, schedule, post_validation);
   return schedule;
 }
 

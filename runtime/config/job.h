@@ -81,6 +81,7 @@ struct ScheduleConfig {
   QueuePolicy queues = QueuePolicy::kOnePerDirection;
   int receive_ahead = 1;
   int send_slots = 2;
+  bool post_validation = false;
 };
 
 struct SampleConfig {

@@ -46,8 +46,7 @@ class Planner {
     SetStages();
     SetCosts();
     RETURN_IF_ERROR(Prove());
-    ASSIGN_OR_RETURN(plan_.predicted, Simulate(plan_.training, plan_.costs));
-    plan_.metrics = Measure(plan_.predicted);
+    RETURN_IF_ERROR(Predict());
     return std::move(plan_);
   }
 
@@ -59,13 +58,19 @@ class Planner {
     const GeneratorParams params{.ranks = job().layout.pp,
                                  .chunks = job().layout.chunks,
                                  .micro_batches = static_cast<int>(job().training.micro_batches)};
-    LoweringOptions lowering{.queues = job().schedule.queues,
-                             .send_slots = job().schedule.send_slots,
-                             .receive_ahead = job().schedule.receive_ahead};
+    LoweringOptions lowering{
+        .queues = job().schedule.queues,
+        .send_slots = job().schedule.send_slots,
+        .receive_ahead = job().schedule.receive_ahead,
+        .norm_check = job().schedule.post_validation ? NormCheck::kPostValidation : NormCheck::kBarrier};
     for (const TiedUses& uses : tied) lowering.tied_tensors.push_back({uses.tensor, uses.stages});
     ASSIGN_OR_RETURN(const Schedule schedule, Generate(job().schedule.name, params));
     in_flight_ = InFlight(schedule);
-    ASSIGN_OR_RETURN(plan_.training, Lower(schedule, lowering));
+    absl::StatusOr<Program> training = Lower(schedule, lowering);
+    if (!training.ok() && job().schedule.post_validation) {
+      return Annotate(training.status(), absl::StrCat(job().file, ": schedule.post_validation"));
+    }
+    ASSIGN_OR_RETURN(plan_.training, std::move(training));
     ASSIGN_OR_RETURN(plan_.evaluation, ForwardOnly(params, lowering));
     GeneratorParams one = params;
     one.micro_batches = 1;
@@ -73,6 +78,7 @@ class Planner {
     plan_.evaluation.name = "evaluation";
     plan_.generation.name = "generation";
     ShareSlots();
+    if (job().schedule.post_validation) plan_.post_validation = DerivePostValidation(plan_.training);
     return absl::OkStatus();
   }
 
@@ -241,9 +247,28 @@ class Planner {
     ASSIGN_OR_RETURN(plan_.report, Verify(plan_.training, options));
     RETURN_IF_ERROR(Verify(plan_.evaluation, options).status());
     RETURN_IF_ERROR(Verify(plan_.generation, options).status());
+    if (plan_.post_validation.has_value()) {
+      const PostValidationPrograms& others = *plan_.post_validation;
+      for (const Program* program : {&others.first_step, &others.guess_wrong, &others.settle}) {
+        RETURN_IF_ERROR(Verify(*program, options).status());
+      }
+      RETURN_IF_ERROR(VerifySwitch(plan_.training, others.guess_wrong));
+    }
     for (int rank = 0; rank < job().layout.pp; ++rank) {  // what the partitioner counted is what was proven
       CHECK_EQ(plan_.report.ranks[rank].allocated_bytes, plan_.partition.bytes[rank]) << "on rank " << rank;
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status Predict() {
+    ASSIGN_OR_RETURN(plan_.predicted, Simulate(plan_.training, plan_.costs));
+    plan_.metrics = Measure(plan_.predicted);
+    if (!plan_.post_validation.has_value()) return absl::OkStatus();
+    // Where ranks run ahead of each other a step takes less than it lasts.
+    const Program* const right = &plan_.training;
+    const std::vector<const Program*> row = {&plan_.post_validation->first_step, right, right, right};
+    ASSIGN_OR_RETURN(const std::vector<Timeline> steps, SimulateSteps(row, plan_.costs));
+    plan_.metrics.step_ns = Measure(steps[3]).step_ns - Measure(steps[2]).step_ns;
     return absl::OkStatus();
   }
 
@@ -284,5 +309,10 @@ std::vector<StageMessages> MessagesOf(const Plan& plan) {
 }
 
 const std::vector<TiedUses>& TiedUsesOf(const Plan& plan) { return plan.tied; }
+
+int64_t NormBytesOf(const Plan& plan) {
+  const LayerGraph& graph = plan.job.graph;
+  return plan.post_validation.has_value() ? 4 * NormPartials(graph, {0, graph.nodes.size()}) : 0;
+}
 
 }  // namespace sluice

@@ -7,12 +7,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/config/job.h"
 #include "runtime/executor/links.h"
+#include "scheduler/lowering.h"
 #include "scheduler/program.h"
 #include "scheduler/simulate.h"
 #include "scheduler/timeline.h"
@@ -38,8 +40,9 @@ struct StagePlan {
 struct Plan {
   JobConfig job;
   std::vector<StagePlan> stages;
-  // All three proven, with the same placement and the same pools of slots.
-  Program training;
+  // All proven, with the same placement and the same pools of slots.
+  Program training;                                      // with post-validation: a step whose predecessor was guessed right
+  std::optional<PostValidationPrograms> post_validation;  // absent: every step ends with a barrier
   Program evaluation;                   // forward only, as many micro-batches
   Program generation;                   // forward only, one micro-batch
   std::vector<TiedUses> tied;           // weights that several layers use
@@ -47,7 +50,7 @@ struct Plan {
   Costs costs;                          // of `training`, predicted
   VerifyReport report;                  // of `training`: bytes per rank, as the devices will hold them
   Timeline predicted;                   // one step of `training`
-  TimelineMetrics metrics;              // of `predicted`
+  TimelineMetrics metrics;              // of `predicted`; step_ns from step to step in a row of them
   PartitionResult partition;
   std::string cut_method;   // "given in the job", "exact", "local search"
   std::string cost_source;  // where the times come from
@@ -71,6 +74,8 @@ StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage);
 // What leaves each stage, for the executor.
 std::vector<StageMessages> MessagesOf(const Plan& plan);
 const std::vector<TiedUses>& TiedUsesOf(const Plan& plan);
+// Of the vector that travels with post-validation; 0 without.
+int64_t NormBytesOf(const Plan& plan);
 
 // For people: stages, parameters, memory per rank by kind, predicted step time and bubble, the pipeline as a chart at
 // most `columns` wide.

@@ -129,7 +129,7 @@ RankBytes BytesOfRank(const Plan& plan, PipelineRank rank) {
     };
     sum.weights += memory.parameters + memory.packed;
     sum.gradients += memory.gradients;
-    sum.optimizer += memory.optimizer;
+    sum.optimizer += memory.optimizer + memory.kept;
     sum.stash += slots(Pool::kStash) + slots(Pool::kGradientStash);
     sum.messages +=
         slots(Pool::kInput) + slots(Pool::kOutput) + slots(Pool::kOutputGradient) + slots(Pool::kInputGradient);
@@ -197,10 +197,12 @@ std::string Prediction(const Plan& plan, int columns) {
   const double tokens = static_cast<double>(plan.job.training.batch * plan.job.training.sequence);
   std::vector<std::string> busy;
   for (const RankMetrics& rank : metrics.ranks) busy.push_back(Percent(1 - rank.bubble));
+  const bool ahead = plan.post_validation.has_value();  // ranks may shift against each other
   return absl::StrCat("\nPredicted step: ", Milliseconds(metrics.step_ns), ", ",
                       Grouped(std::llround(tokens * 1e9 / static_cast<double>(std::max<int64_t>(1, metrics.step_ns)))),
-                      " tokens/s; bubble ", Percent(metrics.makespan_bubble), " of the makespan of ",
-                      Milliseconds(metrics.makespan_ns), "; ranks busy ", absl::StrJoin(busy, ", "), "\n",
+                      " tokens/s; bubble ", Percent(ahead ? metrics.span_bubble : metrics.makespan_bubble),
+                      ahead ? " of the span of " : " of the makespan of ",
+                      Milliseconds(ahead ? metrics.span_ns : metrics.makespan_ns), "; ranks busy ", absl::StrJoin(busy, ", "), "\n",
                       Chart(plan, columns));
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/executor/links.h"
 #include "stages/rank_model.h"
 
 namespace sluice {
@@ -32,6 +33,7 @@ StageOptions OptionsFor(const JobConfig& job, const Program& training, const Poo
           .gradient_groups = static_cast<int>(job.training.gradient_groups),
           .stash_slots = Slots(pools, Pool::kStash),
           .gradient_stash_slots = Slots(pools, Pool::kGradientStash),
+          .keeps_state = job.schedule.post_validation,
           .seed = job.training.seed,
           .adam = {.beta1 = static_cast<float>(job.optimizer.beta1),
                    .beta2 = static_cast<float>(job.optimizer.beta2),
@@ -69,7 +71,8 @@ int64_t StageSizes::RankOverhead(int stage) const {
   for (int other = 0; other < stage; ++other) {
     if (placement.RankOf(StageId(other)) == placement.RankOf(StageId(stage))) return 0;
   }
-  return RankModel::Bytes(0, all_partials_);
+  const int64_t travelling = job_.schedule.post_validation ? 4 * all_partials_ + kDecisionBytes : 0;
+  return RankModel::Bytes(0, all_partials_) + travelling;
 }
 
 int64_t StageSizes::Bytes(int stage, NodeRange range) {

@@ -1,6 +1,7 @@
 #include "runtime/trainer/pipeline.h"
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <utility>
 
@@ -13,7 +14,8 @@
 namespace sluice {
 namespace {
 
-enum ProgramNumber : size_t { kTraining, kEvaluation, kOneForward };
+// The last three where steps are post-validated.
+enum ProgramNumber : size_t { kTraining, kEvaluation, kOneForward, kFirstStep, kGuessWrong, kSettling };
 
 // The first failure is every rank's; what comes back is its cause.
 absl::Status FinishAll(const std::vector<std::unique_ptr<Rank>>& ranks) {
@@ -30,7 +32,9 @@ absl::Status FinishAll(const std::vector<std::unique_ptr<Rank>>& ranks) {
 struct Pipeline::State {
   PipelineShared shared;
   std::vector<std::unique_ptr<Rank>> ranks;
-  Nanoseconds step_began = 0;
+  bool open = false;  // the last step was guessed, and nobody has validated it
+  size_t started = 0, finished = 0;            // steps
+  std::array<Nanoseconds, 2> step_began = {};  // of the last two started
   std::mutex mutex;  // of what several ranks write at once
 
   // Runs one piece of work on all ranks.
@@ -43,9 +47,19 @@ struct Pipeline::State {
     const absl::Status cause = shared.abort->cause();
     return cause.ok() ? status : cause;
   }
-  std::vector<float> Losses(size_t micro_batches) const {
+  // A step that was started while the one before ran begins with its first work.
+  Nanoseconds BeganAt(size_t place) const {
+    if (!post_validates()) return step_began[place];
+    Nanoseconds began = kForever;
     for (const auto& rank : ranks) {
-      const auto losses = rank->result.losses;
+      for (const Span& span : rank->results[place].spans) began = std::min(began, span.begin_ns);
+    }
+    return began;
+  }
+  bool post_validates() const { return shared.plan->post_validation.has_value(); }
+  std::vector<float> Losses(size_t micro_batches, size_t place) const {
+    for (const auto& rank : ranks) {
+      const std::vector<float>& losses = rank->results[place].losses;
       if (!losses.empty()) return {losses.begin(), losses.begin() + static_cast<int64_t>(micro_batches)};
     }
     return {};
@@ -61,9 +75,16 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   shared.plan = &plan;
   shared.options = options;
   shared.programs = {plan.training, plan.evaluation, plan.generation};
+  if (plan.post_validation.has_value()) {
+    const PostValidationPrograms& others = *plan.post_validation;
+    for (const Program* program : {&others.first_step, &others.guess_wrong, &others.settle}) {
+      shared.programs.push_back(*program);
+    }
+  }
   for (const Program& program : shared.programs) shared.layout.programs.push_back(&program);
   shared.layout.messages = MessagesOf(plan);
   shared.layout.tied = TiedUsesOf(plan);
+  shared.layout.norm_bytes = NormBytesOf(plan);
   const int ranks = plan.training.placement.ranks();
   shared.abort = std::make_unique<PipelineAbort>(world, ranks);
   shared.hub = std::make_unique<InProcessHub>(world, ranks);
@@ -79,24 +100,33 @@ Pipeline::~Pipeline() {
 }
 
 void Pipeline::StartStep(const TrainingStep& step) {
-  state_->step_began = state_->shared.world->Now();
+  const bool ahead = state_->post_validates();
+  CHECK_LT(steps_running(), ahead ? 2u : 1u) << "too many steps at once";
+  const size_t program = ahead && !state_->open ? kFirstStep : kTraining, place = state_->started++ % 2;
+  state_->open = ahead;
+  state_->step_began[place] = state_->shared.world->Now();
   for (const auto& rank : state_->ranks) {
-    rank->Start([step](Rank& self) -> absl::Status {
-      ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(kTraining, {.micro_batches = step.micro_batches,
-                                                                                .learning_rate = step.learning_rate,
-                                                                                .update = step.update}));
-      self.result = *result;
+    rank->Start([step, program, place](Rank& self) -> absl::Status {
+      ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(program, {.micro_batches = step.micro_batches,
+                                                                               .learning_rate = step.learning_rate,
+                                                                               .update = step.update}));
+      self.Keep(*result, place);
       return absl::OkStatus();
     });
   }
 }
 
+size_t Pipeline::steps_running() const { return state_->started - state_->finished; }
+
 absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
+  CHECK_GT(steps_running(), 0u) << "no step has been started";
+  const size_t place = state_->finished++ % 2;
   RETURN_IF_ERROR(state_->Finish());
   const Program& program = state_->shared.programs[kTraining];
   TrainingOutcome outcome;
-  outcome.loss_sums = state_->Losses(program.micro_batches);
-  outcome.control = state_->ranks[0]->result.control;
+  outcome.loss_sums = state_->Losses(program.micro_batches, place);
+  outcome.control = state_->ranks.back()->results[place].control;  // of all ranks' norms, whatever the end of a step
+  outcome.began = state_->BeganAt(place);
   Timeline& timeline = outcome.timeline;
   timeline.name = program.name;
   timeline.source = TimelineSource::kMeasured;
@@ -105,9 +135,9 @@ absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
   timeline.micro_batches = program.micro_batches;
   timeline.queues = program.queues;
   for (const auto& rank : state_->ranks) {
-    for (Span span : rank->result.spans) {
-      span.begin_ns -= state_->step_began;
-      span.end_ns -= state_->step_began;
+    for (Span span : rank->results[place].spans) {
+      span.begin_ns -= outcome.began;
+      span.end_ns -= outcome.began;
       timeline.spans.push_back(span);
     }
   }
@@ -115,16 +145,24 @@ absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
   return outcome;
 }
 
+absl::Status Pipeline::Settle() {
+  CHECK_EQ(steps_running(), 0u) << "a step is running";
+  if (!std::exchange(state_->open, false)) return absl::OkStatus();
+  return state_->OnAll([](Rank& self) { return self.executor().Run(kSettling, {}).status(); });
+}
+
 absl::StatusOr<std::vector<float>> Pipeline::Evaluate(absl::Span<const MicroBatchInfo> micro_batches) {
+  RETURN_IF_ERROR(Settle());
   RETURN_IF_ERROR(state_->OnAll([micro_batches](Rank& self) -> absl::Status {
     ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(kEvaluation, {.micro_batches = micro_batches}));
-    self.result = *result;
+    self.Keep(*result, 0);
     return absl::OkStatus();
   }));
-  return state_->Losses(micro_batches.size());
+  return state_->Losses(micro_batches.size(), 0);
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_batch, int64_t token) {
+  RETURN_IF_ERROR(Settle());
   const int64_t vocabulary = state_->shared.plan->job.graph.vocabulary;
   std::vector<float> logits(micro_batch.rows * micro_batch.sequence * vocabulary);
   const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(logits.data()), logits.size() * sizeof(float));
@@ -136,6 +174,7 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name) {
+  RETURN_IF_ERROR(Settle());
   std::vector<float> values;
   RETURN_IF_ERROR(state_->OnAll([&](Rank& self) -> absl::Status {
     for (LayerStage* stage : self.stages()) {

@@ -29,16 +29,18 @@ struct PipelineOptions {
   std::function<std::unique_ptr<Device>(Device* device, PipelineRank rank)> wrap_device;
 };
 
-// One optimizer step, as all ranks need it. What the infos point to stays until FinishStep().
+// One optimizer step, as all ranks need it. What the infos point to stays until its FinishStep().
 struct TrainingStep {
   absl::Span<const MicroBatchInfo> micro_batches;
   float learning_rate = 0;
-  int64_t update = 1;  // from 1
+  // From 1; with post-validation only that of a step with no unfinished one before it counts, the ranks count on.
+  int64_t update = 1;
 };
 
 struct TrainingOutcome {
   std::vector<float> loss_sums;  // of each micro-batch's valid targets
   StepControl control;
+  Nanoseconds began = 0;  // in the World's time; that of the timeline counts from here
   Timeline timeline;
 };
 
@@ -47,16 +49,20 @@ class Pipeline {
   static absl::StatusOr<std::unique_ptr<Pipeline>> Create(World* world, const Plan& plan, const PipelineOptions& options);
   ~Pipeline();
 
-  // Starts a step on all ranks and returns; the caller may prepare the next one. FinishStep() waits for its end.
+  // Starts a step on all ranks and returns; the caller may prepare the next one. FinishStep() waits for the end of the
+  // oldest. With post-validation one more step may be started before that, which a rank begins as soon as its own part of
+  // the one before has ended.
   void StartStep(const TrainingStep& step);
   absl::StatusOr<TrainingOutcome> FinishStep();
+  size_t steps_running() const;  // started and not finished
 
+  // What reads parameters reads validated ones: a guess that is still open is settled first. REQUIRES: no step is running.
   // Forward only: the loss sum of each micro-batch. REQUIRES: at most as many micro-batches as a step has.
   absl::StatusOr<std::vector<float>> Evaluate(absl::Span<const MicroBatchInfo> micro_batches);
   // Forward only, one micro-batch: the logits [V] of its token number `token`.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch, int64_t token);
 
-  // Copies a parameter out, by its global name, for tests and for saving. REQUIRES: no step is running.
+  // Copies a parameter out, by its global name, for tests and for saving.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name);
 
   std::vector<RankMemory> memory() const;
@@ -66,6 +72,7 @@ class Pipeline {
 
  private:
   Pipeline() = default;
+  absl::Status Settle();
   struct State;
   std::unique_ptr<State> state_;
 };

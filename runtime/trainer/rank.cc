@@ -23,24 +23,37 @@ std::vector<int> ProcessorsOf(const PipelineShared& shared, PipelineRank rank) {
 }  // namespace
 
 Rank::Rank(const PipelineShared* shared, PipelineRank rank)
-    : shared_(shared), rank_(rank), started_(MakeRef<Signal>()), finished_(MakeRef<Signal>()) {
+    : shared_(shared), rank_(rank), started_(MakeRef<Signal>()) {
   task_ = shared_->world->Spawn({.name = absl::StrCat("rank", rank.value())}, [this] { Run(); });
 }
 
 Rank::~Rank() { CHECK(task_->Done()) << "Close() comes first"; }
 
 void Rank::Start(Work work) {
+  const Ref<Signal> finished = MakeRef<Signal>();
+  unfinished_.push_back(finished);
   Ref<Signal> started;
   {
     std::lock_guard lock(mutex_);
-    work_ = std::move(work);
-    finished_ = MakeRef<Signal>();
-    started = started_;
+    if (pieces_.empty()) started = started_;
+    pieces_.push_back({std::move(work), finished});
   }
-  started->Set(absl::OkStatus(), shared_->world->Now());
+  if (started) started->Set(absl::OkStatus(), shared_->world->Now());
 }
 
-absl::Status Rank::Finish() { return shared_->world->Wait(finished_); }
+absl::Status Rank::Finish() {
+  CHECK(!unfinished_.empty()) << "Start() comes first";
+  const EventRef finished = std::move(unfinished_.front());
+  unfinished_.pop_front();
+  return shared_->world->Wait(finished);
+}
+
+void Rank::Keep(const StepResult& result, size_t place) {
+  Result& kept = results[place];
+  kept.losses.assign(result.losses.begin(), result.losses.end());
+  kept.control = result.control;
+  kept.spans.assign(result.spans.begin(), result.spans.end());
+}
 
 void Rank::Close() {
   Start(nullptr);
@@ -52,23 +65,22 @@ void Rank::Run() {
   if (!set_up_.ok()) shared_->abort->Abort(set_up_);
   for (;;) {
     CHECK_OK(shared_->world->Wait(started_));
-    Work work;
-    Ref<Signal> finished;
+    Piece piece;
     {
       std::lock_guard lock(mutex_);
-      work = std::exchange(work_, nullptr);
-      started_ = MakeRef<Signal>();
-      finished = finished_;
+      piece = std::move(pieces_.front());
+      pieces_.pop_front();
+      if (pieces_.empty()) started_ = MakeRef<Signal>();
     }
-    if (work == nullptr) break;
+    if (piece.work == nullptr) break;
     absl::Status status = set_up_;
     try {
-      if (status.ok()) status = work(*this);
+      if (status.ok()) status = piece.work(*this);
     } catch (const std::exception& error) {
       status = absl::InternalError(absl::StrCat("rank ", rank_.value(), ": ", error.what()));
       shared_->abort->Abort(status);
     }
-    finished->Set(std::move(status), shared_->world->Now());
+    piece.finished->Set(std::move(status), shared_->world->Now());
   }
   TakeDown();
 }

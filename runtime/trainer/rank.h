@@ -3,7 +3,9 @@
 // Threads: the functions are called by the pipeline's caller; the task does the work between Start() and Finish().
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -40,9 +42,9 @@ class Rank {
 
   // What the task calls on the executor (or on the stages, between steps).
   using Work = std::function<absl::Status(Rank& rank)>;
-  // Gives the task its next piece of work. REQUIRES: the one before has been finished.
+  // Gives the task a piece of work, after those it has been given before.
   void Start(Work work);
-  // Waits for its end.
+  // Waits for the end of the oldest piece that has not been finished. REQUIRES: there is one.
   absl::Status Finish();
   // Ends the task, which takes executor and stages down. The device lives on until the rank dies: slots travel.
   void Close();
@@ -50,8 +52,14 @@ class Rank {
   Executor& executor() { return *executor_; }
   Stream& stream() { return *stream_; }
   absl::Span<LayerStage* const> stages() const { return layer_stages_; }
-  // The result of the last step; spans are moved to the step's own time by the caller.
-  StepResult result;
+  // The results of the last two pieces of work, which the next but one takes over.
+  struct Result {
+    std::vector<float> losses;
+    StepControl control;
+    std::vector<Span> spans;  // in the World's time
+  };
+  std::array<Result, 2> results;
+  void Keep(const StepResult& result, size_t place);
   RankMemory memory() const;
   std::string FlightRecord() const;
 
@@ -76,9 +84,13 @@ class Rank {
   absl::Status set_up_;
 
   mutable std::mutex mutex_;
-  Work work_;              // empty when started: the end
-  Ref<Signal> started_;    // there is a next piece of work
-  Ref<Signal> finished_;   // it is done
+  struct Piece {
+    Work work;  // empty: the end
+    Ref<Signal> finished;
+  };
+  std::deque<Piece> pieces_;          // not yet taken by the task
+  Ref<Signal> started_;               // there is one
+  std::deque<EventRef> unfinished_;   // the caller's: ends of pieces, oldest first
   EventRef task_;
 };
 

@@ -44,6 +44,10 @@ std::string ToText(const TrainReport& report) {
   if (report.skipped_steps > 0) {
     absl::StrAppendFormat(&text, "%d steps were skipped because their gradient was not finite.\n", report.skipped_steps);
   }
+  if (report.revised_steps > 0) {
+    absl::StrAppendFormat(&text, "%d steps were clipped or skipped, and therefore done again (schedule.post_validation).\n",
+                          report.revised_steps);
+  }
   if (report.held_out_loss >= 0) {
     absl::StrAppendFormat(&text, "Held-out text: %.4f nats a token over %d tokens.\n", report.held_out_loss,
                           report.held_out_targets);

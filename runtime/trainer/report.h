@@ -19,6 +19,7 @@ struct RankMemory {
 struct TrainReport {
   int64_t steps = 0;
   int64_t skipped_steps = 0;
+  int64_t revised_steps = 0;  // post-validation: guessed wrong, taken back and done again (or skipped)
   int64_t tokens = 0;
   Nanoseconds duration = 0;
   double last_loss = 0;       // of the last step, nats per target

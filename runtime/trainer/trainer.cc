@@ -51,16 +51,24 @@ class Trainer {
                .gradient_groups = job_.training.gradient_groups},
         batches_(&dataset, shape_,
                  {job_.data.separate_documents, job_.data.end_token, job_.data.ignore_index}, job_.training.seed),
-        progress_(options.out, options.progress) {}
+        progress_(options.out, options.progress) {
+    for (auto& batch : step_batches_) batch = std::make_unique<Batch>(shape_);
+  }
 
   absl::StatusOr<TrainReport> Run();
 
  private:
   absl::Status OpenOutputs();
   absl::Status TrainSteps();
+  absl::Status RunSteps();
+  absl::Status FinishSteps(size_t left);
+  bool EvaluatesAfter(int64_t step) const;
+  Batch* BatchOf(int64_t step) { return step_batches_[step % step_batches_.size()].get(); }
   absl::Status AfterStep(int64_t step, const Batch& batch, Nanoseconds began, TrainingOutcome outcome);
   absl::Status CountNonFinite(int64_t step, bool skipped);
-  void Record(int64_t step, Nanoseconds began, Timeline timeline);
+  void Record(int64_t step, TrainingOutcome outcome);
+  double BubbleOf(const TimelineMetrics& metrics) const;
+  Nanoseconds StepTime(const Timeline& timeline) const;
   void Report(int64_t step, double loss, const Batch& batch, const TrainingOutcome& outcome, Nanoseconds began);
   absl::Status Evaluate(int64_t batches_max);
   absl::Status Sample();
@@ -80,6 +88,13 @@ class Trainer {
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<ChromeTraceWriter> trace_;
   TrainReport report_;
+  struct Running {
+    int64_t step = 0;
+    Nanoseconds began = 0;
+  };
+  std::deque<Running> running_;                            // started and not finished
+  std::array<std::unique_ptr<Batch>, 3> step_batches_;     // of two running steps and the next one
+  Nanoseconds step_ended_ = 0;                             // the last one's end
   std::deque<Timeline> timelines_;
   int64_t updates_ = 0;
   int64_t traced_steps_ = 0;
@@ -135,20 +150,46 @@ void Trainer::KeepFlightRecord() {
 }
 
 absl::Status Trainer::TrainSteps() {
-  std::array<std::unique_ptr<Batch>, 2> batch{std::make_unique<Batch>(shape_), std::make_unique<Batch>(shape_)};
   began_ = world_->Now();
-  batches_.Training(0, batch[0].get());
+  absl::Status status = RunSteps();
+  // What still runs reads batches.
+  while (pipeline_->steps_running() > 0) pipeline_->FinishStep().status().IgnoreError();
+  report_.duration = world_->Now() - began_ - evaluating_;
+  return status;
+}
+
+// With post-validation one step is always on its way while the one before ends, except where parameters are read.
+absl::Status Trainer::RunSteps() {
+  const size_t ahead = plan_.post_validation.has_value() ? 1 : 0;
+  batches_.Training(0, BatchOf(0));
   for (int64_t step = 0; step < job_.training.steps && !Stopping(); ++step) {
-    const Nanoseconds began = world_->Now();
-    const Batch& current = *batch[step % 2];
-    pipeline_->StartStep({.micro_batches = current.micro_batches,
+    running_.push_back({step, world_->Now()});
+    pipeline_->StartStep({.micro_batches = BatchOf(step)->micro_batches,
                           .learning_rate = static_cast<float>(LearningRate(job_.optimizer, step)),
                           .update = updates_ + 1});
-    if (step + 1 < job_.training.steps) batches_.Training(step + 1, batch[(step + 1) % 2].get());
-    ASSIGN_OR_RETURN(TrainingOutcome outcome, pipeline_->FinishStep());
-    RETURN_IF_ERROR(AfterStep(step, current, began, std::move(outcome)));
+    if (step + 1 < job_.training.steps) batches_.Training(step + 1, BatchOf(step + 1));
+    const bool evaluates = EvaluatesAfter(step);
+    RETURN_IF_ERROR(FinishSteps(evaluates ? 0 : ahead));
+    if (evaluates) RETURN_IF_ERROR(Evaluate(job_.training.evaluate_batches));
   }
-  report_.duration = world_->Now() - began_ - evaluating_;
+  return FinishSteps(0);
+}
+
+bool Trainer::EvaluatesAfter(int64_t step) const {
+  const int64_t every = job_.training.evaluate_every;
+  return every > 0 && (step + 1) % every == 0 && step + 1 < job_.training.steps && dataset_.held_out().size() > 0;
+}
+
+// Until no more than `left` of them run.
+absl::Status Trainer::FinishSteps(size_t left) {
+  while (running_.size() > left) {
+    ASSIGN_OR_RETURN(TrainingOutcome outcome, pipeline_->FinishStep());
+    const Running step = running_.front();
+    running_.pop_front();
+    const Nanoseconds began = std::max(step.began, step_ended_);
+    step_ended_ = world_->Now();
+    RETURN_IF_ERROR(AfterStep(step.step, *BatchOf(step.step), began, std::move(outcome)));
+  }
   return absl::OkStatus();
 }
 
@@ -163,14 +204,12 @@ absl::Status Trainer::AfterStep(int64_t step, const Batch& batch, Nanoseconds be
   report_.tokens += shape_.rows * shape_.sequence;
   ++report_.steps;
   if (options_.losses != nullptr) options_.losses->push_back(loss);
+  const float scale = outcome.control.scale;
   Report(step, loss, batch, outcome, began);
-  Record(step, began, std::move(outcome.timeline));
+  Record(step, std::move(outcome));
   RETURN_IF_ERROR(CountNonFinite(step, skipped));
   if (!skipped) ++updates_;
-  const int64_t every = job_.training.evaluate_every;
-  if (every > 0 && (step + 1) % every == 0 && step + 1 < job_.training.steps && dataset_.held_out().size() > 0) {
-    RETURN_IF_ERROR(Evaluate(job_.training.evaluate_batches));
-  }
+  report_.revised_steps += plan_.post_validation.has_value() && (skipped || scale != 1);
   return absl::OkStatus();
 }
 
@@ -185,10 +224,11 @@ absl::Status Trainer::CountNonFinite(int64_t step, bool skipped) {
       "; lower optimizer.learning_rate, lengthen optimizer.warm_up or look at the data (training.stop_after_nonfinite)"));
 }
 
-void Trainer::Record(int64_t step, Nanoseconds began, Timeline timeline) {
+void Trainer::Record(int64_t step, TrainingOutcome outcome) {
+  Timeline& timeline = outcome.timeline;
   const auto& output = job_.output;
   if (trace_ != nullptr && step >= output.trace_from && step < output.trace_from + output.trace_steps) {
-    const absl::Status status = trace_->Add({.step = step + 1, .begin_ns = began - began_, .timeline = timeline});
+    const absl::Status status = trace_->Add({.step = step + 1, .begin_ns = outcome.began - began_, .timeline = timeline});
     if (!status.ok()) {
       spdlog::warn("{}; training goes on without a trace", std::string(status.message()));
       trace_.reset();
@@ -200,11 +240,31 @@ void Trainer::Record(int64_t step, Nanoseconds began, Timeline timeline) {
   if (timelines_.size() > kMeasuredSteps) timelines_.pop_front();
 }
 
+// Of the step alone; where ranks run ahead of each other, of the rank that takes longest.
+Nanoseconds Trainer::StepTime(const Timeline& timeline) const {
+  if (!plan_.post_validation.has_value()) return Measure(timeline).step_ns;
+  std::vector<Nanoseconds> begins(timeline.ranks, kForever), ends(timeline.ranks, 0);
+  for (const Span& span : timeline.spans) {
+    if (IsTransfer(span.action.kind)) continue;
+    const size_t rank = span.rank.index();
+    if (IsCompute(span.action.kind)) begins[rank] = std::min(begins[rank], span.begin_ns);
+    ends[rank] = std::max(ends[rank], span.end_ns);
+  }
+  Nanoseconds longest = 0;
+  for (size_t rank = 0; rank < begins.size(); ++rank) longest = std::max(longest, ends[rank] - begins[rank]);
+  return longest;
+}
+
+// Where ranks run ahead of each other the span counts.
+double Trainer::BubbleOf(const TimelineMetrics& metrics) const {
+  return plan_.post_validation.has_value() ? metrics.span_bubble : metrics.makespan_bubble;
+}
+
 void Trainer::Report(int64_t step, double loss, const Batch& batch, const TrainingOutcome& outcome, Nanoseconds began) {
   const Nanoseconds now = world_->Now();
   const double seconds = static_cast<double>(now - began) / kSecond;
   const double rate = static_cast<double>(batch.shape.rows * batch.shape.sequence) / std::max(seconds, 1e-9);
-  const double bubble = Measure(outcome.timeline).makespan_bubble;
+  const double bubble = BubbleOf(Measure(outcome.timeline));
   const double learning_rate = LearningRate(job_.optimizer, step);
   const bool skipped = outcome.control.skip != 0;
   const Nanoseconds mean = (now - began_ - evaluating_) / (step + 1);
@@ -300,7 +360,7 @@ absl::Status Trainer::Sample() {
 
 void Trainer::FinishReport() {
   report_.memory = pipeline_->memory();
-  report_.planned_bubble = plan_.metrics.makespan_bubble;
+  report_.planned_bubble = BubbleOf(plan_.metrics);
   if (trace_ != nullptr && traced_steps_ == 0) {
     spdlog::warn("no trace: the run ended before step {} (output.trace_from counts from 0)", job_.output.trace_from + 1);
     trace_.reset();
@@ -315,18 +375,18 @@ void Trainer::FinishReport() {
   }
   if (timelines_.empty()) return;
   std::vector<Timeline> timelines(timelines_.begin(), timelines_.end());
-  std::sort(timelines.begin(), timelines.end(), [](const Timeline& a, const Timeline& b) {
-    return Measure(a).step_ns < Measure(b).step_ns;
+  std::sort(timelines.begin(), timelines.end(), [this](const Timeline& a, const Timeline& b) {
+    return StepTime(a) < StepTime(b);
   });
   const Timeline& median = timelines[timelines.size() / 2];
   report_.breakdown = BreakDown(median);
-  report_.measured_bubble = Measure(median).makespan_bubble;
-  report_.measured_step = Measure(median).step_ns;
+  report_.measured_bubble = BubbleOf(Measure(median));
+  report_.measured_step = StepTime(median);
   const auto predicted = Simulate(plan_.training, MeasuredCosts(timelines, plan_.training.placement, plan_.costs));
   CHECK(predicted.ok()) << predicted.status();  // it has been proven, and has just run
   const TimelineMetrics metrics = Measure(*predicted);
-  report_.predicted_bubble = metrics.makespan_bubble;
-  report_.predicted_step = metrics.step_ns;
+  report_.predicted_bubble = BubbleOf(metrics);
+  report_.predicted_step = StepTime(*predicted);
 }
 
 }  // namespace

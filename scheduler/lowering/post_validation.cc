@@ -76,7 +76,7 @@ absl::Status CheckPostValidation(const Schedule& schedule, const LoweringOptions
   const Placement& placement = schedule.placement;
   if (placement.copies() > 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat("post-validation: schedule '", schedule.name, "' trains ", placement.copies(),
+        absl::StrCat("schedule '", schedule.name, "' trains ", placement.copies(),
                      " copies of the model, whose ranks wait for each other's gradients at the end of every step; "
                      "choose a schedule with one copy or leave post-validation off"));
   }
@@ -84,17 +84,16 @@ absl::Status CheckPostValidation(const Schedule& schedule, const LoweringOptions
     for (StageId stage : tied.stages) {
       if (placement.RankOf(stage) == placement.RankOf(tied.stages.front())) continue;
       return absl::InvalidArgumentError(absl::StrCat(
-          "post-validation: stages ", tied.stages.front().value(), " and ", stage.value(), " share tied tensor ",
-          tied.tensor, " and stand on ranks ", placement.RankOf(tied.stages.front()).value(), " and ",
+          "stages ", tied.stages.front().value(), " and ", stage.value(), " share tied tensor ", tied.tensor,
+          " and stand on ranks ", placement.RankOf(tied.stages.front()).value(), " and ",
           placement.RankOf(stage).value(),
           ", which therefore wait for each other at the end of every step; untie the "
           "weights, choose a schedule with both ends of the model on one rank (zb_v), or leave post-validation off"));
     }
   }
   if (HasTransfers(schedule)) {
-    return absl::UnimplementedError(
-        absl::StrCat("post-validation: schedule '", schedule.name,
-                     "' has transfers of its own; give it without them, as compute actions only"));
+    return absl::UnimplementedError(absl::StrCat(
+        "schedule '", schedule.name, "' has transfers of its own; give it without them, as compute actions only"));
   }
   return absl::OkStatus();
 }

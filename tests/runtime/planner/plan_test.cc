@@ -180,6 +180,40 @@ TEST(Plan, RecomputationTradesTimeForMemory) {
   EXPECT_GT(full->metrics.step_ns, none->metrics.step_ns);
 }
 
+TEST(Plan, PostValidationIsProvenAndCostsACopyOfTheState) {
+  const std::vector<std::string> job = {"layout.pp=4", "schedule.name=zb_h2", "model.tied=false"};
+  const auto with_option = [&](const char* option) {
+    std::vector<std::string> overrides = job;
+    overrides.push_back(absl::StrCat("schedule.post_validation=", option));
+    return PlanOf(overrides);
+  };
+  const auto barrier = with_option("false"), ahead = with_option("true");
+  ASSERT_TRUE(barrier.ok()) << barrier.status();
+  ASSERT_TRUE(ahead.ok()) << ahead.status();
+  EXPECT_FALSE(barrier->post_validation.has_value());
+  ASSERT_TRUE(ahead->post_validation.has_value());
+  EXPECT_EQ(ahead->post_validation->guess_wrong.pools, ahead->evaluation.pools);
+  for (size_t i = 0; i < ahead->stages.size(); ++i) {
+    const StageMemory& memory = ahead->stages[i].memory;
+    EXPECT_EQ(barrier->stages[i].memory.kept, 0);
+    EXPECT_GE(memory.kept, 3 * 4 * ahead->stages[i].parameters);
+    EXPECT_LT(memory.kept, memory.parameters + memory.optimizer + 64);
+  }
+  EXPECT_GT(ahead->report.ranks[0].allocated_bytes, barrier->report.ranks[0].allocated_bytes);
+  const auto forward_ns = ahead->stages[0].costs.forward_ns;
+  EXPECT_LT(ahead->metrics.step_ns, barrier->metrics.step_ns - forward_ns) << "ranks don't wait for the last one";
+  EXPECT_THAT(ToText(*ahead), HasSubstr(" of the span of "));
+}
+
+TEST(Plan, PostValidationWantsSharedWeightsOnOneRank) {
+  const auto plan = PlanOf({"layout.pp=2", "schedule.post_validation=true", "model.tied=true"});
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(plan.status().message()), HasSubstr("schedule.post_validation: stages 0 and 1 share"));
+  EXPECT_TRUE(PlanOf({"layout.pp=1", "schedule.post_validation=true", "model.tied=true"}).ok());
+  EXPECT_TRUE(PlanOf({"layout.pp=2", "layout.chunks=2", "schedule.name=zb_v", "schedule.post_validation=true",
+                      "model.tied=true"}).ok());
+}
+
 TEST(Plan, OneRankHasNoBubbleAndMoreMicroBatchesMakeItSmaller) {
   EXPECT_LT(PlanOf({})->metrics.makespan_bubble, 0.01);
   const auto few = PlanOf({"layout.pp=4", "training.micro_batches=4"}),
