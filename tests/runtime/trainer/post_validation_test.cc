@@ -19,7 +19,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-struct Run {
+struct Outcome {
   absl::Status status;
   TrainReport report;
   std::vector<double> losses;
@@ -32,7 +32,7 @@ class TrainTest : public ::testing::Test {
     for (int line = 0; line < 200; ++line) out << "line " << line << " is " << line * line << " characters from here\n";
   }
 
-  Run Train(std::vector<std::string> overrides, bool post_validation) {
+  Outcome Train(std::vector<std::string> overrides, bool post_validation) {
     overrides.push_back(absl::StrCat("schedule.post_validation=", post_validation ? "true" : "false"));
     const auto job = ParseJob(
         "model { family: 'gpt2' layers: 3 channels: 32 heads: 2 positions: 16 vocabulary: 256 tied: false }"
@@ -47,9 +47,9 @@ class TrainTest : public ::testing::Test {
     const auto dataset = Dataset::Open(job->data, job->graph.vocabulary, job->training.sequence);
     CHECK_OK(dataset.status());
     const auto world = NewRealWorld();
-    Run run;
-    auto report = sluice::Train(world.get(), *plan, *dataset,
-                                {.progress = ProgressPrinter::Mode::kQuiet, .losses = &run.losses});
+    Outcome run;
+    auto report =
+        sluice::Train(world.get(), *plan, *dataset, {.progress = ProgressPrinter::Mode::kQuiet, .losses = &run.losses});
     run.status = report.status();
     if (report.ok()) run.report = *std::move(report);
     return run;
@@ -59,7 +59,7 @@ class TrainTest : public ::testing::Test {
 };
 
 TEST_F(TrainTest, LossesEvaluationsAndSampleAreThoseWithABarrier) {
-  const Run barrier = Train({}, false), ahead = Train({}, true);
+  const Outcome barrier = Train({}, false), ahead = Train({}, true);
   ASSERT_TRUE(barrier.status.ok()) << barrier.status;
   ASSERT_TRUE(ahead.status.ok()) << ahead.status;
   EXPECT_EQ(ahead.losses, barrier.losses);
@@ -74,7 +74,7 @@ TEST_F(TrainTest, LossesEvaluationsAndSampleAreThoseWithABarrier) {
 }
 
 TEST_F(TrainTest, MemoryIsWhatWasPlanned) {
-  const Run run = Train({}, true);
+  const Outcome run = Train({}, true);
   ASSERT_TRUE(run.status.ok()) << run.status;
   for (const RankMemory& memory : run.report.memory) {
     EXPECT_LE(memory.peak_bytes, memory.planned_bytes);
@@ -85,7 +85,7 @@ TEST_F(TrainTest, MemoryIsWhatWasPlanned) {
 TEST_F(TrainTest, StepsThatAreNotFiniteEndTheRunAtTheSameStep) {
   const std::vector<std::string> wild = {"optimizer.learning_rate=1e25", "optimizer.minimum_learning_rate=0",
                                          "training.stop_after_nonfinite=3", "training.evaluate_every=0"};
-  const Run barrier = Train(wild, false), ahead = Train(wild, true);
+  const Outcome barrier = Train(wild, false), ahead = Train(wild, true);
   EXPECT_EQ(barrier.status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ahead.status, barrier.status) << ahead.status;
 }
