@@ -61,7 +61,7 @@ class Transport {
   virtual EventRef Recv(ChannelId channel, Slot* slot, const EventRef& slot_free) = 0;
 
   // Gathers `mine` of every member, in the group's order, into `all`; members' parts may differ in size, `all` has the
-  // sum of them. Both stay as they are until the event is done.
+  // sum of them; `mine` may be its own place in `all`. Both stay as they are until the event is done.
   virtual EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) = 0;
 
   // Completes everything pending and later with `cause`, on this end and, as far as they can be told, on all others.

@@ -21,7 +21,7 @@ enum class ActionKind : uint8_t {
   kRecvBackward,    // RECV_B: gradient entering `stage` from stage + 1 on rank `peer`
   kUnshard,         // gathers a stage's sharded parameters
   kReshard,         // drops them again
-  kReduceGradient,  // REDUCE_GRAD: sums a stage's gradients over replicas
+  kReduceGradient,  // REDUCE_GRAD: brings a stage's gradients together with those of its other copies or replicas
   kCollective,      // entry `collective` of Program::collectives
   kOptimizerStep,   // updates all stages of the rank
   // Post-validation of the gradient norm (lowering.h); of the rank, of no stage.
@@ -50,7 +50,7 @@ struct Action {
   QueueId queue;           // index into Program::queues
   int32_t slot = -1;       // message slot bound: RECV the one it fills; F, I, B the one written; SEND the one sent
   int32_t stash = -1;      // STASH slot of F, GRADIENT_STASH slot of I and B
-  int32_t collective = -1;
+  int32_t collective = -1;  // entry of Program::collectives; REDUCE_GRAD: -1 where nobody else has the stage
 
   friend bool operator==(const Action&, const Action&) = default;
 };
@@ -91,6 +91,8 @@ constexpr bool IsRecv(ActionKind kind) {
          kind == ActionKind::kRecvValidation;
 }
 constexpr bool IsTransfer(ActionKind kind) { return IsSend(kind) || IsRecv(kind); }
+// Starts and ends together with the same action of other ranks: COLLECTIVE, and REDUCE_GRAD where there are others.
+constexpr bool IsCollective(const Action& action) { return action.collective >= 0; }
 
 // The letters of PyTorch's pipelining CSV: "F", "B", "I", "W", "SEND_F", "UNSHARD", ...
 const char* ActionKindName(ActionKind kind);

@@ -14,6 +14,7 @@ constexpr ActionKind kCsvKinds[] = {ActionKind::kForward,        ActionKind::kBa
                                     ActionKind::kWeightGradient, ActionKind::kSendForward,   ActionKind::kRecvForward,
                                     ActionKind::kSendBackward,   ActionKind::kRecvBackward,  ActionKind::kUnshard,
                                     ActionKind::kReshard,        ActionKind::kReduceGradient};
+constexpr char kByteOrderMark[] = "\xef\xbb\xbf";
 constexpr char kOverlap[] = "OVERLAP_F_B";
 constexpr int32_t kNumberMax = 1 << 30;
 
@@ -22,12 +23,14 @@ class CsvReader {
   CsvReader(absl::string_view text, absl::string_view file) : text_(text), file_(file) {}
 
   absl::StatusOr<Schedule> Read() {
-    while (at_ < text_.size()) {
+    if (text_.substr(0, sizeof(kByteOrderMark) - 1) == kByteOrderMark) at_ = sizeof(kByteOrderMark) - 1;
+    for (; at_ < text_.size(); ++line_) {
       schedule_.ranks.emplace_back();
-      line_begin_ = at_;
+      line_begin_ = line_ == 1 ? 0 : at_;
       RETURN_IF_ERROR(ReadLine());
-      ++line_;
     }
+    while (!schedule_.ranks.empty() && schedule_.ranks.back().empty()) schedule_.ranks.pop_back();
+    SplitOlderBackwards();
     RETURN_IF_ERROR(Derive());
     return std::move(schedule_);
   }
@@ -55,11 +58,15 @@ class CsvReader {
   absl::Status ReadLine() {
     do {
       SkipBlanks();
+      const bool quoted = Take('"');
+      if (quoted) SkipBlanks();
       if (Peek() == '(') {
         RETURN_IF_ERROR(ReadPair());
-      } else if (!AtEnd() && Peek() != ',') {
+      } else if (!AtEnd() && Peek() != ',' && Peek() != '"') {
         RETURN_IF_ERROR(ReadAction());
       }
+      SkipBlanks();
+      if (quoted && !Take('"')) return Expected("'\"'");
       SkipBlanks();
     } while (Take(','));
     if (!AtEnd()) return Expected("',' or the end of the line");
@@ -103,9 +110,12 @@ class CsvReader {
       kind = candidate;
       if (letters == ActionKindName(candidate)) return absl::OkStatus();
     }
-    const char* hint = letters == "BW" ? " (older files: BW is now B, B is now I)" : "";
+    if (letters == "BW") {
+      kind = ActionKind::kBackward;
+      return absl::OkStatus();
+    }
     return Error(begin, "expected F, B, I, W, SEND_F, RECV_F, SEND_B, RECV_B, UNSHARD, RESHARD or REDUCE_GRAD, found '",
-                 letters.empty() ? text_.substr(at_, 1) : letters, "'", hint);
+                 letters.empty() ? text_.substr(at_, 1) : letters, "'");
   }
 
   absl::Status ReadAction() {
@@ -135,14 +145,38 @@ class CsvReader {
     return absl::OkStatus();
   }
 
+  // A B whose W stands in the file, and whose I doesn't, is what older files call the I.
+  void SplitOlderBackwards() {
+    if (Crowded()) return;
+    enum : uint8_t { kHasInput = 1, kHasWeight = 2 };
+    std::vector<uint8_t> seen;
+    const auto cell = [&](const Action& a) -> uint8_t& {
+      return seen[static_cast<size_t>(a.stage.value()) * micro_batches_ + a.micro_batch.index()];
+    };
+    for (bool mark : {true, false}) {
+      if (mark) seen.assign(static_cast<size_t>(stages_) * micro_batches_, 0);
+      for (auto& list : schedule_.ranks) {
+        for (Action& a : list) {
+          if (mark && a.kind == ActionKind::kInputGradient) cell(a) |= kHasInput;
+          if (mark && a.kind == ActionKind::kWeightGradient) cell(a) |= kHasWeight;
+          if (!mark && a.kind == ActionKind::kBackward && cell(a) == kHasWeight) a.kind = ActionKind::kInputGradient;
+        }
+      }
+    }
+  }
+
+  // Whether there are too few actions for a forward pass of each micro-batch through each stage.
+  bool Crowded() const { return int64_t{stages_} * std::max(copies_, micro_batches_) > actions_; }
+
   // Placement and counts, from where the actions stand.
   absl::Status Derive() {
     const auto error = [&](auto... words) { return absl::InvalidArgumentError(absl::StrCat(file_, ": ", words...)); };
     if (micro_batches_ == 0) return error("expected a line of actions for each rank, found none");
-    if (int64_t{stages_} * copies_ > actions_ || micro_batches_ > actions_)
+    if (Crowded())
       return error(actions_, " actions can't be all of ", stages_, " stages and ", micro_batches_, " micro-batches");
     std::vector<PipelineRank> map(static_cast<size_t>(stages_) * copies_);
     for (size_t r = 0; r < schedule_.ranks.size(); ++r) {
+      if (schedule_.ranks[r].empty()) return error("line ", r + 1, " has no action; each line is a rank");
       for (const Action& a : schedule_.ranks[r]) {
         PipelineRank& rank = map[static_cast<size_t>(a.copy) * stages_ + a.stage.index()];
         if (rank.valid() && rank.index() != r)

@@ -11,6 +11,8 @@
 
 namespace sluice {
 
+// Understood as well: a byte order mark, Windows line ends, quoted and blank cells, blank lines at the end, and the
+// letters of PyTorch's older files (BW for B; B for the I of a micro-batch that has its own W).
 // The numbers of ranks, stages, micro-batches and copies and the placement follow from the actions. Transfers may be
 // there or not; Lower takes either. A schedule without any B, I or W is forward-only.
 // Errors: INVALID_ARGUMENT "<file>:<line>:<column>: expected ...", both counted from 1.

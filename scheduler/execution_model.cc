@@ -95,6 +95,9 @@ class ModelBuilder {
       case ActionKind::kRecvBackward:
         waits.start_after = Receive(Slot(Pool::kOutputGradient, a, a.slot), recv_backward_, a, k);
         break;
+      case ActionKind::kReduceGradient:
+        if (!IsCollective(a)) break;
+        [[fallthrough]];
       case ActionKind::kCollective:
         waits.start_after = last_compute_;
         last_collective_ = k;
@@ -212,7 +215,7 @@ void SetQueues(const Program& program, QueueView view, ExecutionModel& model) {
     const auto& actions = program.ranks[r];
     const auto queue_of = [&](const Action& a) -> size_t {
       if (view == QueueView::kAsAssigned) return a.queue.index();
-      return IsTransfer(a.kind) || a.kind == ActionKind::kCollective;
+      return IsTransfer(a.kind) || IsCollective(a);
     };
     for (int32_t k = 0; k < static_cast<int32_t>(actions.size()); ++k) {
       model.waits[r][k].queue_next = -1;

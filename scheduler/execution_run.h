@@ -122,7 +122,7 @@ class ExecutionRun {
       const int64_t end = begin + duration_(r, action);
       End(r, k, begin, end);
       End(peer, partner, begin, end);
-    } else if (action.kind == ActionKind::kCollective) {
+    } else if (IsCollective(action)) {
       auto& arrived = arrived_[action.collective];
       arrived.emplace_back(r, k);
       if (arrived.size() < program_.collectives[action.collective].members.size()) return;

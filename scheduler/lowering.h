@@ -45,6 +45,11 @@ absl::StatusOr<Program> Lower(const Schedule& schedule, const LoweringOptions& o
 // Before all others, if wanted: an I with its own W right behind it becomes a B.
 Schedule MergeBackward(Schedule schedule);
 
+// Before all others, where parameters are sharded: UNSHARD of a stage before it is used and RESHARD when it makes room,
+// looking ahead so that the next `active_stages` stages that the rank computes on are there. At the end all are
+// sharded. REQUIRES: active_stages >= 2, as an OVERLAP_F_B pair needs.
+Schedule AddUnsharding(Schedule schedule, int active_stages = 3);
+
 // Pass 1, explicit transfers: adds a SEND and a RECV between adjacent stages of different ranks, and sets
 // Program::pools. The lists are cut from one global order in which each SEND stands beside its RECV and every action
 // after all that it waits for, slots included: therefore no queue assignment can make it deadlock.
@@ -54,6 +59,10 @@ absl::StatusOr<Program> AddTransfers(const Schedule& schedule, const LoweringOpt
 // INVALID_ARGUMENT for a transfer that has no stage at its other end, or a micro-batch that nobody computes.
 absl::StatusOr<Program> AdoptTransfers(const Schedule& schedule, const LoweringOptions& options);
 bool HasTransfers(const Schedule& schedule);
+
+// After pass 1, where the model has several copies (training only): REDUCE_GRAD of every stage and copy, after the last
+// weight gradient of the stage in any copy; those that the lists have already stay where they are.
+void AddReductions(Program& program);
 
 // Pass 2, end of step (training only): tied gradients, norm, optimizer step, after each rank's last compute.
 void AddEndOfStep(const std::vector<TiedTensor>& tied_tensors, Program& program);

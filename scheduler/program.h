@@ -42,14 +42,17 @@ const char* PoolName(Pool pool);  // "INPUT", "OUTPUT", "OUTPUT_GRADIENT", ...
 using PoolSizes = std::array<int32_t, kPoolCount>;
 
 enum class CollectiveKind : uint8_t {
-  kTiedGradients,  // sums the gradients of one tensor that several ranks hold
-  kNorm,           // gathers the partial squared norms of all ranks
+  kTiedGradients,   // sums the gradients of one tensor that several ranks hold
+  kStageGradients,  // REDUCE_GRAD: gathers the partial gradients that the copies of one stage have
+  kNorm,            // gathers the partial squared norms of all ranks
 };
 
 struct Collective {
   CollectiveKind kind = CollectiveKind::kNorm;
   int tensor = -1;                    // kTiedGradients: the id given in TiedTensor
   std::vector<PipelineRank> members;  // ascending; each lists this collective once, all in the same order
+  StageId stage = {};                 // kStageGradients
+  int copy = 0;                       // kTiedGradients: of the model, whose stages are meant
   friend bool operator==(const Collective&, const Collective&) = default;
 };
 

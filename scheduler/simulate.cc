@@ -89,7 +89,7 @@ absl::StatusOr<Timeline> SimulateFrom(std::vector<int64_t>& begin_ns, const Prog
   timeline.spans.reserve(actions);
   const auto duration = [&](size_t rank, const Action& action) {
     if (IsTransfer(action.kind)) return TransferNs(MessageBytes(action, costs), costs);
-    if (action.kind == ActionKind::kCollective) return costs.collective_ns;
+    if (IsCollective(action)) return costs.collective_ns;
     if (action.kind == ActionKind::kOptimizerStep ||
         (action.kind == ActionKind::kPostValidation && program.validation == Validation::kGuessWrong)) {
       return OptimizerNs(program.placement, PipelineRank(static_cast<int>(rank)), costs);

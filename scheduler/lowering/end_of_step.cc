@@ -9,15 +9,32 @@
 namespace sluice {
 namespace {
 
-// The ranks that hold one of the stages, in any copy; ascending, each once.
-std::vector<PipelineRank> Holders(const std::vector<StageId>& stages, const Placement& placement) {
+// The ranks that hold one of the stages in this copy; ascending, each once.
+std::vector<PipelineRank> Holders(const std::vector<StageId>& stages, const Placement& placement, int copy) {
   std::vector<PipelineRank> ranks;
-  for (int copy = 0; copy < placement.copies(); ++copy) {
-    for (StageId stage : stages) ranks.push_back(placement.RankOf(stage, copy));
-  }
+  for (StageId stage : stages) ranks.push_back(placement.RankOf(stage, copy));
   std::sort(ranks.begin(), ranks.end());
   ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
   return ranks;
+}
+
+// Whether every rank that holds one of the stages holds all of them, be it in different copies: the gradients have been
+// reduced over the copies, and nothing is left to exchange.
+bool TogetherEverywhere(const std::vector<StageId>& stages, const Placement& placement) {
+  const auto holds = [&](PipelineRank rank, StageId stage) {
+    for (int copy = 0; copy < placement.copies(); ++copy) {
+      if (placement.RankOf(stage, copy) == rank) return true;
+    }
+    return false;
+  };
+  for (int copy = 0; copy < placement.copies(); ++copy) {
+    for (StageId one : stages) {
+      for (StageId other : stages) {
+        if (!holds(placement.RankOf(one, copy), other)) return false;
+      }
+    }
+  }
+  return true;
 }
 
 void AddCollective(Collective collective, Program& program) {
@@ -33,9 +50,12 @@ void AddCollective(Collective collective, Program& program) {
 void AddEndOfStep(const std::vector<TiedTensor>& tied_tensors, Program& program) {
   if (program.pass == PassKind::kForwardOnly) return;
   for (const TiedTensor& tied : tied_tensors) {
-    std::vector<PipelineRank> holders = Holders(tied.stages, program.placement);
-    if (holders.size() < 2) continue;
-    AddCollective({CollectiveKind::kTiedGradients, tied.tensor, std::move(holders)}, program);
+    if (TogetherEverywhere(tied.stages, program.placement)) continue;
+    for (int copy = 0; copy < program.placement.copies(); ++copy) {
+      Collective collective{.kind = CollectiveKind::kTiedGradients, .tensor = tied.tensor, .copy = copy};
+      collective.members = Holders(tied.stages, program.placement, copy);
+      AddCollective(std::move(collective), program);
+    }
   }
   Collective norm{.kind = CollectiveKind::kNorm};
   for (int r = 0; r < program.placement.ranks(); ++r) norm.members.emplace_back(r);

@@ -49,7 +49,7 @@ void AssignQueues(QueuePolicy policy, Program& program) {
     for (Action& action : program.ranks[r]) {
       action.queue = kComputeQueue;
       if (policy == QueuePolicy::kOnePerRank) continue;
-      if (action.kind == ActionKind::kCollective) action.queue = QueueId(1);
+      if (IsCollective(action)) action.queue = QueueId(1);
       if (!IsTransfer(action.kind)) continue;
       const PipelineRank self(static_cast<int>(r));
       const PipelineRank from = IsSend(action.kind) ? self : action.peer, to = IsSend(action.kind) ? action.peer : self;

@@ -275,7 +275,9 @@ void TransferPass::StartWhatCan(size_t rank) {
     for (; state.next < end; ++state.next) {
       const Action& action = list[state.next];
       if (action.kind == ActionKind::kPostValidation) AppendPostValidation(rank);
-      Append(rank, action);
+      // Those of several copies come from a pass of their own, which knows when the other ends are there.
+      const bool append = action.kind != ActionKind::kReduceGradient || placement_.copies() == 1;
+      if (append) Append(rank, action);
       duration += VirtualTime(action.kind);
       if (Inbox* target = Target(action); target != nullptr && target->local) Take(*target);
     }

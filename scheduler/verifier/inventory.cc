@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -26,6 +27,7 @@ class Inventory {
     if (post_validated_ && !program_.collectives.empty())
       return absl::FailedPreconditionError("a program with NORM has collectives, for which its ranks wait at the end");
     collectives_.assign(program_.collectives.size(), 0);
+    reduced_.assign(program_.pools.size(), 0);
     for (size_t r = 0; r < program_.ranks.size(); ++r) {
       if (absl::Status status = CheckRank(r); !status.ok()) return status;
     }
@@ -59,6 +61,8 @@ class Inventory {
         if (absl::Status status = CheckNormPeer(r, k, a); !status.ok()) return status;
       } else if (absl::Status status = CheckStageAction(r, k, a); !status.ok()) {
         return status;
+      } else if (a.kind == ActionKind::kReduceGradient) {
+        if (status = CheckReduction(r, k, a, collectives); !status.ok()) return status;
       }
       if (!RunsInComputeQueue(a.kind)) continue;
       if (program_.queues[a.queue.index()].kind != QueueKind::kCompute)
@@ -114,15 +118,41 @@ class Inventory {
     return absl::OkStatus();
   }
 
+  // With one copy REDUCE_GRAD stands alone; with several it is the stage's collective.
+  absl::Status CheckReduction(size_t r, size_t k, const Action& a, std::vector<bool>& listed) {
+    if (program_.pass == PassKind::kForwardOnly) return Error(r, k, "has no place in a forward-only program");
+    if (reduced_[placement_.Index(a.stage, a.copy)]++ > 0) return Error(r, k, "stands twice in the list");
+    if (placement_.copies() == 1 && a.collective < 0) return absl::OkStatus();
+    if (a.collective < 0 || a.collective >= static_cast<int>(listed.size()))
+      return Error(r, k, "is not among the program's collectives");
+    const Collective& collective = program_.collectives[a.collective];
+    if (collective.kind != CollectiveKind::kStageGradients || collective.stage != a.stage)
+      return Error(r, k, "names a collective of something else");
+    std::vector<PipelineRank> holders;
+    for (int copy = 0; copy < placement_.copies(); ++copy) holders.push_back(placement_.RankOf(a.stage, copy));
+    std::sort(holders.begin(), holders.end());
+    if (collective.members != holders) return Error(r, k, "is not between the ranks that hold the stage's copies");
+    if (listed[a.collective]) return Error(r, k, "stands on a rank that holds two copies of the stage");
+    listed[a.collective] = true;
+    ++collectives_[a.collective];
+    return absl::OkStatus();
+  }
+
   absl::Status CheckMembership(size_t r, const std::vector<bool>& listed) const {
     for (size_t c = 0; c < listed.size(); ++c) {
       bool member = false;
       for (PipelineRank rank : program_.collectives[c].members) member |= rank.index() == r;
       if (member != listed[c])
         return absl::FailedPreconditionError(absl::StrCat(
-            "COLLECTIVE", c, member ? " is missing on rank " : " is listed, without being a member, by rank ", r));
+            CollectiveName(c), member ? " is missing on rank " : " is listed, without being a member, by rank ", r));
     }
     return absl::OkStatus();
+  }
+
+  std::string CollectiveName(size_t c) const {
+    const Collective& collective = program_.collectives[c];
+    if (collective.kind != CollectiveKind::kStageGradients) return absl::StrCat("COLLECTIVE", c);
+    return ToString({.kind = ActionKind::kReduceGradient, .stage = collective.stage});
   }
 
   absl::Status CheckStageAction(size_t r, size_t k, const Action& a) {
@@ -208,6 +238,11 @@ class Inventory {
       if (collectives_[c] != program_.collectives[c].members.size())
         return absl::FailedPreconditionError(absl::StrCat("COLLECTIVE", c, " names a rank that does not exist"));
     }
+    for (size_t k = 0; k < reduced_.size() && program_.pass == PassKind::kTraining && placement_.copies() > 1; ++k) {
+      if (reduced_[k] == 0)
+        return absl::FailedPreconditionError(
+            absl::StrCat("REDUCE_GRAD of stage ", k % stages_, " of copy ", k / stages_, " is missing"));
+    }
     for (int i = 0; i < m_; ++i) {
       const int copy = CopyOf(MicroBatch(i), m_, placement_.copies());
       for (int s = 0; s < stages_; ++s) {
@@ -289,6 +324,7 @@ class Inventory {
   std::vector<uint8_t> discarded_;  // like seen_, of what is discarded; empty where nothing may be
   bool post_validated_ = false;
   std::vector<size_t> collectives_;  // ranks that list each
+  std::vector<int> reduced_;         // REDUCE_GRADs, per Placement::Index
 };
 
 }  // namespace

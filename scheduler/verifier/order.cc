@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -18,11 +19,18 @@ struct Cell {
   bool input_gradient_done = false;
 };
 
+// Of a (copy, stage), likewise.
+struct Parameters {
+  bool sharded = false;
+  bool reduced = false;
+};
+
 class OrderCheck {
  public:
   OrderCheck(const Program& program, const VerifierOptions& options)
       : program_(program), placement_(program.placement), options_(options), last_(placement_.stages() - 1) {
     cells_.resize(program.pools.size() * program.micro_batches);
+    parameters_.resize(program.pools.size());
     for (const PoolSizes& sizes : program.pools) {
       for (int32_t size : sizes) {
         offsets_.push_back(holders_.size());
@@ -33,13 +41,17 @@ class OrderCheck {
 
   absl::Status Walk(size_t rank, int64_t& live_bytes_max) {
     rank_ = rank;
+    for (const Action& a : program_.ranks[rank]) {  // a stage that is never unsharded is not sharded
+      if (a.kind == ActionKind::kUnshard) parameters_[placement_.Index(a.stage, a.copy)].sharded = true;
+    }
     live_bytes_ = live_bytes_max_ = 0;
     bool computed_all = false, stepped = false;
     open_ = program_.validation != Validation::kNone;
     seen_ = 0;
     for (entry_ = 0; entry_ < program_.ranks[rank].size(); ++entry_) {
       const Action& a = program_.ranks[rank][entry_];
-      if (computed_all && IsCompute(a.kind)) return Error("comes after the rank's end of the step");
+      const bool computes = IsCompute(a.kind) || a.kind == ActionKind::kReduceGradient;
+      if (computed_all && computes) return Error("comes after the rank's end of the step");
       if (stepped && a.kind == ActionKind::kCollective) return Error("comes after OPTIMIZER_STEP");
       if (a.kind == ActionKind::kCollective || a.kind == ActionKind::kOptimizerStep || a.kind == ActionKind::kNorm) {
         computed_all = true;
@@ -47,6 +59,7 @@ class OrderCheck {
       if (a.kind == ActionKind::kOptimizerStep) stepped = true;
       RETURN_IF_ERROR(VisitNorm(a));
       RETURN_IF_ERROR(CheckDiscarded(a));
+      RETURN_IF_ERROR(VisitParameters(a));
       RETURN_IF_ERROR(Visit(a));
     }
     live_bytes_max = live_bytes_max_;
@@ -130,6 +143,29 @@ class OrderCheck {
     const Pool pool = a.kind == ActionKind::kRecvForward ? Pool::kInput : Pool::kOutputGradient;
     RETURN_IF_ERROR(Bind(pool, s, a, a.slot));
     Release(pool, a, s);
+    return absl::OkStatus();
+  }
+
+  // A stage computes with whole parameters, and adds no gradient to those that have been reduced.
+  absl::Status VisitParameters(const Action& a) {
+    if (!a.stage.valid()) return absl::OkStatus();
+    Parameters& parameters = parameters_[placement_.Index(a.stage, a.copy)];
+    switch (a.kind) {
+      case ActionKind::kUnshard:
+        if (!std::exchange(parameters.sharded, false)) return Error("finds its stage unsharded already");
+        break;
+      case ActionKind::kReshard:
+        if (std::exchange(parameters.sharded, true)) return Error("comes before its stage's UNSHARD");
+        break;
+      case ActionKind::kReduceGradient:
+        parameters.reduced = true;
+        break;
+      default:
+        if (!IsCompute(a.kind)) break;
+        if (parameters.sharded) return Error("comes when its stage is sharded");
+        if (parameters.reduced && a.kind != ActionKind::kForward && a.kind != ActionKind::kInputGradient)
+          return Error("comes after its stage's REDUCE_GRAD");
+    }
     return absl::OkStatus();
   }
 
@@ -228,7 +264,8 @@ class OrderCheck {
   const Placement& placement_;
   const VerifierOptions& options_;
   const int last_;
-  std::vector<Cell> cells_;       // per (copy, stage, micro-batch)
+  std::vector<Cell> cells_;  // per (copy, stage, micro-batch)
+  std::vector<Parameters> parameters_;
   std::vector<size_t> offsets_;   // into holders_, per pool
   std::vector<int32_t> holders_;  // the micro-batch that holds each slot
   size_t rank_ = 0, entry_ = 0;

@@ -41,7 +41,7 @@ class StuckProgram {
       queue_before_[r].assign(program.ranks[r].size(), -1);
       for (int32_t k = 0; k < static_cast<int32_t>(program.ranks[r].size()); ++k) {
         if (model.waits[r][k].queue_next >= 0) queue_before_[r][model.waits[r][k].queue_next] = k;
-        if (program.ranks[r][k].kind == ActionKind::kCollective) {
+        if (IsCollective(program.ranks[r][k])) {
           members_[program.ranks[r][k].collective].push_back({r, k});
         }
       }
@@ -122,7 +122,7 @@ class StuckProgram {
   void ForEachOtherEnd(Node node, Visit visit) {
     const Action& a = At(node);
     if (IsTransfer(a.kind)) visit(Node{a.peer.index(), model_.waits[node.rank][node.position].partner});
-    if (a.kind != ActionKind::kCollective) return;
+    if (!IsCollective(a)) return;
     for (Node member : members_[a.collective]) {
       if (member.rank != node.rank) visit(member);
     }

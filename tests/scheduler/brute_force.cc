@@ -63,6 +63,9 @@ class Executor {
           if (a.micro_batch.value() < 0 || a.micro_batch.value() >= program_.micro_batches) Fail(a, "micro-batch");
           if (RankOf(a.stage.value(), a.copy) != static_cast<int>(r)) Fail(a, "wrong rank");
         }
+        if (a.kind == Kind::kReduceGradient && RankOf(a.stage.value(), a.copy) != static_cast<int>(r)) {
+          Fail(a, "wrong rank");
+        }
         if ((IsCompute(a.kind) || a.kind == Kind::kOptimizerStep) && a.queue.value() != 0) Fail(a, "compute queue");
         if (IsTransfer(a.kind) && (a.peer.value() < 0 || a.peer.index() >= program_.ranks.size())) Fail(a, "peer");
       }
@@ -210,6 +213,7 @@ class Executor {
       case Kind::kInputGradient: {
         if (steps_[r] || forward_only) Fail(a, "after the end or in a forward-only program");
         if (!Did(a, Kind::kForward)) Fail(a, "no forward");
+        if (a.kind == Kind::kBackward && reduced_.count({a.copy, s})) Fail(a, "after its stage's reduction");
         if (Did(a, Kind::kBackward) || Did(a, Kind::kInputGradient)) Fail(a, "twice");
         if (s + 1 < Stages() && !Find(a, Pool::kOutputGradient, s, 'G')) Fail(a, "no gradient");
         const bool local = s > 0 && RankOf(s - 1, a.copy) == static_cast<int>(r);
@@ -224,6 +228,7 @@ class Executor {
         return true;
       }
       case Kind::kWeightGradient:
+        if (reduced_.count({a.copy, s})) Fail(a, "after its stage's reduction");
         if (steps_[r] || !Did(a, Kind::kInputGradient)) Fail(a, "no I, or after the end");
         Once(a);
         GiveAll(p);
@@ -249,6 +254,14 @@ class Executor {
         Put(p, pool, s, a.slot, f ? 'A' : 'G');
         return true;
       }
+      case Kind::kReduceGradient:
+        if (steps_[r]) Fail(a, "after the end");
+        if (program_.collectives.at(a.collective).stage != a.stage) Fail(a, "another stage's");
+        if (!reduced_.insert({a.copy, s}).second || !collectives_[r].insert(a.collective).second) Fail(a, "twice");
+        for (size_t k = 0; k < issued_[r]; ++k) {
+          if (IsCompute(lists_[r][k].action.kind)) p.before.push_back(&lists_[r][k]);
+        }
+        return true;
       case Kind::kCollective:
         if (steps_[r] == 2) Fail(a, "after OPTIMIZER_STEP");
         if (!collectives_[r].insert(a.collective).second) Fail(a, "twice");
@@ -260,7 +273,7 @@ class Executor {
       case Kind::kOptimizerStep:
         if (steps_[r] == 2) Fail(a, "twice");
         for (size_t k = 0; k < issued_[r]; ++k) {
-          if (lists_[r][k].action.kind == Kind::kCollective && !lists_[r][k].done) return false;
+          if (lists_[r][k].action.collective >= 0 && !lists_[r][k].done) return false;
         }
         steps_[r] = 2;
         return true;
@@ -285,7 +298,7 @@ class Executor {
     if (!p.started) {
       if (!AllDone(p.before)) return false;
       p.started = true;
-      if (!IsTransfer(p.action.kind) && p.action.kind != Kind::kCollective) return p.done = true;
+      if (!IsTransfer(p.action.kind) && p.action.collective < 0) return p.done = true;
     }
     if (IsTransfer(p.action.kind)) {
       if (!partner_[&p]->started) return Note(p);
@@ -294,7 +307,7 @@ class Executor {
     std::vector<Pending*> members;
     for (auto& list : lists_) {
       for (Pending& q : list) {
-        if (q.action.kind == Kind::kCollective && q.action.collective == p.action.collective) {
+        if (q.action.collective == p.action.collective) {
           if (!q.started) return Note(p);
           members.push_back(&q);
         }
@@ -317,6 +330,10 @@ class Executor {
         if (Did(a, Kind::kBackward) == Did(a, Kind::kWeightGradient)) throw Wrong{"a backward is missing"};
       }
     }
+    const int copies = program_.placement.copies();
+    if (program_.pass == PassKind::kTraining && copies > 1 && reduced_.size() != static_cast<size_t>(copies * Stages())) {
+      throw Wrong{"a stage is not reduced"};
+    }
     for (const auto& [id, state] : slots_) {
       if (state.held) throw Wrong{"a slot is still held"};
     }
@@ -336,6 +353,7 @@ class Executor {
   std::vector<size_t> issued_;
   std::vector<int> steps_;  // 1: a collective was issued, 2: the optimizer step
   std::map<size_t, std::set<int>> collectives_;
+  std::set<std::pair<int, int>> reduced_;  // (copy, stage)
   std::map<std::tuple<size_t, size_t, char, char>, std::vector<Pending*>> posts_;
   std::map<const Pending*, Pending*> partner_;
   std::map<SlotId, SlotState> slots_;

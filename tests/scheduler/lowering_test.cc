@@ -5,6 +5,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "scheduler/generators.h"
+#include "scheduler/verifier.h"
 
 namespace sluice {
 namespace {
@@ -92,6 +93,70 @@ TEST(AddEndOfStepTest, SharedTensorsThenNormThenOptimizer) {
   const std::vector<PipelineRank> all = {PipelineRank(0), PipelineRank(1), PipelineRank(2)};
   EXPECT_THAT(program.collectives, ElementsAre(Collective{CollectiveKind::kTiedGradients, 4, ends},
                                                Collective{CollectiveKind::kNorm, -1, all}));
+}
+
+// On the ranks that hold a stage's copies at the same moment, when both have added all they will.
+TEST(AddReductionsTest, FollowsTheLastWeightGradientOfAnyCopy) {
+  Program program = *AddTransfers(Make("chimera", {.ranks = 2, .micro_batches = 2}), {});
+  AddReductions(program);
+  EXPECT_EQ(ToText(program.ranks),
+            "0F0 0SEND_F0 1RECV_F1@1 1F1@1 1B1@1 1REDUCE_GRAD@1 1SEND_B1@1 0RECV_B0 0B0 0REDUCE_GRAD\n"
+            "0F1@1 1RECV_F0 0SEND_F1@1 1F0 1B0 1REDUCE_GRAD 0RECV_B1@1 1SEND_B0 0B1@1 0REDUCE_GRAD@1\n");
+  EXPECT_EQ(program.collectives[1].kind, CollectiveKind::kStageGradients);
+  EXPECT_EQ(program.collectives[1].stage, StageId(1));
+  EXPECT_THAT(program.collectives[1].members, ElementsAre(PipelineRank(0), PipelineRank(1)));
+}
+
+TEST(AddReductionsTest, OneCopyHasNobodyToReduceWith) {
+  Program program = *AddTransfers(Make("1f1b", {.ranks = 2, .micro_batches = 2}), {});
+  const auto before = program.ranks;
+  AddReductions(program);
+  EXPECT_EQ(program.ranks, before);
+  EXPECT_TRUE(program.collectives.empty());
+}
+
+TEST(AddReductionsTest, ThoseOfAFileStayWhereTheyAre) {
+  const Program program = *Lower(Make("dual_pipe", {.ranks = 2, .micro_batches = 4}));
+  Schedule file{.name = "file", .micro_batches = 4, .placement = program.placement, .ranks = program.ranks};
+  for (auto& list : file.ranks) std::erase_if(list, [](const Action& a) { return a.kind >= ActionKind::kCollective; });
+  EXPECT_EQ(ToText(Lower(file)->ranks), ToText(program.ranks));
+}
+
+// With two copies that run against each other both ends of the model are on one rank, in different copies.
+TEST(AddEndOfStepTest, TiedStagesOfDifferentCopiesNeedNoExchangeOnOneRank) {
+  Program program = *AddTransfers(Make("chimera", {.ranks = 4, .micro_batches = 4}), {});
+  AddEndOfStep({{.tensor = 0, .stages = {StageId(0), StageId(3)}}}, program);
+  ASSERT_EQ(program.collectives.size(), 1u);
+  EXPECT_EQ(program.collectives[0].kind, CollectiveKind::kNorm);
+  program = *AddTransfers(Make("chimera", {.ranks = 4, .micro_batches = 4}), {});
+  AddEndOfStep({{.tensor = 0, .stages = {StageId(0), StageId(2)}}}, program);
+  ASSERT_EQ(program.collectives.size(), 3u);
+  EXPECT_THAT(program.collectives[0].members, ElementsAre(PipelineRank(0), PipelineRank(2)));
+  EXPECT_THAT(program.collectives[1].members, ElementsAre(PipelineRank(1), PipelineRank(3)));
+  EXPECT_EQ(program.collectives[1].copy, 1);
+}
+
+TEST(AddUnshardingTest, LooksAheadOverDistinctStages) {
+  const auto unsharded = [](const std::vector<Action>& list, int stages, int active) {
+    Schedule schedule{.name = "one rank", .micro_batches = 2};
+    schedule.placement = Placement(1, stages, 1, std::vector<PipelineRank>(stages, PipelineRank(0)));
+    schedule.ranks = {list};
+    return ToText(AddUnsharding(schedule, active).ranks);
+  };
+  const StageId s0(0), s1(1), s2(2);
+  const MicroBatch i0(0), i1(1);
+  EXPECT_EQ(unsharded({Forward(s0, i0), Forward(s0, i1), Backward(s0, i0), Backward(s0, i1)}, 1, 3),
+            "0UNSHARD 0F0 0F1 0B0 0B1 0RESHARD\n");
+  EXPECT_EQ(unsharded({Forward(s0, i0), Forward(s1, i0), Backward(s1, i0), Backward(s0, i0)}, 2, 3),
+            "0UNSHARD 1UNSHARD 0F0 1F0 1B0 1RESHARD 0B0 0RESHARD\n");
+  EXPECT_EQ(unsharded({Forward(s0, i0), Forward(s1, i0), Forward(s2, i0), Backward(s2, i0), Backward(s1, i0),
+                       Backward(s0, i0)},
+                      3, 2),
+            "0UNSHARD 1UNSHARD 0F0 0RESHARD 2UNSHARD 1F0 2F0 2B0 2RESHARD 0UNSHARD 1B0 1RESHARD 0B0 0RESHARD\n");
+  const Schedule pairs = Make("dual_pipe_v", {.ranks = 2, .micro_batches = 6});
+  const auto program = Lower(AddUnsharding(pairs, 2));
+  ASSERT_TRUE(program.ok()) << program.status();
+  EXPECT_TRUE(Verify(*program).ok()) << Verify(*program).status();
 }
 
 TEST(AddEndOfStepTest, ForwardOnlyHasNone) {

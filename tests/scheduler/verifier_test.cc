@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "scheduler/csv.h"
 #include "scheduler/generators.h"
 #include "scheduler/lowering.h"
 #include "tests/scheduler/brute_force.h"
@@ -261,6 +262,51 @@ TEST(VerifierTest, CollectivesInDifferentOrderAreADeadlock) {
       "deadlock, ranks 0, 2 wait in a circle: rank 0's COLLECTIVE1 stands behind COLLECTIVE0 in queue collective, "
       "whose other end is rank 2's COLLECTIVE0; rank 2's COLLECTIVE0 stands behind COLLECTIVE1 in queue "
       "collective, whose other end is rank 0's COLLECTIVE1");
+}
+
+TEST(VerifierTest, EveryCopyIsReducedOnceAfterItsLastWeightGradient) {
+  const Program good = Make("dual_pipe", {.ranks = 2, .micro_batches = 4});
+  EXPECT_TRUE(Verify(good).ok()) << Verify(good).status();
+  Program program = good;
+  program.ranks[0].erase(program.ranks[0].begin() + Find(program, 0, "0REDUCE_GRAD"));
+  EXPECT_EQ(Refusal(program), "0REDUCE_GRAD is missing on rank 0");
+  program = good;
+  At(program, 0, "0REDUCE_GRAD").collective = -1;
+  EXPECT_THAT(Refusal(program), HasSubstr("0REDUCE_GRAD is not among the program's collectives"));
+  program = good;
+  std::swap(At(program, 0, "0REDUCE_GRAD").collective, At(program, 0, "1REDUCE_GRAD@1").collective);
+  EXPECT_THAT(Refusal(program), HasSubstr("names a collective of something else"));
+  program = good;
+  std::string last;
+  for (const Action& a : program.ranks[0]) {
+    if (a.stage == StageId(0) && (a.kind == ActionKind::kBackward || a.kind == ActionKind::kWeightGradient)) {
+      last = ToString(a);
+    }
+  }
+  MoveBefore(program, 0, "0REDUCE_GRAD", last);
+  EXPECT_THAT(Refusal(program), HasSubstr(last + " comes after its stage's REDUCE_GRAD"));
+  // Both in the other order on one rank: each stands behind the other's.
+  program = good;
+  std::swap(At(program, 1, "0REDUCE_GRAD@1"), At(program, 1, "1REDUCE_GRAD"));
+  const bool order = Find(good, 1, "0REDUCE_GRAD@1") < Find(good, 1, "1REDUCE_GRAD");
+  MoveBefore(program, 1, order ? "0REDUCE_GRAD@1" : "1REDUCE_GRAD", "COLLECTIVE2");
+  MoveBefore(program, 1, order ? "1REDUCE_GRAD" : "0REDUCE_GRAD@1", order ? "0REDUCE_GRAD@1" : "1REDUCE_GRAD");
+  EXPECT_THAT(Refusal(program), HasSubstr("deadlock, ranks 0, 1 wait in a circle"));
+}
+
+TEST(VerifierTest, ShardedStagesAreUnshardedWhenUsed) {
+  const auto lowered = [](const std::string& rank) {
+    const auto schedule = ReadCsv(rank + "\n", "f.csv");
+    EXPECT_TRUE(schedule.ok()) << schedule.status();
+    return *Lower(*schedule);
+  };
+  EXPECT_TRUE(Verify(lowered("0UNSHARD,0F0,0RESHARD,0UNSHARD,0B0,0RESHARD,0REDUCE_GRAD")).ok());
+  EXPECT_THAT(Refusal(lowered("0F0,0UNSHARD,0B0,0RESHARD")), HasSubstr("0F0 comes when its stage is sharded"));
+  EXPECT_THAT(Refusal(lowered("0UNSHARD,0F0,0RESHARD,0B0")), HasSubstr("0B0 comes when its stage is sharded"));
+  EXPECT_THAT(Refusal(lowered("0UNSHARD,0UNSHARD,0F0,0B0")), HasSubstr("0UNSHARD finds its stage unsharded already"));
+  EXPECT_THAT(Refusal(lowered("0UNSHARD,0F0,0B0,0RESHARD,0RESHARD")), HasSubstr("comes before its stage's UNSHARD"));
+  EXPECT_THAT(Refusal(lowered("0F0,0REDUCE_GRAD,0B0")), HasSubstr("0B0 comes after its stage's REDUCE_GRAD"));
+  EXPECT_THAT(Refusal(lowered("0F0,0B0,0REDUCE_GRAD,0REDUCE_GRAD")), HasSubstr("0REDUCE_GRAD stands twice"));
 }
 
 TEST(VerifierTest, TheMergedProofIsStricter) {
