@@ -33,6 +33,11 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
     return absl::InvalidArgumentError(
         absl::StrCat("gradient groups is ", options.gradient_groups, "; it must be from 1 to ", kMaxGroups));
   }
+  if (options.gradient_groups % options.copies != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("gradient groups is ", options.gradient_groups,
+                                                   "; it must be a multiple of the ", options.copies,
+                                                   " copies of the model"));
+  }
   auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, id, options));
   const Operations& operations = device->operations();
   stage->layout_ = PlanStage(graph, range, stage->options_,
@@ -41,7 +46,10 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
   ASSIGN_OR_RETURN(stage->arena_, device->Allocate(bytes, absl::StrCat("stage ", id.value())));
   stage->MakeLayers(graph, range);
   stage->norm_partials_ = NormPartials(graph, range);
-  if (options.purpose == StagePurpose::kTraining) stage->MakeTied();
+  if (options.purpose == StagePurpose::kTraining) {
+    stage->MakeTied();
+    stage->MakeCopyGradients();
+  }
   stage->Initialize();
   return stage;
 }
@@ -75,6 +83,19 @@ void LayerStage::MakeTied() {
                      .uses = place.uses,
                      .mine = {arena_.data() + place.mine, DType::kF32, {groups, elements}},
                      .all = {arena_.data() + place.gradients, DType::kF32, {place.uses, groups, elements}}});
+  }
+}
+
+void LayerStage::MakeCopyGradients() {
+  if (options_.copies == 1) return;
+  const int64_t groups = options_.gradient_groups, share = groups / options_.copies;
+  for (const ParameterPlace& place : layout_.parameters) {
+    const int64_t elements = place.spec.elements();
+    for (const int use : place.use_here) {
+      const TensorView all = Partial(place, use, 0), mine = Partial(place, use, options_.copy * share);
+      copy_gradients_.push_back(
+          {.mine = {mine.data, DType::kF32, {share, elements}}, .all = {all.data, DType::kF32, {groups, elements}}});
+    }
   }
 }
 

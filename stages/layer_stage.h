@@ -47,6 +47,7 @@ class LayerStage final : public Stage {
                           absl::Span<const EventRef> after) override;
   EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
 
+  absl::Span<const CopyGradient> copy_gradients() const override { return copy_gradients_; }
   absl::Span<const TiedGradient> tied() const override { return tied_; }
   int64_t norm_partials() const override { return norm_partials_; }
   EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
@@ -73,6 +74,7 @@ class LayerStage final : public Stage {
   LayerStage(Device* device, Stream* stream, StageId id, StageOptions options);
   void MakeLayers(const LayerGraph& graph, NodeRange range);
   void MakeTied();
+  void MakeCopyGradients();
   void Initialize();
   void Pack(const ParameterPlace& place);
   // Calls copy(state, kept copy of it) for what the optimizer overwrites of each parameter.
@@ -109,6 +111,7 @@ class LayerStage final : public Stage {
     DType dtype = DType::kF32;
   };
   std::vector<Boundary> boundaries_;
+  std::vector<CopyGradient> copy_gradients_;
   std::vector<TiedGradient> tied_;
   int64_t norm_partials_ = 0;
   TensorView logits_;

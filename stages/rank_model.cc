@@ -67,14 +67,16 @@ EventRef RankModel::FinishGradients(absl::Span<const EventRef> after) {
   return last;
 }
 
-// Gathered in rank order, a rank's stages ascending; wanted in stage order, whatever the placement.
+// Gathered in rank order, a rank's stages in the order of `norms`; wanted in stage order, whatever the placement. Of all
+// copies of the model only the first one counts.
 int64_t RankModel::OrderNorms(TensorView gathered, PipelineRank last) {
   int64_t target = 0;
   for (const auto& norm : options_.norms) {
-    if (norm.rank > last || norm.partials == 0) continue;
+    if (norm.copy > 0 || norm.rank > last || norm.partials == 0) continue;
     int64_t source = NormBegin(norm.rank);
     for (const auto& other : options_.norms) {
-      if (other.rank == norm.rank && other.stage < norm.stage) source += other.partials;
+      if (&other >= &norm) break;
+      if (other.rank == norm.rank) source += other.partials;
     }
     device_->operations().Copy(*stream_, Part(gathered, source, norm.partials),
                                Part(norm_ordered_, target, norm.partials));
@@ -93,8 +95,8 @@ EventRef RankModel::OptimizerStep(float learning_rate, int64_t update, absl::Spa
   for (const EventRef& event : after) stream_->Wait(event);
   PipelineRank last_rank = options_.rank;
   for (const auto& norm : options_.norms) last_rank = std::max(last_rank, norm.rank);
-  OrderNorms(norm_all_, last_rank);
-  device_->operations().DecideStep(*stream_, norm_ordered_, options_.max_norm, control_);
+  const int64_t known = OrderNorms(norm_all_, last_rank);
+  device_->operations().DecideStep(*stream_, Part(norm_ordered_, 0, known), options_.max_norm, control_);
   EventRef last;
   for (const auto& stage : stages_) last = stage->OptimizerStep({control_, learning_rate, update}, {});
   return last;

@@ -12,11 +12,13 @@
 namespace sluice {
 
 struct RankModelOptions {
-  // Norm partials of every stage of the model, in stage order, and which rank holds it: the same on all ranks.
+  // Norm partials of every stage of the model, copy by copy in stage order, and which rank holds it: the same on all
+  // ranks.
   struct StageNorm {
     StageId stage;
     PipelineRank rank;
     int64_t partials = 0;
+    int copy = 0;  // only the first copy's count in the norm; all have the same
   };
   std::vector<StageNorm> norms;
   PipelineRank rank;
@@ -25,7 +27,7 @@ struct RankModelOptions {
 
 class RankModel {
  public:
-  // `stream` is the rank's compute stream; both outlive the model.
+  // `stages` stand in the order of options.norms. `stream` is the rank's compute stream; both outlive the model.
   static absl::StatusOr<std::unique_ptr<RankModel>> Create(Device* device, Stream* stream,
                                                            std::vector<std::unique_ptr<Stage>> stages,
                                                            RankModelOptions options);
@@ -36,11 +38,12 @@ class RankModel {
   // Waits for what has been issued: its memory goes.
   ~RankModel();
 
+  // No rank holds two copies of a stage.
   Stage* stage(StageId id) const;
   absl::Span<const std::unique_ptr<Stage>> stages() const { return stages_; }
 
   // Step's end, in this order; tied gradients have been gathered before.
-  // Sums gradients and writes this rank's norm partials, stages in ascending order.
+  // Sums gradients and writes this rank's norm partials, stages in the order given.
   EventRef FinishGradients(absl::Span<const EventRef> after);
   // The all-gather of the norm: this rank's partials, and room for those of all ranks in rank order.
   TensorView norm_mine() const { return norm_mine_; }

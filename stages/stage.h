@@ -33,11 +33,11 @@ struct MicroBatchInfo {
   absl::Span<const int32_t> positions;    // [B*T]
   absl::Span<const int32_t> first_key;    // [B*T] first position a token may attend to; empty: 0
   absl::Span<const int32_t> samples;      // [B] global sample indices
-  absl::Span<const float> features;       // [B*T, F] inputs of graphs without tokens (family mlp); else empty
   int64_t step = 0;                       // keys the random numbers
   float loss_scale = 0;                   // 1 / valid targets of the step, over all micro-batches and replicas
   int gradient_group = 0;                 // which partial sum this micro-batch's weight gradients go to
-  Accumulate accumulate = Accumulate::kAdd;  // kOverwrite: the first micro-batch of its group
+  // Of B and W; whoever issues them sets it. kOverwrite: the stage's first of this gradient group.
+  Accumulate accumulate = Accumulate::kAdd;
   bool training = true;                   // false: no dropout, nothing is kept
 };
 
@@ -60,6 +60,13 @@ struct TiedGradient {
   TensorView all;    // [uses, G, n] f32: where the partials of all uses are gathered, in order
 };
 
+// Partial gradients of one use of one tensor, where the model has several copies, each of which works on its own gradient
+// groups: those of this copy, which are brought together with the other copies' before anything is summed.
+struct CopyGradient {
+  TensorView mine;  // [G / copies, n] f32, its place in ...
+  TensorView all;   // ... [G, n] f32, copies in order
+};
+
 struct OptimizerStepArgs {
   TensorView control;  // StepControl, decided from the gathered norm
   float learning_rate = 0;
@@ -77,6 +84,8 @@ class Stage {
   virtual EventRef WeightGradient(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
   virtual EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
 
+  // What REDUCE_GRAD exchanges, the same list in every copy of the stage; empty where there is one copy.
+  virtual absl::Span<const CopyGradient> copy_gradients() const = 0;
   // Tied tensors whose partials are to be gathered (over the ranks that hold a use) before FinishGradients.
   virtual absl::Span<const TiedGradient> tied() const = 0;
   // Number of squared-norm partials (blocks of kNormBlock elements) of the tensors this stage answers for: its own, and

@@ -47,7 +47,9 @@ struct StageOptions {
   int64_t rows = 1;  // B and T at most, of any micro-batch
   int64_t sequence = 1;
   int micro_batches = 1;    // of a step in this pipeline
-  int gradient_groups = 1;  // G
+  int gradient_groups = 1;  // G, a multiple of `copies`
+  int copy = 0;             // of the model, which this stage belongs to
+  int copies = 1;
   int stash_slots = 1;
   int gradient_stash_slots = 1;
   bool keeps_state = false;  // room for a copy of what the optimizer overwrites (post-validation)

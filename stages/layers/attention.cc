@@ -15,8 +15,7 @@ class AttentionLayer final : public Layer {
         compute_(compute),
         norm_(node),
         qkv_(QkvColumns(), node.channels, compute, norm_.parameters(), node.bias),
-        projection_(node.channels, MixedColumns(), compute, norm_.parameters() + qkv_.parameters(), node.bias),
-        dropout_(node) {}
+        residual_(node, MixedColumns(), compute, norm_.parameters() + qkv_.parameters()) {}
 
   std::vector<LayerTensor> Tensors() const override {
     std::vector<LayerTensor> tensors(kTensors);
@@ -26,7 +25,7 @@ class AttentionLayer final : public Layer {
     tensors[kQkv] = {Lifetime::kSaved, compute_, QkvColumns()};
     tensors[kMixed] = {Lifetime::kSaved, compute_, MixedColumns()};
     tensors[kLse] = {Lifetime::kSaved, DType::kF32, node_.heads};
-    tensors[kDprojected] = {Lifetime::kGradient, compute_, dropout_.exists() ? node_.channels : 0};
+    tensors[kDprojected] = residual_.Dprojected();
     tensors[kDmixed] = {Lifetime::kScratch, compute_, MixedColumns()};
     tensors[kDqkv] = {Lifetime::kGradient, compute_, QkvColumns()};
     tensors[kDnormed] = {Lifetime::kGradient, compute_, node_.channels};
@@ -42,10 +41,7 @@ class AttentionLayer final : public Layer {
                                                    .first_key = call.batch.first_key,
                                                    .y = call.tensors[kMixed],
                                                    .lse = Lse(call)});
-    if (!call.y) return;
-    if (!dropout_.Active(call)) return projection_.Forward(call, call.tensors[kMixed], call.x, call.y);
-    projection_.Forward(call, call.tensors[kMixed], {}, call.y);
-    dropout_.Apply(call, call.y, call.x, call.y);
+    residual_.Forward(call, call.tensors[kMixed]);
   }
 
   void RecomputeCheap(const LayerCall& call) const override {
@@ -53,8 +49,7 @@ class AttentionLayer final : public Layer {
   }
 
   void InputGradient(const LayerCall& call) const override {
-    if (dropout_.Active(call)) dropout_.Apply(call, call.dy, {}, call.tensors[kDprojected]);
-    projection_.InputGradient(call, Dprojected(call), call.tensors[kDmixed]);
+    residual_.InputGradient(call, call.tensors[kDprojected], call.tensors[kDmixed]);
     call.operations.AttentionBackward(call.stream, {.shape = ShapeOf(call),
                                                     .qkv = call.tensors[kQkv],
                                                     .first_key = call.batch.first_key,
@@ -69,7 +64,7 @@ class AttentionLayer final : public Layer {
   }
 
   void WeightGradient(const LayerCall& call) const override {
-    projection_.WeightGradient(call, call.tensors[kMixed], Dprojected(call));
+    residual_.WeightGradient(call, call.tensors[kMixed], call.tensors[kDprojected]);
     qkv_.WeightGradient(call, call.tensors[kNormed], call.tensors[kDqkv]);
     norm_.WeightGradient(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kDnormed]);
   }
@@ -96,11 +91,6 @@ class AttentionLayer final : public Layer {
     return view;
   }
 
-  // What arrives at the projection: dy itself unless dropout lies between.
-  TensorView Dprojected(const LayerCall& call) const {
-    return dropout_.Active(call) ? call.tensors[kDprojected] : call.dy;
-  }
-
   void Rope(const LayerCall& call, TensorView qkv, Direction direction) const {
     if (node_.rope_theta == 0) return;
     call.operations.Rope(call.stream, {.shape = ShapeOf(call),
@@ -113,8 +103,8 @@ class AttentionLayer final : public Layer {
   const Node node_;
   const DType compute_;
   const NormPart norm_;
-  const LinearPart qkv_, projection_;
-  const DropoutPart dropout_;
+  const LinearPart qkv_;
+  const ResidualPart residual_;
 };
 
 }  // namespace

@@ -14,8 +14,7 @@ class MlpLayer final : public Layer {
         gated_(node.activation == Activation::kSwiglu),
         norm_(node),
         fc_(HiddenColumns(), node.channels, compute, norm_.parameters(), node.bias),
-        projection_(node.channels, node.width, compute, norm_.parameters() + fc_.parameters(), node.bias),
-        dropout_(node) {}
+        residual_(node, node.width, compute, norm_.parameters() + fc_.parameters()) {}
 
   std::vector<LayerTensor> Tensors() const override {
     std::vector<LayerTensor> tensors(kTensors);
@@ -24,7 +23,7 @@ class MlpLayer final : public Layer {
     tensors[kNormed] = {Lifetime::kCheap, compute_, node_.channels};
     tensors[kHidden] = {Lifetime::kSaved, compute_, HiddenColumns()};
     tensors[kActivated] = {Lifetime::kCheap, compute_, node_.width};
-    tensors[kDprojected] = {Lifetime::kGradient, compute_, dropout_.exists() ? node_.channels : 0};
+    tensors[kDprojected] = residual_.Dprojected();
     // GELU's gradient is made in place, in dhidden.
     tensors[kDactivated] = {Lifetime::kScratch, compute_, gated_ ? node_.width : 0};
     tensors[kDhidden] = {Lifetime::kGradient, compute_, HiddenColumns()};
@@ -36,10 +35,7 @@ class MlpLayer final : public Layer {
     norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kNormed]);
     fc_.Forward(call, call.tensors[kNormed], {}, call.tensors[kHidden]);
     Activate(call);
-    if (!call.y) return;
-    if (!dropout_.Active(call)) return projection_.Forward(call, call.tensors[kActivated], call.x, call.y);
-    projection_.Forward(call, call.tensors[kActivated], {}, call.y);
-    dropout_.Apply(call, call.y, call.x, call.y);
+    residual_.Forward(call, call.tensors[kActivated]);
   }
 
   void RecomputeCheap(const LayerCall& call) const override {
@@ -48,9 +44,8 @@ class MlpLayer final : public Layer {
   }
 
   void InputGradient(const LayerCall& call) const override {
-    if (dropout_.Active(call)) dropout_.Apply(call, call.dy, {}, call.tensors[kDprojected]);
     const TensorView dactivated = call.tensors[gated_ ? kDactivated : kDhidden];
-    projection_.InputGradient(call, Dprojected(call), dactivated);
+    residual_.InputGradient(call, call.tensors[kDprojected], dactivated);
     if (gated_) {
       call.operations.SwigluBackward(
           call.stream, {.gate_up = call.tensors[kHidden], .dy = dactivated, .dgate_up = call.tensors[kDhidden]});
@@ -64,7 +59,7 @@ class MlpLayer final : public Layer {
   }
 
   void WeightGradient(const LayerCall& call) const override {
-    projection_.WeightGradient(call, call.tensors[kActivated], Dprojected(call));
+    residual_.WeightGradient(call, call.tensors[kActivated], call.tensors[kDprojected]);
     fc_.WeightGradient(call, call.tensors[kNormed], call.tensors[kDhidden]);
     norm_.WeightGradient(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kDnormed]);
   }
@@ -83,17 +78,12 @@ class MlpLayer final : public Layer {
     }
   }
 
-  // What arrives at the projection: dy itself unless dropout lies between.
-  TensorView Dprojected(const LayerCall& call) const {
-    return dropout_.Active(call) ? call.tensors[kDprojected] : call.dy;
-  }
-
   const Node node_;
   const DType compute_;
   const bool gated_;
   const NormPart norm_;
-  const LinearPart fc_, projection_;
-  const DropoutPart dropout_;
+  const LinearPart fc_;
+  const ResidualPart residual_;
 };
 
 }  // namespace

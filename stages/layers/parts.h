@@ -122,4 +122,39 @@ class DropoutPart {
   uint64_t name_;
 };
 
+// What a block adds to its input: y = x + dropout(projection(z)), with z as wide as `width`.
+class ResidualPart {
+ public:
+  ResidualPart(const Node& node, int64_t width, DType compute, int first)
+      : projection_(node.channels, width, compute, first, node.bias),
+        dropout_(node),
+        dprojected_{Lifetime::kGradient, compute, dropout_.exists() ? node.channels : 0} {}
+
+  // What arrives at the projection, where dropout lies between it and dy.
+  LayerTensor Dprojected() const { return dprojected_; }
+
+  void Forward(const LayerCall& call, TensorView z) const {
+    if (!call.y) return;
+    if (!dropout_.Active(call)) return projection_.Forward(call, z, call.x, call.y);
+    projection_.Forward(call, z, {}, call.y);
+    dropout_.Apply(call, call.y, call.x, call.y);
+  }
+  void InputGradient(const LayerCall& call, TensorView dprojected, TensorView dz) const {
+    if (dropout_.Active(call)) dropout_.Apply(call, call.dy, {}, dprojected);
+    projection_.InputGradient(call, Arrives(call, dprojected), dz);
+  }
+  void WeightGradient(const LayerCall& call, TensorView z, TensorView dprojected) const {
+    projection_.WeightGradient(call, z, Arrives(call, dprojected));
+  }
+
+ private:
+  TensorView Arrives(const LayerCall& call, TensorView dprojected) const {
+    return dropout_.Active(call) ? dprojected : call.dy;
+  }
+
+  LinearPart projection_;
+  DropoutPart dropout_;
+  LayerTensor dprojected_;
+};
+
 }  // namespace sluice

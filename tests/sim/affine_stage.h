@@ -42,6 +42,7 @@ class AffineStage final : public Stage {
   EventRef WeightGradient(const MicroBatchInfo& info, const StageSlots& slots,
                           absl::Span<const EventRef> after) override;
   EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
+  absl::Span<const CopyGradient> copy_gradients() const override { return {}; }
   absl::Span<const TiedGradient> tied() const override { return tied_; }
   int64_t norm_partials() const override { return 1; }
   EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
