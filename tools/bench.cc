@@ -212,7 +212,7 @@ void Print(const Plan& plan, const Measured& plain, const Measured& profiled, co
   const double floor_ms = floor.total_ms / threads;
   const auto [low, high] = std::minmax_element(plain.step_ms.begin(), plain.step_ms.end());
   std::printf("%s\n%s, %s, %d ranks of %d threads, %d micro-batches of %d x %d tokens, %s\n\n", device.c_str(),
-              job.graph.name.c_str(), job.schedule.name.c_str(), job.layout.pp, job.layout.threads_per_rank,
+              job.graph.name.c_str(), job.schedule.title().c_str(), job.layout.pp, job.layout.threads_per_rank,
               static_cast<int>(job.training.micro_batches), static_cast<int>(job.training.rows_per_micro_batch()),
               static_cast<int>(job.training.sequence), job.training.precision == Precision::kF32 ? "f32" : "bf16");
   std::printf("step             %9.1f ms   median of %zu, %.1f to %.1f\n", step, plain.step_ms.size(), *low, *high);

@@ -60,7 +60,7 @@ CostProfile ProfileOf(const Plan& plan) {
   CostProfile profile{.transfer_latency_ns = plan.costs.transfer_latency_ns,
                       .transfer_bytes_per_second = plan.costs.transfer_bytes_per_second,
                       .collective_ns = plan.costs.collective_ns};
-  for (size_t s = 0; s < plan.stages.size(); ++s) {
+  for (size_t s = 0; s < plan.costs.stages.size(); ++s) {  // of the first copy of the model: all are alike
     profile.stages.push_back({.costs = plan.stages[s].costs,
                               .stash_bytes = plan.stages[s].memory.stash_slot,
                               .gradient_stash_bytes = plan.stages[s].memory.gradient_stash_slot,

@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   app.set_version_flag("--version", "sluice 0.1.0");
   std::string level = "info";
-  app.add_option("--log", level, "what to log: trace, debug, info, warning, error, off")
+  app.add_option("--log", level, "what to log: trace, debug (also the actions of each rank), info, warning, error, off")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}));
   std::vector<std::pair<CLI::App*, sluice::tools::Run>> verbs;
   for (const Verb& verb : kVerbs) {

@@ -62,7 +62,7 @@ bool WouldOverwrite(const std::string& output, const std::string& input) {
 
 // Nothing that a job reads may be what it writes.
 absl::Status CheckOutputs(const JobConfig& job) {
-  std::vector<std::string> inputs{job.file, job.data.text, job.model.graph};
+  std::vector<std::string> inputs{job.file, job.data.text, job.model.graph, job.schedule.file};
   inputs.insert(inputs.end(), job.data.tokens.begin(), job.data.tokens.end());
   for (const auto& [field, output] : {std::pair("output.metrics", job.output.metrics), {"output.trace", job.output.trace}}) {
     if (output.empty()) continue;
@@ -79,14 +79,27 @@ absl::Status CheckOutputs(const JobConfig& job) {
   return absl::OkStatus();
 }
 
+// The lists that the ranks will run, for whoever asks with --log debug.
+void LogProgram(const Program& program) {
+  if (!spdlog::should_log(spdlog::level::debug)) return;
+  for (size_t rank = 0; rank < program.ranks.size(); ++rank) {
+    spdlog::debug("rank {} runs {} actions: {}", rank, program.ranks[rank].size(), ToText({program.ranks[rank]}));
+  }
+}
+
 absl::Status RunTrain(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job));
   const bool quiet = arguments.quiet || job.output.quiet;
   RETURN_IF_ERROR(CheckOutputs(job));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
+  LogProgram(plan.training);
   if (!quiet) std::printf("%s\n", ToText(plan).c_str());
   const std::vector<int> processors = Processors();
+  if (!plan.report.weight_gradient_order.empty()) {
+    spdlog::warn("{}: {}; the numbers are not those of other schedules", job.schedule.title(),
+                 plan.report.weight_gradient_order);
+  }
   if (job.layout.pp * job.layout.threads_per_rank > static_cast<int>(processors.size())) {
     spdlog::warn("{} ranks of {} threads share {} processors: they take turns", job.layout.pp,
                  job.layout.threads_per_rank, processors.size());

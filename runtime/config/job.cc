@@ -131,6 +131,9 @@ ScheduleConfig ScheduleFrom(const proto::Schedule& from) {
   if (from.has_receive_ahead()) schedule.receive_ahead = Narrow(from.receive_ahead());
   if (from.has_send_slots()) schedule.send_slots = Narrow(from.send_slots());
   TAKE(from, schedule, post_validation);
+  TAKE(from, schedule, file);
+  TAKE(from, schedule, in_flight_cap);
+  if (from.has_group_size()) schedule.group_size = Narrow(from.group_size());
   return schedule;
 }
 
@@ -175,6 +178,7 @@ void ResolvePaths(const std::string& file, const std::string& user_directory, co
     path = ResolvePath(problems.Overridden(field) ? user_directory : FolderOf(file), path);
   };
   resolve("model.graph", config.model.graph);
+  resolve("schedule.file", config.schedule.file);
   resolve("data.text", config.data.text);
   for (size_t i = 0; i < config.data.tokens.size(); ++i) {
     resolve(absl::StrCat("data.tokens.", i), config.data.tokens[i]);
@@ -194,9 +198,11 @@ absl::StatusOr<JobConfig> ParseJob(absl::string_view text, const std::string& fi
   if (!problems.empty()) return problems.status();
   JobConfig config = FromProto(job);
   config.file = file;
+  ResolvePaths(file, source.user_directory, problems, config);
+  config.layout.memory_limit_place = problems.Place("layout.memory_limit");
+  FollowScheduleFile(job, config, problems);
   CheckTogether(config, problems);
   if (!problems.empty()) return problems.status();
-  ResolvePaths(file, source.user_directory, problems, config);
   absl::StatusOr<LayerGraph> graph = GraphOf(config);
   if (!graph.ok()) {
     if (config.model.graph.empty())

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "scheduler/lowering.h"
+#include "scheduler/schedule.h"
 #include "stages/graph.h"
 
 namespace sluice {
@@ -44,7 +46,7 @@ struct TrainingConfig {
   int64_t sequence = 256;
   Precision precision = Precision::kF32;
   uint64_t seed = 1;
-  int64_t gradient_groups = 1;
+  int64_t gradient_groups = 0;           // left out: the copies of the model that the schedule runs, 1 or 2
   std::vector<Recomputation> recompute;  // per stage
   int64_t evaluate_every = 0;            // steps; 0: only at the end
   int64_t evaluate_batches = 8;          // 0: all of the held-out part
@@ -72,8 +74,11 @@ struct LayoutConfig {
   bool pin = true;
   std::vector<int64_t> layers_per_stage;  // manual cuts, checked against the graph; empty: the partitioner's
   std::vector<int64_t> memory_limit;      // bytes per rank, one for each; empty: none
+  std::string memory_limit_place;         // where it is written, before a message: "job.textproto:12: "
 
-  int stages() const { return pp * chunks; }
+  int stages_of_file = 0;  // of the job's schedule file, which need not have as many on each rank
+
+  int stages() const { return stages_of_file > 0 ? stages_of_file : pp * chunks; }
 };
 
 struct ScheduleConfig {
@@ -82,6 +87,13 @@ struct ScheduleConfig {
   int receive_ahead = 1;
   int send_slots = 2;
   bool post_validation = false;
+  std::string file;                           // in place of a name
+  double in_flight_cap = 0;                   // zb_auto, zb_v; 0: pp, or what the memory limit has room for
+  int group_size = 0;                         // interleaved schedules; 0: they choose
+  std::shared_ptr<const Schedule> from_file;  // what `file` holds
+
+  // For people.
+  const std::string& title() const { return file.empty() ? name : file; }
 };
 
 struct SampleConfig {

@@ -25,10 +25,13 @@ std::string Problems::OverrideOf(absl::string_view field) const {
   return "";
 }
 
-void Problems::Add(absl::string_view field, absl::string_view message) {
+std::string Problems::Place(absl::string_view field) const {
   const std::string assignment = OverrideOf(field);
-  const std::string prefix = assignment.empty() ? locations_->Prefix(field) : absl::StrCat("--set ", assignment, ": ");
-  lines_.push_back(absl::StrCat(prefix, message));
+  return assignment.empty() ? locations_->Prefix(field) : absl::StrCat("--set ", assignment, ": ");
+}
+
+void Problems::Add(absl::string_view field, absl::string_view message) {
+  lines_.push_back(absl::StrCat(Place(field), message));
 }
 
 absl::Status Problems::status() const {

@@ -20,6 +20,8 @@ class Problems {
   void Add(absl::string_view field, absl::string_view message);
   // Whether the field, or all of its list, was set on the command line.
   bool Overridden(absl::string_view field) const { return !OverrideOf(field).empty(); }
+  // Where the field was written, for a message: "job.textproto:12: ", or the assignment on the command line.
+  std::string Place(absl::string_view field) const;
   bool empty() const { return lines_.empty(); }
   absl::Status status() const;  // INVALID_ARGUMENT with all of them, a line each
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "scheduler/generators.h"
+#include "runtime/config/schedule.h"
 
 namespace sluice {
 namespace {
@@ -98,34 +98,66 @@ void CheckBatch(const TrainingConfig& training, Problems& problems) {
   if (!Divides(training.micro_batches, training.batch)) {
     problems.Add("training.micro_batches", absl::StrCat("micro_batches ", training.micro_batches, " must divide batch ",
                                                         training.batch, ": ", Divisors(training.batch)));
-  } else if (!Divides(training.gradient_groups, training.micro_batches)) {
-    problems.Add("training.gradient_groups",
-                 absl::StrCat("gradient_groups ", training.gradient_groups, " must divide micro_batches ",
-                              training.micro_batches, ": ", Divisors(training.micro_batches)));
   }
 }
 
-void CheckSchedule(const JobConfig& config, Problems& problems) {
-  const GeneratorParams params{.ranks = config.layout.pp,
-                               .chunks = config.layout.chunks,
-                               .micro_batches = static_cast<int>(config.training.micro_batches)};
-  const absl::StatusOr<Schedule> schedule = Generate(config.schedule.name, params);
+void CheckGradientGroups(const TrainingConfig& training, int copies, Problems& problems) {
+  if (!Divides(training.gradient_groups, training.micro_batches)) {
+    problems.Add("training.gradient_groups",
+                 absl::StrCat("gradient_groups ", training.gradient_groups, " must divide micro_batches ",
+                              training.micro_batches, ": ", Divisors(training.micro_batches)));
+  } else if (training.gradient_groups % copies != 0) {
+    problems.Add("training.gradient_groups",
+                 absl::StrCat("gradient_groups ", training.gradient_groups, " must be a multiple of the ", copies,
+                              " copies of the model that the schedule runs; leave it out, or write ", copies));
+  }
+}
+
+// With two copies of the model, the ranks that hold a stage must hold the same stages, or what they allocate would
+// depend on the copy: the second copy stands mirrored, and no rank holds a stage twice.
+bool IsMirrored(const Placement& placement) {
+  for (int stage = 0; stage < placement.stages(); ++stage) {
+    const int one = placement.RankOf(StageId(stage), 0).value(), other = placement.RankOf(StageId(stage), 1).value();
+    if (other != placement.ranks() - 1 - one || one == other) return false;
+  }
+  return true;
+}
+
+std::string UnknownName(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Generator& generator : Generators()) names.push_back(generator.name);
+  const std::string nearest = NearestName(names, name);
+  return nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?");
+}
+
+void CheckSchedule(JobConfig& config, Problems& problems) {
+  const std::string field = config.schedule.file.empty() ? "schedule.name" : "schedule.file";
+  const std::string& title = config.schedule.title();
+  const absl::StatusOr<Schedule> schedule = ScheduleOf(config);
   if (!schedule.ok()) {
-    std::vector<std::string> names;
-    for (const Generator& generator : Generators()) names.push_back(generator.name);
     const bool unknown = absl::IsNotFound(schedule.status());
-    const std::string nearest = unknown ? NearestName(names, config.schedule.name) : "";
-    problems.Add("schedule.name", absl::StrCat(schedule.status().message(),
-                                               nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?")));
-  } else if (schedule->pass != PassKind::kTraining) {
-    problems.Add("schedule.name", absl::StrCat(config.schedule.name, " is not for training"));
-  } else if (schedule->placement.copies() != 1) {
-    problems.Add("schedule.name", absl::StrCat(config.schedule.name, " holds two copies of the model; this version ",
-                                               "simulates it but doesn't train with it"));
-  } else if (schedule->placement.stages() != config.layout.stages()) {
+    problems.Add(field, absl::StrCat(schedule.status().message(), unknown ? UnknownName(config.schedule.name) : ""));
+    return;
+  }
+  const Placement& placement = schedule->placement;
+  const int copies = placement.copies();
+  if (schedule->pass != PassKind::kTraining) {
+    problems.Add(field, absl::StrCat(title, " is not for training"));
+  } else if (schedule->micro_batches % copies != 0) {
+    problems.Add(field, absl::StrCat(title, " holds ", copies, " copies of the model, but has ",
+                                     schedule->micro_batches, " micro-batches; each copy must have as many"));
+  } else if (copies > 1 && !IsMirrored(placement)) {
+    problems.Add(
+        field,
+        absl::StrCat(title, " holds two copies of the model; to be trained with, stage s of the second ",
+                     "one must be on rank p-1-r where that of the first one is on rank r, and not on ", "the same"));
+  } else if (placement.stages() != config.layout.stages()) {
     problems.Add("layout.chunks",
-                 absl::StrCat(config.schedule.name, " has ", schedule->placement.stages() / config.layout.pp,
-                              " stages on each rank, not ", config.layout.chunks, "; set that number or leave it out"));
+                 absl::StrCat(title, " has ", placement.stages() / config.layout.pp, " stages on each rank, not ",
+                              config.layout.chunks, "; set that number or leave it out"));
+  } else {
+    if (config.training.gradient_groups == 0) config.training.gradient_groups = copies;
+    CheckGradientGroups(config.training, copies, problems);
   }
 }
 
@@ -240,6 +272,8 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
               FIELD(optimizer, decay_steps), FIELD(output, trace_from)},
              0, kLarge, problems);
   CheckRange({FIELD(layout, threads_per_rank), FIELD(schedule, receive_ahead)}, 0, 4096, problems);
+  CheckRange({FIELD(schedule, group_size)}, 0, int64_t{1} << 24, problems);
+  CheckReal({FIELD(schedule, in_flight_cap)}, 0, infinity, Least::kIncluded, problems);
   CheckRange({FIELD(sample, length)}, 0, kSize, problems);
   CheckRange({FIELD(schedule, send_slots)}, 1, 4096, problems);
   CheckReal({FIELD(model, dropout),
@@ -262,7 +296,7 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
 
 #undef FIELD
 
-void CheckTogether(const JobConfig& config, Problems& problems) {
+void CheckTogether(JobConfig& config, Problems& problems) {
   CheckModel(config.model, problems);
   CheckData(config.data, problems);
   CheckBatch(config.training, problems);

@@ -11,7 +11,11 @@ namespace sluice {
 inline constexpr int64_t kStagesMax = 65536;
 
 void CheckNumbers(const proto::Job& job, Problems& problems);
-void CheckTogether(const JobConfig& config, Problems& problems);
+// Between the first two: reads the job's schedule file, if it has one. What follows from it (ranks, chunks,
+// micro-batches) is set where the job leaves it out, and checked where it doesn't.
+void FollowScheduleFile(const proto::Job& job, JobConfig& config, Problems& problems);
+// Also sets training.gradient_groups where it was left out.
+void CheckTogether(JobConfig& config, Problems& problems);
 // Also turns `layout.cut_before` into config.layout.layers_per_stage.
 void CheckAgainstGraph(const proto::Job& job, JobConfig& config, Problems& problems);
 

@@ -113,7 +113,6 @@ void BatchMaker::Finish(int64_t step, bool training, Batch* batch) const {
     info.step = step;
     info.loss_scale = batch->valid_targets > 0 ? 1.0f / static_cast<float>(batch->valid_targets) : 0.0f;
     info.gradient_group = static_cast<int>(i / per_group);
-    info.accumulate = i % per_group == 0 ? Accumulate::kOverwrite : Accumulate::kAdd;
     info.training = training;
   }
 }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "spdlog/spdlog.h"
 
 namespace sluice {
 namespace {
@@ -18,14 +19,19 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kByteIds = 256;
 
-// A file is itself; a folder is its files in order of their names, hidden ones left out.
+// A file is itself; a folder is its files in order of their names, hidden and empty ones left out.
 absl::StatusOr<std::vector<std::string>> TextFiles(const std::string& path) {
   std::error_code error;
   if (!fs::is_directory(path, error)) return std::vector<std::string>{path};
   std::vector<std::string> files;
   for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name[0] != '.' && entry->is_regular_file(error)) files.push_back(entry->path().string());
+    if (name[0] == '.' || !entry->is_regular_file(error)) continue;
+    if (entry->file_size(error) == 0) {
+      spdlog::warn("{} is empty and left out", entry->path().string());
+      continue;
+    }
+    files.push_back(entry->path().string());
   }
   if (error) return absl::UnavailableError(absl::StrCat(path, ": cannot list the folder: ", error.message()));
   if (files.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": the folder holds no files"));
@@ -73,6 +79,9 @@ absl::Status CheckPatterns(const DataConfig& config, absl::Span<const std::uniqu
 
 absl::Status LongEnough(const TokenStream& stream, const char* which, int64_t sequence) {
   if (stream.size() > sequence) return absl::OkStatus();
+  if (stream.size() == 0) {
+    return absl::InvalidArgumentError("data.hold_out leaves nothing to train on; hold out fewer files or a smaller fraction");
+  }
   return absl::InvalidArgumentError(absl::StrCat("the ", which, " has ", stream.size(),
                                                  " tokens, but one row of training.sequence: ", sequence, " needs ",
                                                  sequence + 1, "; give more text or a shorter sequence"));

@@ -19,6 +19,17 @@ size_t LongestList(const ExecutorOptions& options) {
   return longest;
 }
 
+absl::Status CheckHoldsStagesOnce(const Placement& placement, PipelineRank rank) {
+  for (int stage = 0; stage < placement.stages(); ++stage) {
+    int held = 0;
+    for (int copy = 0; copy < placement.copies(); ++copy) held += placement.RankOf(StageId(stage), copy) == rank;
+    if (held <= 1) continue;
+    return absl::InvalidArgumentError(absl::StrCat("rank ", rank.value(), " holds ", held, " copies of stage ", stage,
+                                                   "; put them on ranks of their own"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Executor::Executor(const ExecutorOptions& options)
@@ -29,16 +40,10 @@ Executor::~Executor() = default;
 absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(const ExecutorOptions& options) {
   CHECK(!options.layout.programs.empty()) << "an executor needs a program";
   for (const Program* program : options.layout.programs) {
-    if (program->placement.copies() != 1) {
-      return absl::UnimplementedError(absl::StrCat("program ", program->name, " has ", program->placement.copies(),
-                                                   " copies of the model; the executor runs one"));
-    }
-    for (const Action& action : program->ranks[options.rank.index()]) {
-      if (action.kind == ActionKind::kReduceGradient) {
-        return absl::UnimplementedError(absl::StrCat("program ", program->name, " reduces gradients over replicas"));
-      }
-    }
+    CHECK(program->placement == options.layout.programs[0]->placement)
+        << "programs of one executor share their placement";
   }
+  RETURN_IF_ERROR(CheckHoldsStagesOnce(options.layout.programs[0]->placement, options.rank));
   auto executor = std::unique_ptr<Executor>(new Executor(options));
   RETURN_IF_ERROR(executor->Prepare());
   return executor;
@@ -46,13 +51,14 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(const ExecutorOptions
 
 absl::Status Executor::Prepare() {
   const Placement& placement = options_.layout.programs[0]->placement;
-  int locals = 0, micro_batches = 0;
-  for (int stage = 0; stage < placement.stages(); ++stage) {
-    const bool local = placement.RankOf(StageId(stage)) == options_.rank;
-    local_stage_.push_back(local ? locals++ : -1);
+  int micro_batches = 0;
+  for (int copy = 0; copy < placement.copies(); ++copy) {
+    for (int stage = 0; stage < placement.stages(); ++stage) {
+      const bool local = placement.RankOf(StageId(stage), copy) == options_.rank;
+      local_stage_.push_back(local ? locals_++ : -1);
+    }
   }
   for (const Program* program : options_.layout.programs) {
-    CHECK(program->placement == placement) << "programs of one executor share their placement";
     micro_batches = std::max(micro_batches, program->micro_batches);
   }
   CHECK_EQ(options_.layout.messages.size(), static_cast<size_t>(placement.stages()));
@@ -60,10 +66,13 @@ absl::Status Executor::Prepare() {
   ASSIGN_OR_RETURN(slots_, MessageSlots::Create(options_.device, options_.layout, options_.rank));
   RETURN_IF_ERROR(PreparePostValidation());
   events_.resize(LongestList(options_));
-  cells_.resize(static_cast<size_t>(locals) * micro_batches);
+  cells_.resize(static_cast<size_t>(locals_) * micro_batches);
   computes_.reserve(events_.size());
   after_.reserve(8);
-  tied_events_.reserve(tied_.size());
+  size_t exchanges = tied_.size();
+  for (const auto& stage : options_.model->stages()) exchanges += stage->copy_gradients().size();
+  exchanged_.reserve(exchanges);
+  reductions_.reserve(locals_);
   spans_.reserve(events_.size());
   for (const auto& stage : options_.model->stages()) {
     if (const TensorView losses = stage->losses()) losses_.resize(losses.elements());
@@ -131,8 +140,10 @@ void Executor::BeginStep(size_t program, const StepInput& input) {
   slots_.BeginStep();
   std::fill(cells_.begin(), cells_.end(), Cell{});
   computes_.clear();
+  begun_groups_.assign(begun_groups_.size(), false);
   spans_.clear();
-  tied_events_.clear();
+  exchanged_.clear();
+  reductions_.clear();
   control_ = {};
   result_ = {};
   recv_norm_ = norm_ = recv_decision_ = -1;
@@ -202,7 +213,8 @@ absl::Status Executor::Issue(const Action& action) {
       event = DoneEvent();
       break;  // no parameter is sharded
     case ActionKind::kReduceGradient:
-      CHECK(false) << "refused by Create()";
+      event = ReduceGradients(action);
+      break;
   }
   return absl::OkStatus();
 }
@@ -215,8 +227,8 @@ absl::StatusOr<EventRef> Executor::Compute(const Action& action) {
   }
   after_.clear();
   Stage* stage = options_.model->stage(action.stage);
-  const MicroBatchInfo& info = input_->micro_batches[action.micro_batch.index()];
-  Cell& cell = CellOf(action.stage, action.micro_batch);
+  const MicroBatchInfo info = InfoFor(action);
+  Cell& cell = CellOf(action.stage, action);
   switch (action.kind) {
     case ActionKind::kForward: {
       ASSIGN_OR_RETURN(const StageSlots slots, BindForward(action, cell));
@@ -235,21 +247,33 @@ absl::StatusOr<EventRef> Executor::Compute(const Action& action) {
   }
 }
 
+// The list's order says whose weight gradient is the first of its group.
+MicroBatchInfo Executor::InfoFor(const Action& action) {
+  MicroBatchInfo info = input_->micro_batches[action.micro_batch.index()];
+  if (action.kind != ActionKind::kBackward && action.kind != ActionKind::kWeightGradient) return info;
+  const size_t begun =
+      info.gradient_group * locals_ + local_stage_[program_->placement.Index(action.stage, action.copy)];
+  if (begun >= begun_groups_.size()) begun_groups_.resize(begun + 1);
+  info.accumulate = begun_groups_[begun] ? Accumulate::kAdd : Accumulate::kOverwrite;
+  begun_groups_[begun] = true;
+  return info;
+}
+
 absl::StatusOr<StageSlots> Executor::BindForward(const Action& action, Cell& cell) {
   cell.forward = place_;
   cell.stash = action.stash;
   RETURN_IF_ERROR(WaitForTransfer(cell.input_made_by));
   StageSlots slots;
   if (action.stage.value() > 0) {
-    MessageSlot& input = slots_.At(Pool::kInput, action.stage, cell.input);
+    MessageSlot& input = SlotOf(Pool::kInput, action, cell.input);
     slots.input = &input.slot;
     input.last_use = place_;
   }
   if (!IsLastStage(action.stage)) {
     const StageId next(action.stage.value() + 1);
     ASSIGN_OR_RETURN(slots.output, BindTarget(action, next, Pool::kInput, Pool::kOutput));
-    if (IsLocal(next)) {
-      Cell& neighbour = CellOf(next, action.micro_batch);
+    if (IsLocal(next, action.copy)) {
+      Cell& neighbour = CellOf(next, action);
       neighbour.input = action.slot;
       neighbour.input_made_by = place_;
     }
@@ -266,8 +290,8 @@ absl::StatusOr<StageSlots> Executor::BindBackward(const Action& action, Cell& ce
   if (action.stage.value() > 0) {
     const StageId previous(action.stage.value() - 1);
     ASSIGN_OR_RETURN(slots.input_gradient, BindTarget(action, previous, Pool::kOutputGradient, Pool::kInputGradient));
-    if (IsLocal(previous)) {
-      Cell& neighbour = CellOf(previous, action.micro_batch);
+    if (IsLocal(previous, action.copy)) {
+      Cell& neighbour = CellOf(previous, action);
       neighbour.output_gradient = action.slot;
       neighbour.output_gradient_made_by = place_;
     }
@@ -277,8 +301,8 @@ absl::StatusOr<StageSlots> Executor::BindBackward(const Action& action, Cell& ce
 
 // The slot that a compute action writes: its neighbour's own if that stands on the same rank, else one to send.
 absl::StatusOr<Slot*> Executor::BindTarget(const Action& action, StageId neighbour, Pool neighbours, Pool own) {
-  MessageSlot& target =
-      IsLocal(neighbour) ? slots_.At(neighbours, neighbour, action.slot) : slots_.At(own, action.stage, action.slot);
+  MessageSlot& target = IsLocal(neighbour, action.copy) ? slots_.At(neighbours, neighbour, action.copy, action.slot)
+                                                        : SlotOf(own, action, action.slot);
   RETURN_IF_ERROR(WaitForTransfer(target.last_use));
   return &target.slot;
 }
@@ -287,12 +311,12 @@ absl::StatusOr<Slot*> Executor::BindTarget(const Action& action, StageId neighbo
 StageSlots Executor::BindHeld(const Action& action, const Cell& cell) {
   StageSlots slots{.stash = cell.stash, .gradient_stash = cell.gradient_stash};
   if (action.stage.value() > 0) {
-    MessageSlot& input = slots_.At(Pool::kInput, action.stage, cell.input);
+    MessageSlot& input = SlotOf(Pool::kInput, action, cell.input);
     slots.input = &input.slot;
     input.last_use = place_;
   }
   if (!IsLastStage(action.stage)) {
-    MessageSlot& gradient = slots_.At(Pool::kOutputGradient, action.stage, cell.output_gradient);
+    MessageSlot& gradient = SlotOf(Pool::kOutputGradient, action, cell.output_gradient);
     slots.output_gradient = &gradient.slot;
     gradient.last_use = place_;
   }
@@ -301,8 +325,8 @@ StageSlots Executor::BindHeld(const Action& action, const Cell& cell) {
 
 EventRef Executor::Send(const Action& action) {
   const bool forward = action.kind == ActionKind::kSendForward;
-  const Cell& cell = CellOf(action.stage, action.micro_batch);
-  MessageSlot& slot = slots_.At(forward ? Pool::kOutput : Pool::kInputGradient, action.stage, action.slot);
+  const Cell& cell = CellOf(action.stage, action);
+  MessageSlot& slot = SlotOf(forward ? Pool::kOutput : Pool::kInputGradient, action, action.slot);
   slot.last_use = place_;
   return options_.transport->Send(ChannelOf(options_.layout, program_number_, action), &slot.slot,
                                   events_[forward ? cell.forward : cell.backward]);
@@ -310,13 +334,28 @@ EventRef Executor::Send(const Action& action) {
 
 EventRef Executor::Recv(const Action& action) {
   const bool forward = action.kind == ActionKind::kRecvForward;
-  Cell& cell = CellOf(action.stage, action.micro_batch);
+  Cell& cell = CellOf(action.stage, action);
   (forward ? cell.input : cell.output_gradient) = action.slot;
   (forward ? cell.input_made_by : cell.output_gradient_made_by) = place_;
-  MessageSlot& slot = slots_.At(forward ? Pool::kInput : Pool::kOutputGradient, action.stage, action.slot);
+  MessageSlot& slot = SlotOf(forward ? Pool::kInput : Pool::kOutputGradient, action, action.slot);
   const int32_t used_by = std::exchange(slot.last_use, place_);
   return options_.transport->Recv(ChannelOf(options_.layout, program_number_, action), &slot.slot,
                                   used_by < 0 ? DoneEvent() : events_[used_by]);
+}
+
+// One exchange per tensor and use, one behind the other in the queue: the last one ends the action.
+EventRef Executor::ReduceGradients(const Action& action) {
+  EventRef last = DoneEvent();
+  if (!IsCollective(action)) return last;
+  const EventRef after = GradientsThere();
+  const size_t first = exchanged_.size();
+  for (const CopyGradient& gradient : options_.model->stage(action.stage)->copy_gradients()) {
+    last = options_.transport->AllGather(GroupOf(options_.layout, program_number_, action.collective), gradient.mine,
+                                         gradient.all, after);
+    exchanged_.push_back(last);
+  }
+  if (exchanged_.size() > first) reductions_.emplace_back(place_, exchanged_[first]);
+  return last;
 }
 
 EventRef Executor::ExchangeTied(const Collective& collective, int number) {
@@ -324,15 +363,15 @@ EventRef Executor::ExchangeTied(const Collective& collective, int number) {
       std::find_if(tied_.begin(), tied_.end(), [&](const TiedUse& u) { return u.tensor == collective.tensor; });
   CHECK(use != tied_.end() && use->exchanged)
       << "rank " << options_.rank << " doesn't exchange tied tensor " << collective.tensor;
-  tied_events_.push_back(options_.transport->AllGather(GroupOf(options_.layout, program_number_, number),
-                                                       use->gradient->mine, use->gradient->all,
-                                                       computes_.empty() ? DoneEvent() : events_[computes_.back()]));
-  return tied_events_.back();
+  exchanged_.push_back(options_.transport->AllGather(GroupOf(options_.layout, program_number_, number),
+                                                     use->gradient->mine, use->gradient->all, GradientsThere()));
+  return exchanged_.back();
 }
 
 EventRef Executor::GatherNorm(int number) {
+  for (const EventRef& event : exchanged_) options_.stream->Wait(event);
   PutTiedTogether();
-  const EventRef finished = options_.model->FinishGradients(tied_events_);
+  const EventRef finished = options_.model->FinishGradients({});
   gathered_norm_ = options_.transport->AllGather(GroupOf(options_.layout, program_number_, number),
                                                  options_.model->norm_mine(), options_.model->norm_all(), finished);
   return gathered_norm_;
@@ -356,10 +395,14 @@ EventRef Executor::StepOptimizer() {
   return options_.model->OptimizerStep(input_->learning_rate, input_->update, {&gathered_norm_, 1});
 }
 
-Executor::Cell& Executor::CellOf(StageId stage, MicroBatch micro_batch) {
-  return cells_[static_cast<size_t>(local_stage_[stage.index()]) * program_->micro_batches + micro_batch.index()];
+// Of a stage in the action's copy of the model and its micro-batch.
+Executor::Cell& Executor::CellOf(StageId stage, const Action& action) {
+  const int local = local_stage_[program_->placement.Index(stage, action.copy)];
+  return cells_[static_cast<size_t>(local) * program_->micro_batches + action.micro_batch.index()];
 }
 
-bool Executor::IsLocal(StageId stage) const { return local_stage_[stage.index()] >= 0; }
+bool Executor::IsLocal(StageId stage, int copy) const {
+  return local_stage_[program_->placement.Index(stage, copy)] >= 0;
+}
 
 }  // namespace sluice

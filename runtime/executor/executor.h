@@ -13,6 +13,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -75,8 +76,8 @@ struct StepResult {
 
 class Executor {
  public:
-  // Allocates the message slots. Errors: INVALID_ARGUMENT when layout and model don't fit each other, UNIMPLEMENTED for
-  // programs with several copies of the model or with replicas, RESOURCE_EXHAUSTED.
+  // Allocates the message slots. Errors: INVALID_ARGUMENT when layout and model don't fit each other,
+  // RESOURCE_EXHAUSTED.
   static absl::StatusOr<std::unique_ptr<Executor>> Create(const ExecutorOptions& options);
   ~Executor();
 
@@ -114,12 +115,19 @@ class Executor {
   void BeginStep(size_t program, const StepInput& input);
   absl::Status Issue(const Action& action);
   absl::StatusOr<EventRef> Compute(const Action& action);
+  MicroBatchInfo InfoFor(const Action& action);
   absl::StatusOr<StageSlots> BindForward(const Action& action, Cell& cell);
   absl::StatusOr<StageSlots> BindBackward(const Action& action, Cell& cell);
   absl::StatusOr<Slot*> BindTarget(const Action& action, StageId neighbour, Pool neighbours, Pool own);
+  MessageSlot& SlotOf(Pool pool, const Action& action, int32_t slot) {
+    return slots_.At(pool, action.stage, action.copy, slot);
+  }
   StageSlots BindHeld(const Action& action, const Cell& cell);
   EventRef Send(const Action& action);
   EventRef Recv(const Action& action);
+  EventRef ReduceGradients(const Action& action);
+  // All weight gradients issued so far have been added.
+  EventRef GradientsThere() const { return computes_.empty() ? DoneEvent() : events_[computes_.back()]; }
   EventRef ExchangeTied(const Collective& collective, int number);
   EventRef GatherNorm(int number);
   EventRef StepOptimizer();
@@ -133,6 +141,7 @@ class Executor {
   EventRef Drain(const Action& action);
   void PutTiedTogether();
   absl::Status EndStep();
+  bool HasRun(StageId stage) const;
   void TakeSpans();
 
   // Before the action at hand starts, the transfer at `place` must have ended: waits for it, or lets the device wait.
@@ -142,8 +151,8 @@ class Executor {
   void ComeToRest();
   absl::Status Located(const Action& action, const absl::Status& status) const;
 
-  Cell& CellOf(StageId stage, MicroBatch micro_batch);
-  bool IsLocal(StageId stage) const;
+  Cell& CellOf(StageId stage, const Action& action);
+  bool IsLocal(StageId stage, int copy) const;
   bool IsLastStage(StageId stage) const { return stage.value() + 1 == program_->placement.stages(); }
   const Action& ActionAt(int32_t place) const { return (*list_)[place]; }
 
@@ -151,19 +160,22 @@ class Executor {
   MessageSlots slots_;
   FlightRecorder recorder_;
   std::vector<TiedUse> tied_;
-  std::vector<int> local_stage_;  // per stage: its number among those of this rank, or -1
+  int locals_ = 0;                // stages of this rank
+  std::vector<int> local_stage_;  // per Placement::Index: the stage's number among those of this rank, or -1
 
   // Of the step that runs.
   size_t program_number_ = 0;
   const Program* program_ = nullptr;
   const std::vector<Action>* list_ = nullptr;
   const StepInput* input_ = nullptr;
-  int32_t place_ = 0;              // of the action at hand in the list
-  std::vector<EventRef> events_;   // per place
-  std::vector<Cell> cells_;        // [local stage][micro-batch]
-  std::vector<int32_t> computes_;  // places of compute actions issued so far
-  std::vector<EventRef> after_;    // of the action at hand
-  std::vector<EventRef> tied_events_;
+  int32_t place_ = 0;                // of the action at hand in the list
+  std::vector<EventRef> events_;     // per place
+  std::vector<Cell> cells_;          // [local stage][micro-batch]
+  std::vector<int32_t> computes_;    // places of compute actions issued so far
+  std::vector<bool> begun_groups_;   // [gradient group][local stage]: some weight gradient has been issued
+  std::vector<EventRef> after_;      // of the action at hand
+  std::vector<EventRef> exchanged_;  // gradients with other ranks
+  std::vector<std::pair<int32_t, EventRef>> reductions_;  // the first exchange of each REDUCE_GRAD, by its place
   EventRef gathered_norm_;
   EventRef optimizer_mark_;
   EventRef norm_mark_;                                       // before what NORM issues ...

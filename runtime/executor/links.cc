@@ -69,10 +69,18 @@ ChannelSpec ChannelFor(const PipelineLayout& layout, size_t program, PipelineRan
           .message = DescribeMessage(layout, layout.programs[ChannelProgram(layout, program)]->name, transfer)};
 }
 
-// Members in the order in which the parts are put together: of the uses for a tied tensor, of the ranks for the norm.
+// Members in the order in which the parts are put together: of the copies for a stage, of the uses for a tied tensor,
+// of the ranks for the norm.
 absl::StatusOr<std::vector<PipelineRank>> MembersInOrder(const PipelineLayout& layout, const Program& program,
                                                          const Collective& collective) {
   if (collective.kind == CollectiveKind::kNorm) return collective.members;
+  if (collective.kind == CollectiveKind::kStageGradients) {
+    std::vector<PipelineRank> members;
+    for (int copy = 0; copy < program.placement.copies(); ++copy) {
+      members.push_back(program.placement.RankOf(collective.stage, copy));
+    }
+    return members;
+  }
   const auto uses = std::find_if(layout.tied.begin(), layout.tied.end(),
                                  [&](const TiedUses& tied) { return tied.tensor == collective.tensor; });
   if (uses == layout.tied.end()) {
@@ -80,7 +88,7 @@ absl::StatusOr<std::vector<PipelineRank>> MembersInOrder(const PipelineLayout& l
         absl::StrCat("the program exchanges tied tensor ", collective.tensor, ", which the layout doesn't name"));
   }
   std::vector<PipelineRank> members;
-  for (StageId stage : uses->stages) members.push_back(program.placement.RankOf(stage));
+  for (StageId stage : uses->stages) members.push_back(program.placement.RankOf(stage, collective.copy));
   std::vector<PipelineRank> sorted = members;
   std::sort(sorted.begin(), sorted.end());
   if (sorted != collective.members) {
@@ -92,13 +100,26 @@ absl::StatusOr<std::vector<PipelineRank>> MembersInOrder(const PipelineLayout& l
   return members;
 }
 
+std::string PurposeOf(const Collective& collective) {
+  switch (collective.kind) {
+    case CollectiveKind::kNorm:
+      return "gradient norm";
+    case CollectiveKind::kTiedGradients:
+      return absl::StrCat("gradients of tied tensor ", collective.tensor);
+    case CollectiveKind::kStageGradients:
+      return absl::StrCat("gradients of stage ", collective.stage.value());
+  }
+  return "";
+}
+
 }  // namespace
 
 ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& transfer) {
   const Placement& placement = layout.programs[program]->placement;
-  const int stages = placement.stages(), ranks = placement.ranks();
+  const int stages = placement.copies() * placement.stages(), ranks = placement.ranks();
   const int number = IsStageTransfer(transfer.kind)
-                         ? 2 * Source(transfer).value() + (IsForwardTransfer(transfer.kind) ? 0 : 1)
+                         ? 2 * static_cast<int>(placement.Index(Source(transfer), transfer.copy)) +
+                               (IsForwardTransfer(transfer.kind) ? 0 : 1)
                          : 2 * stages + 2 * SenderOf(transfer) + (IsNorm(transfer) ? 0 : 1);
   return ChannelId(layout.first_id + static_cast<int>(ChannelProgram(layout, program)) * 2 * (stages + ranks) + number);
 }
@@ -124,14 +145,12 @@ absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank) {
       if (IsTransfer(action.kind) && known.insert(ChannelOf(layout, p, action)).second) {
         links.channels.push_back(ChannelFor(layout, p, rank, action));
       }
-      if (action.kind != ActionKind::kCollective) continue;
+      if (!IsCollective(action)) continue;
       const Collective& collective = program.collectives[action.collective];
       ASSIGN_OR_RETURN(const std::vector<PipelineRank> members, MembersInOrder(layout, program, collective));
       GroupSpec group{.id = GroupOf(layout, p, action.collective), .queue = action.queue};
       for (PipelineRank member : members) group.members.push_back(layout.WorldRankOf(member));
-      group.purpose = collective.kind == CollectiveKind::kNorm
-                          ? "gradient norm"
-                          : absl::StrCat("gradients of tied tensor ", collective.tensor);
+      group.purpose = PurposeOf(collective);
       links.groups.push_back(std::move(group));
     }
   }

@@ -33,7 +33,7 @@ struct TiedUses {
 
 // What all ranks of the pipeline know.
 struct PipelineLayout {
-  std::vector<const Program*> programs;  // same placement, one copy of the model
+  std::vector<const Program*> programs;  // same placement
   std::vector<StageMessages> messages;   // per stage
   std::vector<TiedUses> tied;            // any order
   std::vector<WorldRank> world_ranks;    // per pipeline rank; empty: the same numbers

@@ -31,16 +31,20 @@ int64_t SlotBytes(const PipelineLayout& layout, Pool pool, size_t stage) {
 absl::StatusOr<MessageSlots> MessageSlots::Create(Device* device, const PipelineLayout& layout, PipelineRank rank) {
   const Placement& placement = layout.programs[0]->placement;
   MessageSlots slots;
-  slots.pools_.resize(static_cast<size_t>(placement.stages()) * kPoolCount);
-  for (int stage = 0; stage < placement.stages(); ++stage) {
-    if (placement.RankOf(StageId(stage)) != rank) continue;
+  slots.placement_ = placement;
+  const int stages = placement.stages();
+  slots.pools_.resize(static_cast<size_t>(stages) * placement.copies() * kPoolCount);
+  for (int index = 0; index < stages * placement.copies(); ++index) {
+    const int stage = index % stages, copy = index / stages;
+    if (placement.RankOf(StageId(stage), copy) != rank) continue;
     for (Pool pool : {Pool::kInput, Pool::kOutput, Pool::kOutputGradient, Pool::kInputGradient}) {
       const int64_t bytes = SlotBytes(layout, pool, stage);
       int32_t count = 0;
-      for (const Program* program : layout.programs) count = std::max(count, program->PoolSize(pool, StageId(stage)));
+      for (const Program* program : layout.programs)
+        count = std::max(count, program->PoolSize(pool, StageId(stage), copy));
       if (bytes == 0) continue;
       std::vector<MessageSlot>& target =
-          slots.pools_[static_cast<size_t>(stage) * kPoolCount + static_cast<size_t>(pool)];
+          slots.pools_[static_cast<size_t>(index) * kPoolCount + static_cast<size_t>(pool)];
       target.resize(count);
       const std::string purpose = absl::StrCat(PoolName(pool), " slots of stage ", stage);
       for (MessageSlot& slot : target) {
@@ -55,8 +59,8 @@ absl::StatusOr<MessageSlots> MessageSlots::Create(Device* device, const Pipeline
   return slots;
 }
 
-MessageSlot& MessageSlots::At(Pool pool, StageId stage, int32_t slot) {
-  std::vector<MessageSlot>& slots = pools_[stage.index() * kPoolCount + static_cast<size_t>(pool)];
+MessageSlot& MessageSlots::At(Pool pool, StageId stage, int copy, int32_t slot) {
+  std::vector<MessageSlot>& slots = pools_[placement_.Index(stage, copy) * kPoolCount + static_cast<size_t>(pool)];
   CHECK(slot >= 0 && static_cast<size_t>(slot) < slots.size())
       << "slot " << slot << " of " << slots.size() << " " << PoolName(pool) << " slots of stage " << stage;
   return slots[slot];

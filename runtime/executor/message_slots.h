@@ -26,7 +26,7 @@ class MessageSlots {
   static absl::StatusOr<MessageSlots> Create(Device* device, const PipelineLayout& layout, PipelineRank rank);
 
   // REQUIRES: the rank holds the stage, and the pool has that slot.
-  MessageSlot& At(Pool pool, StageId stage, int32_t slot);
+  MessageSlot& At(Pool pool, StageId stage, int copy, int32_t slot);
   // Post-validation: the squared norms of all ranks, and what was decided from them. Absent where no program has it.
   MessageSlot& norms() { return norms_; }
   MessageSlot& decision() { return decision_; }
@@ -35,7 +35,9 @@ class MessageSlots {
 
  private:
   MessageSlot norms_, decision_;
-  std::vector<std::vector<MessageSlot>> pools_;  // [stage * kPoolCount + pool]; empty where the rank has none
+  Placement placement_;
+  // [Placement::Index * kPoolCount + pool]; empty where the rank has none
+  std::vector<std::vector<MessageSlot>> pools_;
 };
 
 }  // namespace sluice

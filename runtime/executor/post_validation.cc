@@ -91,12 +91,12 @@ EventRef Executor::Drain(const Action& action) {
   const bool forward = action.kind == ActionKind::kSendForward || action.kind == ActionKind::kRecvForward;
   const ChannelId channel = ChannelOf(options_.layout, program_number_, action);
   if (IsSend(action.kind)) {
-    MessageSlot& slot = slots_.At(forward ? Pool::kOutput : Pool::kInputGradient, action.stage, action.slot);
+    MessageSlot& slot = SlotOf(forward ? Pool::kOutput : Pool::kInputGradient, action, action.slot);
     slot.last_use = place_;
     // A discarded forward pass may still be writing it.
     return options_.transport->Send(channel, &slot.slot, computes_.empty() ? DoneEvent() : events_[computes_.back()]);
   }
-  MessageSlot& slot = slots_.At(forward ? Pool::kInput : Pool::kOutputGradient, action.stage, action.slot);
+  MessageSlot& slot = SlotOf(forward ? Pool::kInput : Pool::kOutputGradient, action, action.slot);
   const int32_t used_by = std::exchange(slot.last_use, place_);
   return options_.transport->Recv(channel, &slot.slot, used_by < 0 ? DoneEvent() : events_[used_by]);
 }

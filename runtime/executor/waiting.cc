@@ -59,6 +59,10 @@ absl::Status Executor::Located(const Action& action, const absl::Status& status)
   return Annotate(status, absl::StrCat("rank ", options_.rank.value(), ", ", WithPeer(action)));
 }
 
+bool Executor::HasRun(StageId stage) const {
+  return std::any_of(computes_.begin(), computes_.end(), [&](int32_t place) { return ActionAt(place).stage == stage; });
+}
+
 absl::Status Executor::EndStep() {
   place_ = static_cast<int32_t>(list_->size()) - 1;
   for (const auto& stage : options_.model->stages()) {
@@ -66,7 +70,8 @@ absl::Status Executor::EndStep() {
       options_.stream->CopyToHost(losses, losses_.data());
       result_.losses = absl::MakeConstSpan(losses_).first(std::min<size_t>(losses_.size(), program_->micro_batches));
     }
-    if (const TensorView logits = stage->logits(); logits && !input_->logits.empty()) {
+    if (input_->logits.empty() || !HasRun(stage->id())) continue;  // the other copy of the model may have
+    if (const TensorView logits = stage->logits()) {
       CHECK_GE(static_cast<int64_t>(input_->logits.size()), logits.bytes()) << "no room for the logits";
       options_.stream->CopyToHost(logits, input_->logits.data());
     }
@@ -84,7 +89,7 @@ absl::Status Executor::EndStep() {
   TakeSpans();
   recorder_.Settle();
   for (EventRef& event : events_) event = nullptr;
-  tied_events_.clear();
+  exchanged_.clear();
   gathered_norm_ = optimizer_mark_ = norm_mark_ = revise_mark_ = decision_read_ = nullptr;
   result_.control = control_;
   result_.spans = spans_;
@@ -106,6 +111,9 @@ void Executor::TakeSpans() {
     }
     if (action.kind == ActionKind::kNorm) span.begin_ns = norm_mark_->ended();
     if (action.kind == ActionKind::kPostValidation && revise_mark_) span.begin_ns = revise_mark_->ended();
+    for (const auto& [first_place, first] : reductions_) {
+      if (static_cast<size_t>(first_place) == place) span.begin_ns = first->began();
+    }
     spans_.push_back(span);
   }
 }

@@ -9,8 +9,8 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "kernels/cpu/operations.h"
+#include "runtime/config/schedule.h"
 #include "runtime/planner/stage_sizes.h"
-#include "scheduler/generators.h"
 #include "scheduler/lowering.h"
 #include "stages/parameters.h"
 #include "stages/rank_model.h"
@@ -38,9 +38,13 @@ class Planner {
   }
 
   absl::StatusOr<Plan> Run() {
-    RETURN_IF_ERROR(MakePrograms({}));  // without ties, which need cuts: for the slots
+    ASSIGN_OR_RETURN(schedule_, ScheduleOf(job()));
     SetLayerTimes();
-    RETURN_IF_ERROR(Cut());
+    if (absl::Status status = SettleWithinMemory(); absl::IsResourceExhausted(status)) {
+      return absl::Status(status.code(), absl::StrCat(job().layout.memory_limit_place, status.message()));
+    } else {
+      RETURN_IF_ERROR(status);
+    }
     SetTied();
     RETURN_IF_ERROR(MakePrograms(plan_.tied));
     SetStages();
@@ -52,29 +56,80 @@ class Planner {
 
  private:
   const JobConfig& job() const { return plan_.job; }
-  int stages() const { return plan_.training.placement.stages(); }
+  int stages() const { return schedule_.placement.stages(); }
+
+  // Where the job leaves open the cap of a generator that has one, it is the largest that the memory has room for.
+  absl::Status SettleWithinMemory() {
+    absl::Status status = Settle();
+    ScheduleConfig& schedule = plan_.job.schedule;
+    if ((schedule.name != "zb_auto" && schedule.name != "zb_v") || schedule.from_file != nullptr ||
+        schedule.in_flight_cap > 0)
+      return status;
+    for (int cap = job().layout.pp - 1; cap >= 1 && absl::IsResourceExhausted(status); --cap) {
+      schedule.in_flight_cap = cap;
+      ASSIGN_OR_RETURN(schedule_, ScheduleOf(job()));
+      status = Settle();
+    }
+    return status;
+  }
+
+  // Cuts, costs and what the schedule holds in flight depend on one another where a generator follows costs: from the
+  // schedule without costs, in turn, until the schedule doesn't change any more.
+  absl::Status Settle() {
+    constexpr int kRounds = 4;
+    for (int round = 0; round < kRounds; ++round) {
+      RETURN_IF_ERROR(MakePrograms({}));  // without ties, which need cuts: for the slots
+      RETURN_IF_ERROR(Cut(job().layout.layers_per_stage));
+      ASSIGN_OR_RETURN(Schedule next, ScheduleOf(job(), CostsForGenerators()));
+      if (next == schedule_) return absl::OkStatus();
+      schedule_ = std::move(next);
+    }
+    // The last cuts stay if the schedule made for them has room.
+    RETURN_IF_ERROR(MakePrograms({}));
+    std::vector<int64_t> layers;
+    for (int stage = 0; stage < stages(); ++stage) {
+      layers.push_back(static_cast<int64_t>(RangeOf(stage).end - RangeOf(stage).begin));
+    }
+    return Annotate(Cut(layers), absl::StrCat("cuts and schedule had not settled after ", kRounds, " rounds"));
+  }
+
+  std::vector<PassCosts> CostsForGenerators() const {
+    std::vector<PassCosts> costs;
+    for (int stage = 0; stage < stages(); ++stage) {
+      const NodeRange range = RangeOf(stage);
+      PassCosts cost{.forward_ns = 0, .input_gradient_ns = 0, .weight_gradient_ns = 0};
+      for (size_t node = range.begin; node < range.end; ++node) {
+        cost.forward_ns += times_[stage][node].forward_ns;
+        cost.input_gradient_ns += times_[stage][node].input_gradient_ns;
+        cost.weight_gradient_ns += times_[stage][node].weight_gradient_ns;
+      }
+      cost.transfer_ns = device_.link_latency_ns;
+      if (device_.link_bytes_per_second > 0) {
+        cost.transfer_ns += static_cast<int64_t>(1e9 * static_cast<double>(memory_[stage].output_message) /
+                                                 device_.link_bytes_per_second);
+      }
+      // A stash slot is held as a whole until W.
+      cost.forward_bytes = cost.weight_bytes = memory_[stage].stash_slot + memory_[stage].input_message;
+      costs.push_back(cost);
+    }
+    return costs;
+  }
 
   absl::Status MakePrograms(const std::vector<TiedUses>& tied) {
-    const GeneratorParams params{.ranks = job().layout.pp,
-                                 .chunks = job().layout.chunks,
-                                 .micro_batches = static_cast<int>(job().training.micro_batches)};
     LoweringOptions lowering{
         .queues = job().schedule.queues,
         .send_slots = job().schedule.send_slots,
         .receive_ahead = job().schedule.receive_ahead,
         .norm_check = job().schedule.post_validation ? NormCheck::kPostValidation : NormCheck::kBarrier};
     for (const TiedUses& uses : tied) lowering.tied_tensors.push_back({uses.tensor, uses.stages});
-    ASSIGN_OR_RETURN(const Schedule schedule, Generate(job().schedule.name, params));
-    in_flight_ = InFlight(schedule);
-    absl::StatusOr<Program> training = Lower(schedule, lowering);
+    in_flight_ = InFlight(schedule_);
+    absl::StatusOr<Program> training = Lower(schedule_, lowering);
     if (!training.ok() && job().schedule.post_validation) {
       return Annotate(training.status(), absl::StrCat(job().file, ": schedule.post_validation"));
     }
     ASSIGN_OR_RETURN(plan_.training, std::move(training));
-    ASSIGN_OR_RETURN(plan_.evaluation, ForwardOnly(params, lowering));
-    GeneratorParams one = params;
-    one.micro_batches = 1;
-    ASSIGN_OR_RETURN(plan_.generation, ForwardOnly(one, lowering));
+    ASSIGN_OR_RETURN(plan_.evaluation, ForwardOnly(schedule_.micro_batches, lowering));
+    ASSIGN_OR_RETURN(plan_.generation, ForwardOnly(1, lowering));
     plan_.evaluation.name = "evaluation";
     plan_.generation.name = "generation";
     ShareSlots();
@@ -82,31 +137,37 @@ class Planner {
     return absl::OkStatus();
   }
 
-  // Evaluation runs where training runs: the generator's own order, or, on a placement that it doesn't know, groups of
-  // p micro-batches through each of the rank's stages in turn.
-  absl::StatusOr<Program> ForwardOnly(const GeneratorParams& params, const LoweringOptions& lowering) const {
+  // Evaluation runs where training runs: groups of p micro-batches of each copy through each of the rank's stages in
+  // turn, whatever the placement.
+  absl::StatusOr<Program> ForwardOnly(int micro_batches, const LoweringOptions& lowering) const {
     const Placement& placement = plan_.training.placement;
-    ASSIGN_OR_RETURN(Schedule schedule, GenerateForwardOnly(params));
-    if (schedule.placement == placement) return Lower(schedule, lowering);
-    schedule.placement = placement;
-    for (auto& actions : schedule.ranks) actions.clear();
-    for (int first = 0; first < params.micro_batches; first += params.ranks) {
-      const int last = std::min(params.micro_batches, first + params.ranks);
+    Schedule schedule{.pass = PassKind::kForwardOnly, .micro_batches = micro_batches, .placement = placement};
+    schedule.ranks.resize(placement.ranks());
+    const int share = (micro_batches + placement.copies() - 1) / placement.copies();
+    for (int first = 0; first < share; first += placement.ranks()) {
       for (int stage = 0; stage < placement.stages(); ++stage) {
-        auto& actions = schedule.ranks[placement.RankOf(StageId(stage)).index()];
-        for (int i = first; i < last; ++i) actions.push_back(Forward(StageId(stage), MicroBatch(i)));
+        for (int copy = 0; copy < placement.copies(); ++copy) {
+          auto& actions = schedule.ranks[placement.RankOf(StageId(stage), copy).index()];
+          for (int k = first; k < std::min(share, first + placement.ranks()); ++k) {
+            const MicroBatch i(copy * share + k);
+            if (i.value() < micro_batches) actions.push_back(Forward(StageId(stage), i, copy));
+          }
+        }
       }
     }
     return Lower(schedule, lowering);
   }
 
-  // One set of slots serves all three programs.
+  // One set of slots serves all three programs, and all copies of a stage have as many.
   void ShareSlots() {
-    std::vector<PoolSizes> most = plan_.training.pools;
-    for (const Program* program : {&plan_.evaluation, &plan_.generation}) {
+    std::vector<PoolSizes> most(plan_.training.pools.size());
+    const size_t stages_here = stages();
+    for (const Program* program : {&plan_.training, &plan_.evaluation, &plan_.generation}) {
       for (size_t i = 0; i < most.size(); ++i) {
-        for (size_t pool = 0; pool < most[i].size(); ++pool) {
-          most[i][pool] = std::max(most[i][pool], program->pools[i][pool]);
+        for (size_t other = i % stages_here; other < most.size(); other += stages_here) {
+          for (size_t pool = 0; pool < most[i].size(); ++pool) {
+            most[i][pool] = std::max(most[i][pool], program->pools[other][pool]);
+          }
         }
       }
     }
@@ -139,7 +200,8 @@ class Planner {
     return static_cast<int64_t>(1e9 * static_cast<double>(bytes) / rate);
   }
 
-  absl::Status Cut() {
+  // Into as many layers per stage as given; none: where the partitioner says.
+  absl::Status Cut(const std::vector<int64_t>& layers_per_stage) {
     const LayerGraph& graph = job().graph;
     PartitionProblem problem;
     for (const std::vector<LayerTimes>& times : times_) {
@@ -149,23 +211,28 @@ class Planner {
     for (size_t node = 0; node + 1 < graph.nodes.size(); ++node)
       problem.cut_ns.push_back(BorderTime(graph.nodes[node]));
     problem.stages_of_rank.resize(job().layout.pp);
-    for (int stage = 0; stage < stages(); ++stage) {
-      problem.stages_of_rank[plan_.training.placement.RankOf(StageId(stage)).index()].push_back(stage);
+    const Placement& placement = plan_.training.placement;
+    for (int copy = 0; copy < placement.copies(); ++copy) {
+      for (int stage = 0; stage < stages(); ++stage) {
+        problem.stages_of_rank[placement.RankOf(StageId(stage), copy).index()].push_back(stage);
+      }
     }
     StageSizes sizes(job(), plan_.training, packed_bytes_);
     problem.bytes = [&sizes](int stage, int begin, int end) {
       return sizes.Bytes(stage, {static_cast<size_t>(begin), static_cast<size_t>(end)});
     };
     problem.caps = job().layout.memory_limit;
-    if (job().layout.layers_per_stage.empty()) {
+    if (layers_per_stage.empty()) {
       ASSIGN_OR_RETURN(plan_.partition, Partition(problem));
       plan_.cut_method = plan_.partition.exact ? "exact" : "local search";
     } else {
       std::vector<int> cuts = {0};
-      for (const int64_t count : job().layout.layers_per_stage) cuts.push_back(cuts.back() + static_cast<int>(count));
+      for (const int64_t count : layers_per_stage) cuts.push_back(cuts.back() + static_cast<int>(count));
       ASSIGN_OR_RETURN(plan_.partition, Evaluate(problem, cuts));
-      plan_.cut_method = "given in the job";
+      if (!job().layout.layers_per_stage.empty()) plan_.cut_method = "given in the job";
     }
+    memory_.clear();
+    overhead_.clear();
     for (int stage = 0; stage < stages(); ++stage) {
       const NodeRange range = RangeOf(stage);
       memory_.push_back(sizes.Memory(stage, range));
@@ -194,35 +261,42 @@ class Planner {
   }
 
   void SetStages() {
-    for (int i = 0; i < stages(); ++i) {
-      const NodeRange range = RangeOf(i);
-      StagePlan stage{.id = StageId(i),
-                      .rank = plan_.training.placement.RankOf(StageId(i)),
-                      .begin = range.begin,
-                      .end = range.end,
-                      .recompute = job().training.recompute[i],
-                      .in_flight = in_flight_[i],
-                      .memory = memory_[i]};
-      stage.costs = {.forward_ns = 0, .input_gradient_ns = 0, .weight_gradient_ns = 0, .backward_ns = 0};
-      std::set<std::string> names;  // a weight tied within the stage is there once
-      for (size_t node = range.begin; node < range.end; ++node) {
-        for (const ParameterSpec& spec : Parameters(job().graph, node)) {
-          if (names.insert(spec.name).second) stage.parameters += spec.elements();
-        }
-        stage.costs.forward_ns += times_[i][node].forward_ns;
-        stage.costs.input_gradient_ns += times_[i][node].input_gradient_ns;
-        stage.costs.weight_gradient_ns += times_[i][node].weight_gradient_ns;
-      }
-      stage.costs.backward_ns = stage.costs.input_gradient_ns + stage.costs.weight_gradient_ns;
-      stage.costs.optimizer_ns = OptimizerTime(stage.parameters, device_);
-      stage.costs.activation_bytes = stage.memory.output_message;
-      stage.costs.gradient_bytes = stage.memory.input_gradient_message;
-      plan_.stages.push_back(std::move(stage));
+    for (int copy = 0; copy < plan_.training.placement.copies(); ++copy) {
+      for (int i = 0; i < stages(); ++i) AddStage(i, copy);
     }
+  }
+
+  void AddStage(int i, int copy) {
+    const Placement& placement = plan_.training.placement;
+    const NodeRange range = RangeOf(i);
+    StagePlan stage{.id = StageId(i),
+                    .copy = copy,
+                    .rank = placement.RankOf(StageId(i), copy),
+                    .begin = range.begin,
+                    .end = range.end,
+                    .recompute = job().training.recompute[i],
+                    .in_flight = in_flight_[placement.Index(StageId(i), copy)],
+                    .memory = memory_[i]};
+    stage.costs = {.forward_ns = 0, .input_gradient_ns = 0, .weight_gradient_ns = 0, .backward_ns = 0};
+    std::set<std::string> names;  // a weight tied within the stage is there once
+    for (size_t node = range.begin; node < range.end; ++node) {
+      for (const ParameterSpec& spec : Parameters(job().graph, node)) {
+        if (names.insert(spec.name).second) stage.parameters += spec.elements();
+      }
+      stage.costs.forward_ns += times_[i][node].forward_ns;
+      stage.costs.input_gradient_ns += times_[i][node].input_gradient_ns;
+      stage.costs.weight_gradient_ns += times_[i][node].weight_gradient_ns;
+    }
+    stage.costs.backward_ns = stage.costs.input_gradient_ns + stage.costs.weight_gradient_ns;
+    stage.costs.optimizer_ns = OptimizerTime(stage.parameters, device_);
+    stage.costs.activation_bytes = stage.memory.output_message;
+    stage.costs.gradient_bytes = stage.memory.input_gradient_message;
+    plan_.stages.push_back(std::move(stage));
   }
 
   void SetCosts() {
     for (const StagePlan& stage : plan_.stages) {
+      if (stage.copy > 0) continue;
       const StageMemory& memory = stage.memory;
       StageBytes& bytes = plan_.stage_bytes.emplace_back();
       const auto slot = [&bytes](Pool pool) -> int64_t& { return bytes.slot[static_cast<size_t>(pool)]; };
@@ -243,8 +317,13 @@ class Planner {
 
   absl::Status Prove() {
     const VerifierOptions options{.stage_bytes = plan_.stage_bytes,
-                                  .gradient_groups = static_cast<int>(job().training.gradient_groups)};
-    ASSIGN_OR_RETURN(plan_.report, Verify(plan_.training, options));
+                                  .gradient_groups = static_cast<int>(job().training.gradient_groups),
+                                  .weight_gradient_order = job().schedule.from_file == nullptr
+                                                               ? WeightGradientOrder::kRequired
+                                                               : WeightGradientOrder::kReported};
+    absl::StatusOr<VerifyReport> report = Verify(plan_.training, options);
+    if (!report.ok()) return Annotate(report.status(), absl::StrCat("schedule ", job().schedule.title()));
+    plan_.report = *std::move(report);
     RETURN_IF_ERROR(Verify(plan_.evaluation, options).status());
     RETURN_IF_ERROR(Verify(plan_.generation, options).status());
     if (plan_.post_validation.has_value()) {
@@ -276,6 +355,7 @@ class Planner {
   std::function<int64_t(const LinearShape&)> packed_bytes_;
   DeviceDescription device_;  // of a rank: all its threads
   Plan plan_;
+  Schedule schedule_;
   std::vector<int> in_flight_;
   std::vector<std::vector<LayerTimes>> times_;  // [stage][node]
   std::vector<StageMemory> memory_;
@@ -295,12 +375,15 @@ std::string ShapeOf(const JobConfig& job, const Node& node) {
 absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options) { return Planner(job, options).Run(); }
 
 StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage) {
-  return OptionsFor(plan.job, plan.training, plan.training.pools[stage.id.index()], stage.recompute);
+  StageOptions options = OptionsFor(plan.job, plan.training, plan.training.pools[stage.id.index()], stage.recompute);
+  options.copy = stage.copy;
+  return options;
 }
 
 std::vector<StageMessages> MessagesOf(const Plan& plan) {
   std::vector<StageMessages> messages;
   for (const StagePlan& stage : plan.stages) {
+    if (stage.copy > 0) continue;
     messages.push_back({.activation_bytes = stage.memory.output_message,
                         .gradient_bytes = stage.memory.input_gradient_message,
                         .activation = ShapeOf(plan.job, plan.job.graph.nodes[stage.end - 1])});

@@ -28,6 +28,7 @@ namespace sluice {
 
 struct StagePlan {
   StageId id;
+  int copy = 0;  // of the model
   PipelineRank rank;
   size_t begin = 0, end = 0;  // nodes [begin, end) of the graph
   Recomputation recompute = Recomputation::kNone;
@@ -39,7 +40,7 @@ struct StagePlan {
 
 struct Plan {
   JobConfig job;
-  std::vector<StagePlan> stages;
+  std::vector<StagePlan> stages;  // by Placement::Index: the stages of the first copy of the model come first
   // All proven, with the same placement and the same pools of slots.
   Program training;                                      // with post-validation: a step whose predecessor was guessed right
   std::optional<PostValidationPrograms> post_validation;  // absent: every step ends with a barrier

@@ -76,21 +76,27 @@ const char* RecomputeName(Recomputation recompute) {
 
 std::string Summary(const Plan& plan) {
   const JobConfig& job = plan.job;
-  return absl::StrCat(job.graph.name, ": ", job.graph.nodes.size(), " layers, ", Grouped(ParameterCount(job.graph)),
+  return absl::StrCat(job.graph.name, ": ", job.graph.nodes.size(), " nodes, ", Grouped(ParameterCount(job.graph)),
                       " parameters, ", job.training.precision == Precision::kF32 ? "f32" : "bf16", "\n", job.layout.pp,
                       job.layout.pp == 1 ? " rank of " : " ranks of ", std::max(1, job.layout.threads_per_rank),
-                      job.layout.threads_per_rank > 1 ? " threads" : " thread", ", schedule ", job.schedule.name, ", ",
-                      job.training.micro_batches, " micro-batches of ", job.training.rows_per_micro_batch(), " x ",
-                      job.training.sequence, " tokens in a step\n");
+                      job.layout.threads_per_rank > 1 ? " threads" : " thread", ", schedule ", job.schedule.title(),
+                      ", ", job.training.micro_batches, " micro-batches of ", job.training.rows_per_micro_batch(),
+                      " x ", job.training.sequence, " tokens in a step\n");
+}
+
+// "1", or "1@1" in the second copy of the model, as in schedules.
+std::string NameOf(const StagePlan& stage) {
+  return absl::StrCat(stage.id.value(), stage.copy > 0 ? absl::StrCat("@", stage.copy) : "");
 }
 
 std::string Stages(const Plan& plan) {
   const bool recompute = std::any_of(plan.stages.begin(), plan.stages.end(),
                                      [](const StagePlan& stage) { return stage.recompute != Recomputation::kNone; });
-  Table table({"stage", "rank", "layers", "from", "to", "parameters", "in flight", "forward", "backward", "optimizer",
+  const int copies = plan.training.placement.copies();
+  Table table({"stage", "rank", "nodes", "from", "to", "parameters", "in flight", "forward", "backward", "optimizer",
                recompute ? "recompute" : ""});
   for (const StagePlan& stage : plan.stages) {
-    table.Add({absl::StrCat(stage.id.value()), absl::StrCat(stage.rank.value()), absl::StrCat(stage.end - stage.begin),
+    table.Add({NameOf(stage), absl::StrCat(stage.rank.value()), absl::StrCat(stage.end - stage.begin),
                plan.job.graph.nodes[stage.begin].name, plan.job.graph.nodes[stage.end - 1].name,
                Grouped(stage.parameters), absl::StrCat(stage.in_flight), Milliseconds(stage.costs.forward_ns),
                Milliseconds(stage.costs.backward_ns), Milliseconds(stage.costs.optimizer_ns),
@@ -102,9 +108,17 @@ std::string Stages(const Plan& plan) {
   const double above =
       static_cast<double>(partition.load_ns_max) / static_cast<double>(std::max<int64_t>(1, partition.load_bound_ns)) -
       1;
-  absl::StrAppend(&text, "  Cuts: ", plan.cut_method, "; the busiest rank has ", Milliseconds(partition.load_ns_max),
-                  " a micro-batch with its messages, ", Percent(std::max(0.0, above)),
-                  " above the bound that no cut can beat.\n");
+  absl::StrAppend(&text, "  Cuts: ", plan.cut_method, "; the busiest rank has ",
+                  Milliseconds(partition.load_ns_max / copies), " a micro-batch with its messages, ",
+                  Percent(std::max(0.0, above)), " above the bound that no cut can beat.\n");
+  if (copies > 1) {
+    absl::StrAppend(
+        &text,
+        "  Two copies of the model, each for one half of the micro-batches; 0@1 is stage 0 of the second one.\n");
+  }
+  if (!plan.report.weight_gradient_order.empty()) {
+    absl::StrAppend(&text, "  The numbers depend on this schedule: ", plan.report.weight_gradient_order, ".\n");
+  }
   for (const TiedUses& tied : plan.tied) {
     std::vector<std::string> stages;
     for (const StageId stage : tied.stages) stages.push_back(absl::StrCat(stage.value()));
@@ -124,7 +138,7 @@ RankBytes BytesOfRank(const Plan& plan, PipelineRank rank) {
     if (stage.rank != rank) continue;
     const StageMemory& memory = stage.memory;
     const auto slots = [&](Pool pool) {
-      return plan.training.PoolSize(pool, stage.id) *
+      return plan.training.PoolSize(pool, stage.id, stage.copy) *
              plan.stage_bytes[stage.id.index()].slot[static_cast<size_t>(pool)];
     };
     sum.weights += memory.parameters + memory.packed;
@@ -150,11 +164,11 @@ std::string Memory(const Plan& plan) {
                Grouped(plan.report.ranks[rank].allocated_bytes), limits.empty() ? "" : Grouped(limits[rank])});
   }
   std::string text = absl::StrCat("\nMemory per rank in bytes\n", table.ToString());
-  if (plan.stages.size() > 1 && plan.stages.front().in_flight != plan.stages.back().in_flight) {
-    absl::StrAppend(&text,
-                    "  Activations differ between ranks, although layers may be equal: a stage keeps those of every\n",
-                    "  micro-batch in flight, ", plan.stages.front().in_flight, " in the first stage and ",
-                    plan.stages.back().in_flight, " in the last.\n");
+  const StagePlan &first = plan.stages.front(), &last = plan.stages[plan.training.placement.stages() - 1];
+  if (first.in_flight != last.in_flight) {
+    absl::StrAppend(
+        &text, "  Activations differ between ranks, although layers may be equal: a stage keeps those of every\n",
+        "  micro-batch in flight, ", first.in_flight, " in the first stage and ", last.in_flight, " in the last.\n");
   }
   return text;
 }

@@ -31,6 +31,7 @@ StageOptions OptionsFor(const JobConfig& job, const Program& training, const Poo
           .sequence = job.training.sequence,
           .micro_batches = static_cast<int>(job.training.micro_batches),
           .gradient_groups = static_cast<int>(job.training.gradient_groups),
+          .copies = training.placement.copies(),
           .stash_slots = Slots(pools, Pool::kStash),
           .gradient_stash_slots = Slots(pools, Pool::kGradientStash),
           .keeps_state = job.schedule.post_validation,
@@ -69,10 +70,12 @@ const StageSizes::Sizes& StageSizes::Of(int stage, NodeRange range) {
 int64_t StageSizes::RankOverhead(int stage) const {
   const Placement& placement = training_.placement;
   for (int other = 0; other < stage; ++other) {
-    if (placement.RankOf(StageId(other)) == placement.RankOf(StageId(stage))) return 0;
+    for (int copy = 0; copy < placement.copies(); ++copy) {
+      if (placement.RankOf(StageId(other), copy) == placement.RankOf(StageId(stage))) return 0;
+    }
   }
   const int64_t travelling = job_.schedule.post_validation ? 4 * all_partials_ + kDecisionBytes : 0;
-  return RankModel::Bytes(0, all_partials_) + travelling;
+  return RankModel::Bytes(0, placement.copies() * all_partials_) + travelling;
 }
 
 int64_t StageSizes::Bytes(int stage, NodeRange range) {

@@ -140,7 +140,11 @@ Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement
     costs.stages[stage].weight_gradient_ns = median(ActionKind::kWeightGradient);
   }
   std::map<int32_t, int64_t> stages_of_rank;
-  for (int stage = 0; stage < placement.stages(); ++stage) ++stages_of_rank[placement.RankOf(StageId(stage)).value()];
+  for (int copy = 0; copy < placement.copies(); ++copy) {
+    for (int stage = 0; stage < placement.stages(); ++stage) {
+      ++stages_of_rank[placement.RankOf(StageId(stage), copy).value()];
+    }
+  }
   for (int stage = 0; stage < placement.stages(); ++stage) {
     const int32_t rank = placement.RankOf(StageId(stage)).value();
     costs.stages[stage].optimizer_ns = Median(optimizer[rank]) / stages_of_rank[rank];

@@ -57,12 +57,17 @@ struct Pipeline::State {
     return began;
   }
   bool post_validates() const { return shared.plan->post_validation.has_value(); }
-  std::vector<float> Losses(size_t micro_batches, size_t place) const {
-    for (const auto& rank : ranks) {
-      const std::vector<float>& losses = rank->results[place].losses;
-      if (!losses.empty()) return {losses.begin(), losses.begin() + static_cast<int64_t>(micro_batches)};
+  // Each from the rank that holds the last stage of the copy that worked on it.
+  std::vector<float> Losses(ProgramNumber number, size_t place) const {
+    const Program& program = shared.programs[number];
+    const Placement& placement = program.placement;
+    const StageId last(placement.stages() - 1);
+    std::vector<float> losses;
+    for (int i = 0; i < program.micro_batches; ++i) {
+      const int copy = CopyOf(MicroBatch(i), program.micro_batches, placement.copies());
+      losses.push_back(ranks[placement.RankOf(last, copy).index()]->results[place].losses[i]);
     }
-    return {};
+    return losses;
   }
 };
 
@@ -124,7 +129,7 @@ absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
   RETURN_IF_ERROR(state_->Finish());
   const Program& program = state_->shared.programs[kTraining];
   TrainingOutcome outcome;
-  outcome.loss_sums = state_->Losses(program.micro_batches, place);
+  outcome.loss_sums = state_->Losses(kTraining, place);
   outcome.control = state_->ranks.back()->results[place].control;  // of all ranks' norms, whatever the end of a step
   outcome.began = state_->BeganAt(place);
   Timeline& timeline = outcome.timeline;
@@ -158,7 +163,7 @@ absl::StatusOr<std::vector<float>> Pipeline::Evaluate(absl::Span<const MicroBatc
     self.Keep(*result, 0);
     return absl::OkStatus();
   }));
-  return state_->Losses(micro_batches.size(), 0);
+  return state_->Losses(kEvaluation, 0);
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_batch, int64_t token) {

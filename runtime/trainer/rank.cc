@@ -134,7 +134,8 @@ RankModelOptions Rank::ModelOptions() const {
   const Plan& plan = *shared_->plan;
   RankModelOptions options{.rank = rank_, .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
   for (const StagePlan& stage : plan.stages) {
-    options.norms.push_back({stage.id, stage.rank, NormPartials(plan.job.graph, {stage.begin, stage.end})});
+    options.norms.push_back(
+        {stage.id, stage.rank, NormPartials(plan.job.graph, {stage.begin, stage.end}), stage.copy});
   }
   return options;
 }

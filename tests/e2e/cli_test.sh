@@ -72,7 +72,7 @@ mkdir here && (cd / && BUILD_WORKING_DIRECTORY=$work/here "$sluice" train ../$jo
 
 # --- plan, graph, pictures ---
 "$sluice" plan $job >plan 2>&1 || fail "plan: $(cat plan)"
-expect 'stage +rank +layers' plan
+expect 'stage +rank +nodes' plan
 expect 'bubble' plan
 "$sluice" plan $job --print-graph >jobs/graph.textproto || fail "print-graph"
 sed -e 's/^model .*/model { graph: "graph.textproto" }/' $job >jobs/from_graph.textproto

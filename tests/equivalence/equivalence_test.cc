@@ -13,6 +13,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "scheduler/csv.h"
+#include "scheduler/generators.h"
+#include "scheduler/lowering.h"
 #include "tests/equivalence/run_job.h"
 
 namespace sluice {
@@ -37,8 +40,10 @@ struct Settings {
   std::string schedule = "1f1b";
   int threads = 1;
   int chunks = 1;
-  bool post_validation = false;
   bool tied = true;
+  std::string file;  // in place of a schedule by name
+  int steps = kSteps;
+  bool post_validation = false;
   double clip = 0.5;
   double learning_rate = 0.003;
 };
@@ -51,18 +56,18 @@ std::string JobText(const Settings& s) {
   const int batch = s.micro_batches * 2;
   return absl::StrCat("model { ", model, " tied: ", s.tied ? "true" : "false", " vocabulary: 256 }\n",
                       "data { text: 'text' hold_out { fraction: 0.1 } documents { separate: true } }\n",
-                      "training { steps: ", kSteps, " batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
+                      "training { steps: ", s.steps, " batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
                       s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
                       "optimizer { learning_rate: ", s.learning_rate, " minimum_learning_rate: 0.0003 warm_up: 3 clip_norm: ", s.clip,
                       " }\n", "layout { pp: ", s.pp, " chunks: ", s.chunks,
-                      " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { name: '", s.schedule, "' post_validation: ",
-                      s.post_validation ? "true" : "false", " }\n");
+                      " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { ", s.file.empty() ? "name: '" : "file: '",
+                      s.file.empty() ? s.schedule : s.file, "' post_validation: ", s.post_validation ? "true" : "false", " }\n");
 }
 
 std::string Name(const Settings& s) {
   return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
-                      " p=", s.pp, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip, " rate ", s.learning_rate,
-                      s.post_validation ? " post-validated" : "");
+                      " p=", s.pp, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
+                      " rate ", s.learning_rate, s.post_validation ? " post-validated" : "", " ", s.file, " ", s.steps, " steps");
 }
 
 class Equivalence : public ::testing::Test {
@@ -84,12 +89,13 @@ class Equivalence : public ::testing::Test {
     s.recompute = "none";
     s.chunks = 1;
     s.post_validation = false;
+    s.file = "";
     auto [entry, is_new] = references_.try_emplace(Name(s));
     if (is_new) {
       auto numbers = RunJob(JobText(s), folder_);
       EXPECT_TRUE(numbers.ok()) << Name(s) << ": " << numbers.status();
       if (numbers.ok()) entry->second = *std::move(numbers);
-      if (kSteps >= 20 && s.learning_rate < 1) {
+      if (s.steps >= 20 && s.learning_rate < 1) {
         EXPECT_LT(entry->second.losses.back(), entry->second.losses.front()) << Name(s) << " doesn't learn";
       }
     }
@@ -136,7 +142,7 @@ TEST_F(Equivalence, EverySchedule) {
 
 // Without a barrier at the end of a step: whatever a rank guesses about the norm, and however often it is wrong.
 TEST_F(Equivalence, PostValidation) {
-  const Settings untied{.micro_batches = 6, .post_validation = true, .tied = false};
+  const Settings untied{.micro_batches = 6, .tied = false, .post_validation = true};
   const auto with = [](Settings s, int pp, const char* schedule, double clip, int chunks = 1) {
     s.pp = pp;
     s.schedule = schedule;
@@ -165,6 +171,53 @@ TEST_F(Equivalence, PostValidation) {
     EXPECT_LT(clipped, kSteps);
   }
   EXPECT_FALSE(std::isfinite(Reference(sample.back()).norms.back())) << "with a rate of 1e20";
+}
+
+// Each copy works on one half of the micro-batches, and both get the same gradients, weights and norms.
+TEST_F(Equivalence, TwoCopiesOfTheModel) {
+  const Settings sample[] = {
+      {"gpt2", "f32", "none", 8, 2, 2, "dual_pipe", 1, 1},      {"gpt2", "f32", "selective", 12, 4, 4, "dual_pipe", 1, 1, false},
+      {"llama", "f32", "none", 12, 2, 4, "dual_pipe", 1, 1},    {"llama", "f32", "full", 8, 2, 4, "chimera", 2, 1, false},
+      {"gpt2", "f32", "none", 8, 4, 4, "chimera", 1, 1},        {"llama", "bf16", "none", 6, 2, 2, "chimera", 1, 1},
+  };
+  for (const Settings& settings : sample) Check(settings);
+}
+
+// What was written as text is read again and trains the same, without transfers and with those that lowering gave it.
+TEST_F(Equivalence, EverySchedulesOwnFile) {
+  for (const Generator& generator : Generators()) {
+    for (const int chunks : {1, 2}) {
+      const auto schedule = generator.generate({.ranks = 2, .chunks = chunks, .micro_batches = 4});
+      if (!schedule.ok() || schedule->pass != PassKind::kTraining) continue;
+      if (schedule->placement.stages() != 2 * chunks) continue;
+      Settings settings{.micro_batches = 4, .groups = schedule->placement.copies(), .pp = 2, .chunks = chunks, .steps = std::min(kSteps, 4)};
+      const auto program = Lower(*schedule);
+      ASSERT_TRUE(program.ok()) << program.status();
+      for (const auto& [name, ranks] : {std::pair("compute", schedule->ranks), {"lowered", program->ranks}}) {
+        settings.file = absl::StrCat(generator.name, chunks, name, ".csv");
+        std::ofstream(folder_ + "/" + settings.file) << WriteCsv(ranks);
+        Check(settings);
+      }
+    }
+  }
+}
+
+// As someone might write it by hand, in PyTorch's letters, with idle cells and sharding that isn't there.
+TEST_F(Equivalence, AScheduleWrittenByHand) {
+  Settings settings{.micro_batches = 4, .pp = 2};
+  settings.file = "hand.csv";
+  std::ofstream(folder_ + "/hand.csv")
+      << "\xef\xbb\xbf" "0UNSHARD,0F0,0F1,0F2,,,0B0,0F3,0B1,0B2,0B3,0REDUCE_GRAD,0RESHARD\r\n"
+      << ",1UNSHARD,1F0,1F1,1I0,(1F2;1B1)OVERLAP_F_B,1F3,1B2,1W0,1B3,1REDUCE_GRAD,1RESHARD\r\n";
+  const auto numbers = RunJob(JobText(settings), folder_);
+  // Rank 1 adds micro-batches 1 and 2 before 0: it trains, but its sums are others.
+  ASSERT_TRUE(numbers.ok()) << numbers.status();
+  EXPECT_NE(Difference(Reference(settings), *numbers), "");
+  EXPECT_NEAR(numbers->losses.back(), Reference(settings).losses.back(), 1e-2 * Reference(settings).losses.back());
+  std::ofstream(folder_ + "/hand.csv")
+      << "0UNSHARD,0F0,0F1,0F2,,,0B0,0F3,0B1,0B2,0B3,0REDUCE_GRAD,0RESHARD\r\n"
+      << ",1UNSHARD,1F0,1F1,1I0,1W0,(1F2;1B1)OVERLAP_F_B,1F3,1B2,1B3,1REDUCE_GRAD,1RESHARD,\r\n";
+  Check(settings);
 }
 
 TEST_F(Equivalence, TheWholeMatrix) {

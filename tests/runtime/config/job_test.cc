@@ -1,6 +1,7 @@
 // What a job file may say, and what is said about one that is wrong: proto/text and runtime/config.
 #include "runtime/config/job.h"
 
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 namespace sluice {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -172,9 +174,11 @@ TEST(Job, ImpossibleNumbersAreRefusedWithWhatToDo) {
            Wrong{"layout.memory_limit=lots", "\"lots\" is no size; write 1500MB"},
            Wrong{"schedule.name=1f1", "did you mean 1f1b?"},
            Wrong{"schedule.name=forward_only", "forward_only is not for training"},
-           Wrong{"schedule.name=dual_pipe", "two copies of the model"},
            Wrong{"layout.chunks=2", "1f1b has 1 stage per rank, not 2: set layout { chunks: 1 } in a job"},
            Wrong{"schedule.send_slots=0", "schedule.send_slots is 0"},
+           Wrong{"schedule.in_flight_cap=-1", "schedule.in_flight_cap is -1"},
+           Wrong{"schedule.group_size=-2", "schedule.group_size is -2"},
+           Wrong{"schedule.file=no.csv", "cannot read"},
            Wrong{"optimizer.learning_rate=0", "it must be above 0"},
            Wrong{"optimizer.beta2=1", "optimizer.beta2 is 1"},
            Wrong{"optimizer.minimum_learning_rate=1", "is above learning_rate"},
@@ -201,6 +205,47 @@ optimizer { minimum_learning_rate: 2 }
 )"),
             "jobs/a.textproto:5: micro_batches 5 must divide batch 12: 1, 2, 3, 4, 6, 12\n"
             "jobs/a.textproto:7: minimum_learning_rate 2 is above learning_rate 0.0003");
+}
+
+TEST(Job, AScheduleFileSaysRanksStagesAndMicroBatches) {
+  const std::string folder = std::getenv("TEST_TMPDIR");
+  std::ofstream(folder + "/two.csv") << "0F0,0F1,0B0,0B1,2F0,2B0,2F1,2B1\n1F0,1F1,1B0,1B1\n";
+  std::ofstream(folder + "/both.csv") << "0F0,0B0,1F1@1,1B1@1\n1F0,1B0,0F1@1,0B1@1\n";
+  const auto parse = [&](const std::string& rest, const std::string& file = "two.csv") {
+    return ParseJob("model { layers: 4 channels: 64 heads: 4 }\ndata { text: 't' }\n" + rest + "\nschedule { file: '" +
+                        file + "' }",
+                    folder + "/job", {.user_directory = "/elsewhere"});
+  };
+  const auto refusal = [&](const std::string& rest, const std::string& file = "two.csv") {
+    return std::string(parse(rest, file).status().message());
+  };
+  const auto job = parse("training { batch: 4 }");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->layout.pp, 2);
+  EXPECT_EQ(job->layout.stages(), 3);
+  EXPECT_EQ(job->training.micro_batches, 2);
+  EXPECT_EQ(job->training.recompute.size(), 3u);
+  EXPECT_EQ(job->training.gradient_groups, 1);
+  EXPECT_EQ(parse("training { batch: 4 }", "both.csv")->training.gradient_groups, 2);
+  EXPECT_TRUE(parse("layout { pp: 2 chunks: 2 } training { batch: 4 micro_batches: 2 }").ok());
+
+  EXPECT_THAT(refusal("layout { pp: 4 } training { batch: 4 }"),
+              AllOf(HasSubstr("job:3: layout.pp is 4, but the schedule in "), HasSubstr("has 2 ranks; leave it out, or write 2")));
+  EXPECT_THAT(refusal("training { batch: 4 micro_batches: 4 }"),
+              HasSubstr("has 2 micro-batches; leave it out, or write 2"));
+  EXPECT_THAT(refusal("layout { chunks: 3 } training { batch: 4 }"), HasSubstr("has 3 stages on 2 ranks"));
+  EXPECT_THAT(refusal("training { batch: 3 }"), HasSubstr("micro_batches 2 must divide batch 3"));
+  EXPECT_THAT(refusal("", "none.csv"), HasSubstr("job:4: cannot read"));
+  EXPECT_THAT(refusal("training { batch: 4 gradient_groups: 1 }", "both.csv"),
+              HasSubstr("gradient_groups 1 must be a multiple of the 2 copies of the model"));
+  std::ofstream(folder + "/two.csv") << "0F0,0B0\n1F0,xB0\n";
+  EXPECT_THAT(refusal(""), HasSubstr("two.csv:2:5: expected the number of a stage, found 'x'"));
+  std::ofstream(folder + "/two.csv") << "0F0\n1F0\n";
+  EXPECT_THAT(refusal(""), HasSubstr("two.csv is not for training"));
+  std::ofstream(folder + "/two.csv") << "0F0,0B0,0F1@1,0B1@1\n1F0,1B0,1F1@1,1B1@1\n";
+  EXPECT_THAT(refusal(""), HasSubstr("stage s of the second one must be on rank p-1-r"));
+  EXPECT_THAT(std::string(ParseJob("schedule { name: '1f1b' file: 'two.csv' }", folder + "/job").status().message()),
+              HasSubstr("schedule has both a name and a file"));
 }
 
 TEST(Job, FilesThatCannotBeRead) {

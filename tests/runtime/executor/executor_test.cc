@@ -319,14 +319,14 @@ TEST(LinksTest, BothEndsOfAChannelDescribeItAlike) {
   }
 }
 
-TEST(ExecutorTest, AProgramWithSeveralCopiesOfTheModelIsRefused) {
+TEST(ExecutorTest, ARankThatHoldsAStageTwiceIsRefused) {
   const std::unique_ptr<World> world = NewRealWorld();
   Program program = MakeProgram({.schedule = "gpipe", .ranks = 1});
   program.placement = Placement(1, 1, 2, {PipelineRank(0), PipelineRank(0)});
   EXPECT_EQ(Executor::Create({.world = world.get(), .rank = PipelineRank(0), .layout = {.programs = {&program}}})
                 .status()
                 .code(),
-            absl::StatusCode::kUnimplemented);
+            absl::StatusCode::kInvalidArgument);
 }
 
 // ---- Seeds ----

@@ -2,12 +2,16 @@
 #include "runtime/planner/plan.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/config/schedule.h"
 #include "stages/cost_model.h"
+#include "stages/parameters.h"
 
 namespace sluice {
 namespace {
@@ -225,12 +229,86 @@ TEST(Plan, TheTextShowsStagesMemoryAndThePipeline) {
   const auto plan = PlanOf({"layout.pp=3", "layout.memory_limit=1GB", "training.recompute_stages=[full, none, none]"});
   ASSERT_TRUE(plan.ok()) << plan.status();
   const std::string text = ToText(*plan, 100);
-  for (const char* part : {"gpt2: 16 layers", "3 ranks", "8 micro-batches of 2 x 32 tokens", "Stages", "in flight",
+  for (const char* part : {"gpt2: 16 nodes", "3 ranks", "8 micro-batches of 2 x 32 tokens", "Stages", "in flight",
                            "wte", "Memory per rank in bytes", "1,000,000,000", "Predicted step: ", "bubble ",
                            "rank 2 |", "F0", "shared by stages 0, 2", "Cuts: exact", "full"}) {
     EXPECT_THAT(text, HasSubstr(part));
   }
   for (const absl::string_view line : absl::StrSplit(text, '\n')) EXPECT_LE(line.size(), 150u) << line;
+}
+
+TEST(Plan, TwoCopiesOfTheModelAreHeldAndCounted) {
+  const auto one = PlanOf({"layout.pp=4", "training.gradient_groups=2"});
+  const auto two = PlanOf({"layout.pp=4", "schedule.name=dual_pipe"});
+  ASSERT_TRUE(one.ok() && two.ok()) << one.status() << two.status();
+  EXPECT_EQ(two->job.training.gradient_groups, 2);
+  ASSERT_EQ(two->stages.size(), 8u);
+  int64_t parameters = 0;
+  for (const StagePlan& stage : two->stages) {
+    const StagePlan& first = two->stages[stage.id.index()];
+    EXPECT_EQ(stage.rank.value(), stage.copy == 0 ? stage.id.value() : 3 - stage.id.value());
+    EXPECT_EQ(stage.memory.parameters, first.memory.parameters);
+    EXPECT_EQ(StageOptionsOf(*two, stage).copy, stage.copy);
+    parameters += stage.parameters;
+  }
+  EXPECT_GE(parameters, 2 * ParameterCount(two->job.graph));
+  EXPECT_THAT(ToText(*two), HasSubstr("Two copies of the model"));
+  EXPECT_THAT(ToText(*two), HasSubstr("0@1"));
+}
+
+// The order that trains is the generator's for the costs of the very stages that were cut.
+TEST(Plan, GeneratorsFollowTheCostsOfTheCuts) {
+  const size_t nodes = PlanOf({})->job.graph.nodes.size();
+  const PlanOptions options{.measured = std::vector<LayerTimes>(
+                                nodes, {.forward_ns = 3000, .input_gradient_ns = 5000, .weight_gradient_ns = 500})};
+  const auto plan = PlanOf({"layout.pp=4", "schedule.name=zb_auto"}, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  std::vector<PassCosts> costs;
+  for (size_t s = 0; s < plan->costs.stages.size(); ++s) {
+    const StageCosts& stage = plan->costs.stages[s];
+    const StageMemory& memory = plan->stages[s].memory;
+    PassCosts& cost = costs.emplace_back();
+    cost.forward_ns = stage.forward_ns;
+    cost.input_gradient_ns = stage.input_gradient_ns;
+    cost.weight_gradient_ns = stage.weight_gradient_ns;
+    cost.transfer_ns = plan->costs.transfer_latency_ns;
+    if (const double rate = plan->costs.transfer_bytes_per_second; rate > 0) {
+      cost.transfer_ns += static_cast<int64_t>(1e9 * static_cast<double>(stage.activation_bytes) / rate);
+    }
+    cost.forward_bytes = cost.weight_bytes = memory.stash_slot + memory.input_message;
+  }
+  std::vector<std::vector<Action>> trained = plan->training.ranks;
+  for (auto& list : trained) std::erase_if(list, [](const Action& a) { return !IsCompute(a.kind); });
+  EXPECT_EQ(ToText(trained), ToText(ScheduleOf(plan->job, costs)->ranks));
+  EXPECT_NE(ToText(trained), ToText(ScheduleOf(plan->job)->ranks));
+}
+
+TEST(Plan, AScheduleFileThatWouldHangIsRefusedWithTheCycle) {
+  const std::string file = std::string(std::getenv("TEST_TMPDIR")) + "/hangs.csv";
+  std::ofstream(file) << "0F0,0SEND_F0,0F1,0SEND_F1,0RECV_B0,0B0,0RECV_B1,0B1\n"
+                         "1RECV_F0,1F0,1B0,1SEND_B0,1RECV_F1,1F1,1B1,1SEND_B1\n";
+  const std::vector<std::string> job = {"schedule.file=" + file, "training.micro_batches=2"};
+  const auto refused = PlanOf({job[0], job[1], "schedule.queues=communication"});
+  EXPECT_THAT(std::string(refused.status().message()),
+              testing::AllOf(HasSubstr("hangs.csv: deadlock"), HasSubstr("ranks 0, 1 wait in a circle")));
+  std::ofstream(file) << "0F0,0F1,0B0,0B1\n1F1,1B1,1F0,1B0\n";
+  const auto descends = PlanOf(job);
+  ASSERT_TRUE(descends.ok()) << descends.status();
+  EXPECT_THAT(descends->report.weight_gradient_order, HasSubstr("1B0 after micro-batch 1"));
+  EXPECT_THAT(ToText(*descends), HasSubstr("The numbers depend on this schedule"));
+}
+
+TEST(Plan, TheMemoryLimitBoundsTheCapOfACostAwareGenerator) {
+  const auto free = PlanOf({"layout.pp=4", "schedule.name=zb_auto"});
+  ASSERT_TRUE(free.ok()) << free.status();
+  int64_t most = 0;
+  for (const RankReport& rank : free->report.ranks) most = std::max(most, rank.allocated_bytes);
+  const int64_t limit = most * 9 / 10;
+  const auto plan = PlanOf({"layout.pp=4", "schedule.name=zb_auto", absl::StrCat("layout.memory_limit=", limit)});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  for (const RankReport& rank : plan->report.ranks) EXPECT_LE(rank.allocated_bytes, limit);
+  const auto never = PlanOf({"layout.pp=4", "schedule.name=zb_auto", "layout.memory_limit=100kB"});
+  EXPECT_EQ(never.status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST(CostModel, TheSlowerOfArithmeticAndMemoryDecides) {
