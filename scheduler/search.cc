@@ -47,7 +47,7 @@ absl::Status CheckCut(const ModelCut& cut, int ranks) {
         return absl::InvalidArgumentError(
             absl::StrCat("stage ", s, " has a time of ", time, " ns; give 0 ... ", kTimeMax));
     }
-    const StageMemory memory = cut.memory.empty() ? StageMemory{} : cut.memory[s];
+    const MicroBatchMemory memory = cut.memory.empty() ? MicroBatchMemory{} : cut.memory[s];
     if (memory.forward_bytes < 0 || memory.weight_bytes < 0) {
       return absl::InvalidArgumentError(absl::StrCat("stage ", s, " has negative memory: ", memory.forward_bytes,
                                                      " and ", memory.weight_bytes, " bytes"));
@@ -286,25 +286,20 @@ class Searcher {
 
 const char* ObjectiveName(Objective objective) { return objective == Objective::kSpan ? "span" : "makespan"; }
 
-ModelCut SplitStages(const ModelCut& cut, int parts) {
-  // Part k of n gets the k-th share, so that the shares add up exactly.
-  const auto share = [&](int64_t whole, int k) { return whole * (k + 1) / parts - whole * k / parts; };
-  ModelCut split{.chunks = cut.chunks * parts, .costs = cut.costs};
-  split.costs.stages.clear();
-  for (size_t s = 0; s < cut.costs.stages.size(); ++s) {
-    const StageCosts& whole = cut.costs.stages[s];
-    for (int k = 0; k < parts; ++k) {
-      StageCosts& part = split.costs.stages.emplace_back(whole);
-      part.forward_ns = share(whole.forward_ns, k);
-      part.input_gradient_ns = share(whole.input_gradient_ns, k);
-      part.weight_gradient_ns = share(whole.weight_gradient_ns, k);
-      part.backward_ns = share(whole.backward_ns, k);
-      part.optimizer_ns = share(whole.optimizer_ns, k);
-      if (cut.memory.empty()) continue;
-      split.memory.push_back({share(cut.memory[s].forward_bytes, k), share(cut.memory[s].weight_bytes, k)});
+ModelCut CutModel(const CostProfile& profile, int ranks, int chunks, double weight_share) {
+  constexpr int64_t kUnits = 1'000'000;  // of a stage, where the profile has no bytes
+  const CostProfile divided = Redivide(profile, ranks * chunks);
+  const auto any = [](const StageProfile& stage) { return stage.stash_bytes > 0; };
+  const bool bytes = std::any_of(divided.stages.begin(), divided.stages.end(), any);
+  ModelCut cut{.chunks = chunks, .costs = CostsOf(divided)};
+  for (const StageProfile& stage : divided.stages) {
+    if (bytes) {
+      cut.memory.push_back({stage.stash_bytes, stage.stash_bytes + stage.gradient_stash_bytes});
+    } else {
+      cut.memory.push_back({kUnits, static_cast<int64_t>(weight_share * kUnits)});
     }
   }
-  return split;
+  return cut;
 }
 
 absl::StatusOr<SearchResult> Search(const SearchProblem& problem, const SearchOptions& options) {

@@ -30,28 +30,30 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "scheduler/cost_profile.h"
 #include "scheduler/schedule.h"
 #include "scheduler/simulate.h"
 
 namespace sluice {
 
 // What a stage keeps of one micro-batch.
-struct StageMemory {
+struct MicroBatchMemory {
   int64_t forward_bytes = 1;  // from the start of F on
   int64_t weight_bytes = 1;   // from the end of I to the end of W; more than forward_bytes if gradients weigh more
-  friend bool operator==(const StageMemory&, const StageMemory&) = default;
+  friend bool operator==(const MicroBatchMemory&, const MicroBatchMemory&) = default;
 };
 
 // One way to cut the model: `chunks` stages for every rank.
 struct ModelCut {
   int chunks = 1;
-  Costs costs;                      // of ranks x chunks stages
-  std::vector<StageMemory> memory;  // per stage; empty: all as StageMemory{}
+  Costs costs;                           // of ranks x chunks stages
+  std::vector<MicroBatchMemory> memory;  // per stage; empty: all as MicroBatchMemory{}
 };
 
-// The same model cut `parts` times as finely: each stage becomes `parts` equal ones, with the same messages between
-// them.
-ModelCut SplitStages(const ModelCut& cut, int parts);
+// The profile's model in ranks x chunks stages, re-divided if it is cut otherwise. Memory is that of our slots if the
+// profile has any: the stash stays whole until W, and I adds the gradient's stash. If it has none, all stages keep the
+// same, and I leaves `weight_share` of it for W.
+ModelCut CutModel(const CostProfile& profile, int ranks, int chunks, double weight_share = 1);
 
 enum class Objective : uint8_t { kMakespan, kSpan };
 const char* ObjectiveName(Objective objective);

@@ -12,7 +12,9 @@
 namespace sluice::search {
 namespace {
 
-StageMemory MemoryOf(const ModelCut& cut, int stage) { return cut.memory.empty() ? StageMemory{} : cut.memory[stage]; }
+MicroBatchMemory MemoryOf(const ModelCut& cut, int stage) {
+  return cut.memory.empty() ? MicroBatchMemory{} : cut.memory[stage];
+}
 
 int64_t TransferNs(const Costs& costs, int64_t bytes) {
   const double rate = costs.transfer_bytes_per_second;
@@ -23,7 +25,7 @@ std::vector<PassCosts> PassCostsOf(const ModelCut& cut) {
   std::vector<PassCosts> costs;
   for (size_t s = 0; s < cut.costs.stages.size(); ++s) {
     const StageCosts& stage = cut.costs.stages[s];
-    const StageMemory memory = MemoryOf(cut, static_cast<int>(s));
+    const MicroBatchMemory memory = MemoryOf(cut, static_cast<int>(s));
     costs.push_back({.forward_ns = stage.forward_ns,
                      .input_gradient_ns = stage.input_gradient_ns,
                      .weight_gradient_ns = stage.weight_gradient_ns,
@@ -53,7 +55,7 @@ std::vector<RankMemory> MemoryOfRanks(const Schedule& schedule, const ModelCut& 
     rank.micro_batch_bytes /= placement.copies();
     const auto add = [&](int64_t bytes) { rank.peak = std::max(rank.peak, rank.bytes += bytes); };
     for (const Action& action : schedule.ranks[r]) {
-      const StageMemory memory = MemoryOf(cut, action.stage.value());
+      const MicroBatchMemory memory = MemoryOf(cut, action.stage.value());
       const bool backward = action.kind == ActionKind::kBackward;
       if (action.kind == ActionKind::kForward) add(memory.forward_bytes);
       if (action.kind == ActionKind::kInputGradient || backward) add(memory.weight_bytes - memory.forward_bytes);

@@ -15,7 +15,7 @@ int64_t HopNs(const Costs& costs, int64_t bytes) {
 LayoutStage MakeStage(const ModelCut& cut, const Placement& placement, int s) {
   const auto rank_of = [&](int stage) { return placement.RankOf(StageId(stage)); };
   const StageCosts& costs = cut.costs.stages[s];
-  const StageMemory memory = cut.memory.empty() ? StageMemory{} : cut.memory[s];
+  const MicroBatchMemory memory = cut.memory.empty() ? MicroBatchMemory{} : cut.memory[s];
   LayoutStage stage{.rank = rank_of(s).value(),
                     .forward_ns = costs.forward_ns,
                     .input_ns = costs.input_gradient_ns,

@@ -114,7 +114,7 @@ class Exhaustive {
   void TryGradients(int s, int i, int64_t time, int last_rank) {
     if (ends_[s][i].forward == kNot) return;
     const StageCosts& c = cut_.costs.stages[s];
-    const StageMemory& memory = cut_.memory[s];
+    const MicroBatchMemory& memory = cut_.memory[s];
     if (ends_[s][i].gradient != kNot) {
       if (Turn(s, i, &Ends::weight)) {
         Play(s, i, 0, c.weight_gradient_ns, 0, -memory.weight_bytes, &Ends::weight, nullptr, time, last_rank);
@@ -185,6 +185,22 @@ SearchProblem RandomProblem(std::mt19937& random, int ranks, int chunks, int mic
   return problem;
 }
 
+// Each stage in two, which need not be equal.
+ModelCut Halved(const ModelCut& cut) {
+  ModelCut halved{.chunks = 2 * cut.chunks, .costs = cut.costs};
+  halved.costs.stages.clear();
+  for (size_t s = 0; s < cut.costs.stages.size(); ++s) {
+    for (const int more : {0, 1}) {
+      const auto half = [more](int64_t whole) { return (whole + more) / 2; };
+      const StageCosts& c = cut.costs.stages[s];
+      halved.costs.stages.push_back(
+          {half(c.forward_ns), half(c.input_gradient_ns), half(c.weight_gradient_ns), half(c.backward_ns)});
+      halved.memory.push_back({half(cut.memory[s].forward_bytes), half(cut.memory[s].weight_bytes)});
+    }
+  }
+  return halved;
+}
+
 std::string Words(const SearchProblem& problem) {
   std::string words = std::to_string(problem.ranks) + " ranks, " + std::to_string(problem.micro_batches) +
                       " micro-batches, " + ObjectiveName(problem.objective) + ", cap " +
@@ -192,7 +208,7 @@ std::string Words(const SearchProblem& problem) {
                       std::to_string(problem.cuts[0].costs.transfer_latency_ns) + "; F I W B bytes:";
   for (size_t s = 0; s < problem.cuts[0].costs.stages.size(); ++s) {
     const StageCosts& c = problem.cuts[0].costs.stages[s];
-    const StageMemory& memory = problem.cuts[0].memory[s];
+    const MicroBatchMemory& memory = problem.cuts[0].memory[s];
     for (int64_t number : {c.forward_ns, c.input_gradient_ns, c.weight_gradient_ns, c.backward_ns, memory.forward_bytes,
                            memory.weight_bytes}) {
       words += " " + std::to_string(number);
@@ -240,8 +256,8 @@ TEST(SearchTest, NoOrderOfMicroBatchesIsBetterThanTheAscendingOne) {
   }
 }
 
-ModelCut Uniform(int ranks, const StageCosts& stage, int64_t latency, StageMemory memory) {
-  ModelCut cut{.costs = UniformCosts(ranks, stage), .memory = std::vector<StageMemory>(ranks, memory)};
+ModelCut Uniform(int ranks, const StageCosts& stage, int64_t latency, MicroBatchMemory memory) {
+  ModelCut cut{.costs = UniformCosts(ranks, stage), .memory = std::vector<MicroBatchMemory>(ranks, memory)};
   cut.costs.transfer_latency_ns = latency;
   return cut;
 }
@@ -271,7 +287,7 @@ TEST(SearchTest, IsNeverWorseThanAGeneratorAndItsResultsAreProvenUnderTheCap) {
   std::mt19937 random(10);
   for (int k = 0; k < 24; ++k) {
     SearchProblem problem = RandomProblem(random, 2 + k % 3, 1, 4 + k % 5);
-    problem.cuts.push_back(SplitStages(problem.cuts[0], 2));
+    problem.cuts.push_back(Halved(problem.cuts[0]));
     const auto result = Search(problem, {.evaluations = 3'000, .exact_labels = 2'000});
     ASSERT_TRUE(result.ok()) << result.status() << Words(problem);
     for (const Candidate& generator : result->generators) {
@@ -318,13 +334,16 @@ TEST(SearchTest, EndsWhenTimeIsUp) {
   EXPECT_LT(asked, 1000);
 }
 
-TEST(SearchTest, SplittingStagesKeepsTheirSums) {
-  const ModelCut split = SplitStages({.costs = {.stages = {{7, 8, 9, 17, 5, 100, 50}}}, .memory = {{5, 3}}}, 2);
-  ASSERT_EQ(split.costs.stages.size(), 2u);
-  EXPECT_EQ(split.chunks, 2);
-  EXPECT_EQ(split.costs.stages[0].forward_ns + split.costs.stages[1].forward_ns, 7);
-  EXPECT_EQ(split.costs.stages[1].activation_bytes, 100);
-  EXPECT_EQ(split.memory[0].forward_bytes + split.memory[1].forward_bytes, 5);
+TEST(SearchTest, CutsAProfileWithItsSlotsOrWithEvenMemory) {
+  CostProfile profile{.stages = {{.costs = {7, 8, 9, 17}, .stash_bytes = 5, .gradient_stash_bytes = 2}}};
+  ModelCut cut = CutModel(profile, 1, 2);
+  ASSERT_EQ(cut.costs.stages.size(), 2u);
+  EXPECT_EQ(cut.costs.stages[0].forward_ns + cut.costs.stages[1].forward_ns, 7);
+  EXPECT_EQ(cut.memory[0].forward_bytes + cut.memory[1].forward_bytes, 5);
+  EXPECT_EQ(cut.memory[0].weight_bytes + cut.memory[1].weight_bytes, 7);
+  profile.stages[0].stash_bytes = 0;
+  cut = CutModel(profile, 1, 2, 0.25);
+  EXPECT_EQ(cut.memory[0].forward_bytes, 4 * cut.memory[1].weight_bytes);
 }
 
 TEST(SearchTest, RefusesWhatCantBe) {
