@@ -26,6 +26,7 @@ constexpr Verb kVerbs[] = {
     {"train", "train a model as a job file says", sluice::tools::AddTrain},
     {"plan", "print what a job would do: stages, memory, predicted step time", sluice::tools::AddPlan},
     {"visualize", "draw the timeline of a recorded trace or of a schedule", sluice::tools::AddVisualize},
+    {"search", "find the best schedule for given costs and a memory cap", sluice::tools::AddSearch},
     {"bench", "time the steps of a job beside the floor of this machine", sluice::tools::AddBench},
 };
 

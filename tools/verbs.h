@@ -15,6 +15,7 @@ using Run = std::function<absl::Status()>;
 Run AddTrain(CLI::App& verb);
 Run AddPlan(CLI::App& verb);
 Run AddVisualize(CLI::App& verb);
+Run AddSearch(CLI::App& verb);
 Run AddBench(CLI::App& verb);
 
 }  // namespace sluice::tools
