@@ -162,7 +162,7 @@ Run AddVisualize(CLI::App& verb) {
   verb.add_option("-o,--output", options->output, "file to write; left out: standard output");
   verb.add_option("--format", options->format, "left out: by the output's ending, or text")
       ->check(CLI::IsMember({"svg", "json", "text", "html"}));
-  const CLI::Option* step = verb.add_option("--step", options->step, "step of a trace; left out: its last");
+  const CLI::Option* step = verb.add_option("--step", options->step, "step of a trace, counted from 1; left out: its last");
   verb.add_option("--against", options->against, "a second trace or schedule, drawn below on the same axis of time");
   verb.add_option("--width", options->width, "pixels of a picture, columns of text; 0: as fits")
       ->check(CLI::Range(0, kWidthMax));

@@ -106,7 +106,7 @@ struct SampleConfig {
 struct OutputConfig {
   std::string metrics;
   std::string trace;
-  int64_t trace_from = 2;  // steps count from 0; the first ones warm up
+  int64_t trace_from = 3;  // counted from 1, as in every report; the first ones warm up
   int64_t trace_steps = 3;
   bool quiet = false;
 };

@@ -262,14 +262,15 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
               FIELD(model, width), FIELD(model, positions), FIELD(model, vocabulary)},
              1, kSize, problems);
   CheckRange({FIELD(model, layers)}, 1, 16384, problems);
-  CheckRange({FIELD(training, steps), FIELD(training, stop_after_nonfinite), FIELD(output, trace_steps)}, 1, kLarge,
-             problems);
+  CheckRange({FIELD(training, steps), FIELD(training, stop_after_nonfinite), FIELD(output, trace_from),
+              FIELD(output, trace_steps)},
+             1, kLarge, problems);
   CheckRange({FIELD(training, batch), FIELD(training, micro_batches), FIELD(training, sequence),
               FIELD(training, gradient_groups)},
              1, int64_t{1} << 24, problems);
   CheckRange({FIELD(layout, pp), FIELD(layout, chunks)}, 1, 4096, problems);
   CheckRange({FIELD(training, evaluate_every), FIELD(training, evaluate_batches), FIELD(optimizer, warm_up),
-              FIELD(optimizer, decay_steps), FIELD(output, trace_from)},
+              FIELD(optimizer, decay_steps)},
              0, kLarge, problems);
   CheckRange({FIELD(layout, threads_per_rank), FIELD(schedule, receive_ahead)}, 0, 4096, problems);
   CheckRange({FIELD(schedule, group_size)}, 0, int64_t{1} << 24, problems);

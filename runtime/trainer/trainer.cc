@@ -227,8 +227,9 @@ absl::Status Trainer::CountNonFinite(int64_t step, bool skipped) {
 void Trainer::Record(int64_t step, TrainingOutcome outcome) {
   Timeline& timeline = outcome.timeline;
   const auto& output = job_.output;
-  if (trace_ != nullptr && step >= output.trace_from && step < output.trace_from + output.trace_steps) {
-    const absl::Status status = trace_->Add({.step = step + 1, .begin_ns = outcome.began - began_, .timeline = timeline});
+  const int64_t number = step + 1;  // as reports and traces count
+  if (trace_ != nullptr && number >= output.trace_from && number - output.trace_from < output.trace_steps) {
+    const absl::Status status = trace_->Add({.step = number, .begin_ns = outcome.began - began_, .timeline = timeline});
     if (!status.ok()) {
       spdlog::warn("{}; training goes on without a trace", std::string(status.message()));
       trace_.reset();
@@ -362,7 +363,7 @@ void Trainer::FinishReport() {
   report_.memory = pipeline_->memory();
   report_.planned_bubble = BubbleOf(plan_.metrics);
   if (trace_ != nullptr && traced_steps_ == 0) {
-    spdlog::warn("no trace: the run ended before step {} (output.trace_from counts from 0)", job_.output.trace_from + 1);
+    spdlog::warn("no trace: the run ended before step {} (output.trace_from)", job_.output.trace_from);
     trace_.reset();
   }
   if (trace_ != nullptr) {
