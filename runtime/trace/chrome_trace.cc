@@ -2,49 +2,16 @@
 
 #include <algorithm>
 #include <charconv>
-#include <numeric>
-#include <set>
-#include <tuple>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "base/status.h"
 #include "nlohmann/json.hpp"
 #include "runtime/trace/file_writer.h"
 #include "runtime/trace/trace_format.h"
+#include "runtime/trace/trace_layout.h"
 
 namespace sluice {
 namespace {
-
-enum class TrackClass : uint8_t { kCompute, kSend, kReceive, kCollective };
-constexpr const char* kTrackNames[] = {"compute", "send", "receive", "collectives"};
-
-TrackClass TrackClassOf(ActionKind kind) {
-  if (IsSend(kind)) return TrackClass::kSend;
-  if (IsRecv(kind)) return TrackClass::kReceive;
-  if (IsCompute(kind) || kind == ActionKind::kOptimizerStep || kind == ActionKind::kNorm ||
-      kind == ActionKind::kPostValidation) {
-    return TrackClass::kCompute;
-  }
-  return TrackClass::kCollective;
-}
-
-// A message between two ranks, the same for both of its ends.
-using MessageKey = std::tuple<int /*from*/, int /*to*/, int /*kind*/, int /*copy*/, int /*stage*/, int /*micro*/>;
-
-MessageKey MessageOf(const Span& span, int stages) {
-  const Action& a = span.action;
-  const bool forward = a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvForward;
-  // What a wrong guess has made useless comes a second time.
-  const int kind = (IsStageTransfer(a.kind) ? (forward ? 1 : 0) : 2) + (a.flags & kDiscarded ? 3 : 0);
-  if (IsSend(a.kind)) {
-    return {span.rank.value(), a.peer.value(), kind, a.copy, a.stage.value(), a.micro_batch.value()};
-  }
-  const int sender = a.stage.valid() ? (a.stage.value() + (forward ? stages - 1 : 1)) % std::max(stages, 1) : -1;
-  return {a.peer.value(), span.rank.value(), kind, a.copy, sender, a.micro_batch.value()};
-}
 
 // Appends the pieces of events to a string, without allocation of its own.
 class EventText {
@@ -81,33 +48,6 @@ class EventText {
   bool first_argument_ = true;
 };
 
-absl::Status CheckTimeline(const Timeline& timeline) {
-  const auto known = [&](PipelineRank rank) { return rank.valid() && rank.value() < timeline.ranks; };
-  for (const Span& span : timeline.spans) {
-    if (known(span.rank) && span.begin_ns <= span.end_ns) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the timeline '", timeline.name, "' of ", timeline.ranks, " ranks has the span ", ToString(span.action),
-        " on rank ", span.rank.value(), " from ", span.begin_ns, " to ", span.end_ns, " ns"));
-  }
-  for (const MemorySample& sample : timeline.samples) {
-    if (known(sample.rank)) continue;
-    return absl::InvalidArgumentError(absl::StrCat("the timeline '", timeline.name, "' of ", timeline.ranks,
-                                                   " ranks has a memory sample of rank ", sample.rank.value()));
-  }
-  return absl::OkStatus();
-}
-
-// In order of time; of what begins at once, receives behind the rest, then the shorter first.
-std::vector<int32_t> TimeOrder(const std::vector<Span>& spans) {
-  std::vector<int32_t> order(spans.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto key = [&](int32_t i) {
-    return std::tuple(spans[i].begin_ns, IsRecv(spans[i].action.kind), spans[i].end_ns, i);
-  };
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return key(a) < key(b); });
-  return order;
-}
-
 }  // namespace
 
 class ChromeTraceWriter::Impl {
@@ -121,9 +61,10 @@ class ChromeTraceWriter::Impl {
     first_error_ = CheckTimeline(step.timeline);
     RETURN_IF_ERROR(first_error_);
     NameProcesses(step.timeline);
+    const TraceLayout layout = tracks_.Lay(step);
+    NameTracks();
     WriteMark(step);
-    messages_.clear();
-    for (int32_t i : TimeOrder(step.timeline.spans)) WriteSpan(step, step.timeline.spans[i]);
+    WriteSpans(step, layout);
     for (const MemorySample& sample : step.timeline.samples) WriteSample(step, sample);
     return first_error_ = file_->status();
   }
@@ -136,16 +77,6 @@ class ChromeTraceWriter::Impl {
   }
 
  private:
-  struct Track {
-    int id = 0;
-    int64_t end_ns = 0;  // of its last span
-  };
-  struct MessageEnd {
-    bool send = false;
-    int process = 0, track = 0;
-    int64_t begin_ns = 0, end_ns = 0;
-  };
-
   EventText Event() {
     file_->FlushIfFull();
     EventText event(text_);
@@ -165,17 +96,19 @@ class ChromeTraceWriter::Impl {
 
   void NameProcesses(const Timeline& timeline) {
     if (processes_ >= timeline.ranks) return;
-    std::vector<std::set<int>> stages(timeline.ranks);
-    for (const Span& span : timeline.spans) {
-      if (IsCompute(span.action.kind)) stages[span.rank.index()].insert(span.action.stage.value());
-    }
+    const std::vector<std::string> names = ProcessNames(timeline);
     for (; processes_ < timeline.ranks; ++processes_) {
       const int process = processes_ + trace_format::kFirstProcess;
-      std::string name = absl::StrCat("rank ", processes_);
-      if (!stages[processes_].empty())
-        absl::StrAppend(&name, " (stages ", absl::StrJoin(stages[processes_], ", "), ")");
-      WriteMetadata("process_name", process, 0, "name", name);
+      WriteMetadata("process_name", process, 0, "name", names[processes_]);
       WriteMetadata("process_sort_index", process, 0, "sort_index", processes_);
+    }
+  }
+
+  void NameTracks() {
+    for (; tracks_named_ < tracks_.tracks().size(); ++tracks_named_) {
+      const TraceTrack& track = tracks_.tracks()[tracks_named_];
+      WriteMetadata("thread_name", Process(track.rank), track.id, "name", track.name);
+      WriteMetadata("thread_sort_index", Process(track.rank), track.id, "sort_index", track.order);
     }
   }
 
@@ -210,39 +143,28 @@ class ChromeTraceWriter::Impl {
         .Raw("}");
   }
 
-  // A track on which the span overlaps nothing: the first free one of its rank, class and queue.
-  int TrackOf(const Timeline& timeline, const Span& span, int64_t begin_ns, int64_t end_ns) {
-    const TrackClass track_class = TrackClassOf(span.action.kind);
-    const bool by_queue = track_class == TrackClass::kSend || track_class == TrackClass::kReceive;
-    const int queue = by_queue ? span.action.queue.value() : -1;
-    std::vector<Track>& tracks = tracks_[{span.rank.value(), track_class, queue}];
-    for (Track& track : tracks) {
-      if (track.end_ns > begin_ns) continue;
-      track.end_ns = end_ns;
-      return track.id;
+  // An arrow stands behind the later of its two slices.
+  void WriteSpans(const TraceStep& step, const TraceLayout& layout) {
+    const std::vector<Span>& spans = step.timeline.spans;
+    std::vector<bool> written(spans.size());
+    for (const int32_t i : layout.order) {
+      WriteSpan(step, spans[i], layout.tracks[i]);
+      written[i] = true;
+      const int32_t other = layout.partners[i];
+      if (other < 0 || !written[other]) continue;
+      const auto [send, receive] = IsSend(spans[i].action.kind) ? std::pair(i, other) : std::pair(other, i);
+      WriteArrow(step, layout, send, receive);
     }
-    const int id = ++tracks_named_;
-    tracks.push_back({id, end_ns});
-    std::string name = kTrackNames[static_cast<size_t>(track_class)];
-    if (by_queue && span.action.queue.valid() && span.action.queue.index() < timeline.queues.size()) {
-      absl::StrAppend(&name, " ", timeline.queues[span.action.queue.index()].name);
-    }
-    if (tracks.size() > 1) absl::StrAppend(&name, " (", tracks.size(), ")");
-    WriteMetadata("thread_name", Process(span.rank), id, "name", name);
-    WriteMetadata("thread_sort_index", Process(span.rank), id, "sort_index",
-                  (static_cast<int>(track_class) * 1000 + std::max(queue, 0)) * 100 + static_cast<int>(tracks.size()));
-    return id;
   }
 
-  void WriteSpan(const TraceStep& step, const Span& span) {
-    const int64_t begin_ns = step.begin_ns + span.begin_ns, end_ns = step.begin_ns + span.end_ns;
-    const int process = Process(span.rank), track = TrackOf(step.timeline, span, begin_ns, end_ns);
+  void WriteSpan(const TraceStep& step, const Span& span, int track) {
     const Action& a = span.action;
     EventText event = Event();
     event.Raw("{\"ph\":\"X\",\"cat\":\"").Raw(ActionKindName(a.kind)).Raw("\",\"name\":\"");
     WriteName(event, a);
-    event.Raw("\",\"pid\":").Int(process).Raw(",\"tid\":").Int(track);
-    event.Raw(",\"ts\":").Microseconds(begin_ns).Raw(",\"dur\":").Microseconds(end_ns - begin_ns);
+    event.Raw("\",\"pid\":").Int(Process(span.rank)).Raw(",\"tid\":").Int(track);
+    event.Raw(",\"ts\":").Microseconds(step.begin_ns + span.begin_ns);
+    event.Raw(",\"dur\":").Microseconds(span.end_ns - span.begin_ns);
     event.Raw(",\"args\":{");
     if (a.stage.valid()) event.Argument("stage", a.stage.value());
     if (a.micro_batch.valid()) event.Argument("micro_batch", a.micro_batch.value());
@@ -255,9 +177,6 @@ class ChromeTraceWriter::Impl {
     if (a.collective >= 0) event.Argument("collective", a.collective);
     if (span.bytes != 0) event.Argument("bytes", span.bytes);
     event.Raw("}}");
-    if (IsTransfer(a.kind)) {
-      PairMessage(MessageOf(span, step.timeline.stages), {IsSend(a.kind), process, track, begin_ns, end_ns});
-    }
   }
 
   // As ToString(action), without its allocations.
@@ -270,35 +189,24 @@ class ChromeTraceWriter::Impl {
     if (a.flags & kDiscarded) event.Raw("~");
   }
 
-  // Draws the arrow when the second end of a message comes along.
-  void PairMessage(const MessageKey& message, const MessageEnd& end) {
-    const auto [entry, first] = messages_.try_emplace(message, end);
-    if (first || entry->second.send == end.send) return;
-    const MessageEnd& send = end.send ? end : entry->second;
-    const MessageEnd& receive = end.send ? entry->second : end;
-    WriteArrow(send, receive);
-    messages_.erase(entry);
-  }
-
   // Each end of an arrow lies in its slice, strictly inside where the slice is long enough, and not before its begin.
-  // There is no arrow to a receive that ended before the send began, as two hosts' clocks may have it.
-  void WriteArrow(const MessageEnd& send, const MessageEnd& receive) {
-    if (receive.end_ns < send.begin_ns) return;
-    const int64_t finish_ns = std::max({receive.begin_ns, receive.end_ns - 1, send.begin_ns});
-    const int64_t start_ns = std::min({send.begin_ns + 1, send.end_ns, finish_ns});
+  void WriteArrow(const TraceStep& step, const TraceLayout& layout, int32_t send, int32_t receive) {
+    const Span &from = step.timeline.spans[send], &to = step.timeline.spans[receive];
+    const int64_t finish_ns = std::max({to.begin_ns, to.end_ns - 1, from.begin_ns});
+    const int64_t start_ns = std::min({from.begin_ns + 1, from.end_ns, finish_ns});
     ++arrows_;
-    WriteArrowEnd("{\"ph\":\"s\",\"id\":", send, start_ns);
-    WriteArrowEnd("{\"ph\":\"f\",\"bp\":\"e\",\"id\":", receive, finish_ns);
+    WriteArrowEnd("{\"ph\":\"s\",\"id\":", from.rank, layout.tracks[send], step.begin_ns + start_ns);
+    WriteArrowEnd("{\"ph\":\"f\",\"bp\":\"e\",\"id\":", to.rank, layout.tracks[receive], step.begin_ns + finish_ns);
   }
 
-  void WriteArrowEnd(absl::string_view opening, const MessageEnd& end, int64_t time_ns) {
+  void WriteArrowEnd(absl::string_view opening, PipelineRank rank, int track, int64_t time_ns) {
     Event()
         .Raw(opening)
         .Int(arrows_)
         .Raw(",\"cat\":\"transfer\",\"name\":\"message\",\"pid\":")
-        .Int(end.process)
+        .Int(Process(rank))
         .Raw(",\"tid\":")
-        .Int(end.track)
+        .Int(track)
         .Raw(",\"ts\":")
         .Microseconds(time_ns)
         .Raw("}");
@@ -321,11 +229,10 @@ class ChromeTraceWriter::Impl {
   std::string& text_;
   absl::Status first_error_;
   bool first_event_ = true;
-  int processes_ = 0;     // named so far
-  int tracks_named_ = 0;  // track ids are unique over all ranks
+  int processes_ = 0;  // named so far
+  size_t tracks_named_ = 0;
   int64_t arrows_ = 0;
-  absl::flat_hash_map<std::tuple<int, TrackClass, int>, std::vector<Track>> tracks_;
-  absl::flat_hash_map<MessageKey, MessageEnd> messages_;  // whose other end has not come yet
+  TraceTracks tracks_;
 };
 
 ChromeTraceWriter::ChromeTraceWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

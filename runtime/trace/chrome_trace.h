@@ -3,22 +3,15 @@
 // send to its receive, and a memory counter. README.md lists the events and their fields.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "scheduler/timeline.h"
+#include "runtime/trace/trace_step.h"
 
 namespace sluice {
-
-struct TraceStep {
-  int64_t step = 0;      // number of the optimizer update
-  int64_t begin_ns = 0;  // where the timeline's zero stands on the trace's clock
-  Timeline timeline;
-};
 
 // Writes steps one by one; the file has its name only when Finish() was OK, and before that nothing reads half of it.
 // Threads: one.

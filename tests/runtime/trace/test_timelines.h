@@ -16,6 +16,7 @@ namespace sluice {
 struct SimulatedRun {
   std::string schedule = "1f1b";
   int ranks = 4;
+  int chunks = 1;
   int micro_batches = 8;
   QueuePolicy queues = QueuePolicy::kOnePerDirection;
   StageCosts costs = {.forward_ns = 1'000'001,
@@ -28,8 +29,15 @@ struct SimulatedRun {
   int64_t latency_ns = 20'011;
 };
 
+// Chunks per rank with which a generator makes a schedule of that size: as few as it takes.
+inline int ChunksFor(const std::string& schedule, int ranks, int micro_batches) {
+  const GeneratorParams params{.ranks = ranks, .chunks = 1, .micro_batches = micro_batches};
+  return Generate(schedule, params).ok() ? 1 : 2;
+}
+
 inline Timeline SimulatedTimeline(const SimulatedRun& run) {
-  const auto schedule = Generate(run.schedule, {.ranks = run.ranks, .micro_batches = run.micro_batches});
+  const auto schedule =
+      Generate(run.schedule, {.ranks = run.ranks, .chunks = run.chunks, .micro_batches = run.micro_batches});
   CHECK(schedule.ok()) << schedule.status();
   const auto program = Lower(*schedule, {.queues = run.queues});
   CHECK(program.ok()) << program.status();

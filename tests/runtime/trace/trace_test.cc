@@ -1,11 +1,12 @@
 // The trace file: what is written is what viewers accept, and comes back as it was.
 #include <cmath>
+#include <cstdlib>
 #include <ctime>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -13,8 +14,11 @@
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "runtime/trace/chrome_trace.h"
+#include "runtime/trace/perfetto_trace.h"
+#include "tests/runtime/trace/parse_perfetto.h"
 #include "tests/runtime/trace/test_files.h"
 #include "tests/runtime/trace/test_timelines.h"
+#include "tests/runtime/trace/trace_checker.h"
 
 namespace sluice {
 namespace {
@@ -25,52 +29,15 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-// --- A checker of the file's rules that shares nothing with the writer
-// -------------------------------------------------
+// --- A reader of the JSON that shares nothing with ours --------------------------------------------------------------
 
-struct Slice {
-  int64_t begin = 0, end = 0;
-  std::string name, category;
-  json args;
-};
-
-struct Flow {
-  std::string key;  // id, cat and name as text: all three must agree
-  int pid = 0, tid = 0;
-  int64_t time = 0;
-  bool binds_to_enclosing = false;
-};
-
-class TraceChecker {
+class ChromeParser {
  public:
-  explicit TraceChecker(const json& trace) {
-    for (const json& event : trace.at("traceEvents")) Take(event);
-  }
-
-  void Check() {
-    for (auto& [track, slices] : slices_) {
-      CheckNesting(track, slices);
-      EXPECT_TRUE(thread_names_.count(track)) << "track without a name";
-      EXPECT_TRUE(process_names_.count(track.first)) << "process without a name";
-    }
-    CheckFlows();
-    for (const auto& [pid, levels] : memory_) {
-      EXPECT_TRUE(process_names_.count(pid));
-      for (int64_t bytes : levels) EXPECT_GE(bytes, 0);
-      EXPECT_EQ(levels.front(), levels.back()) << "memory of process " << pid << " does not come back to where it was";
-    }
-  }
-
-  const std::map<std::pair<int, int>, std::vector<Slice>>& slices() const { return slices_; }
-  const std::map<int, std::string>& process_names() const { return process_names_; }
-  const std::map<std::pair<int, int>, std::string>& thread_names() const { return thread_names_; }
-  size_t arrows() const { return starts_.size(); }
-  size_t slices_of(const std::string& category) const {
-    size_t count = 0;
-    for (const auto& [track, slices] : slices_) {
-      for (const Slice& slice : slices) count += slice.category == category;
-    }
-    return count;
+  ParsedTrace Parse(const std::string& text) {
+    const json file = json::parse(text);
+    for (const json& event : file.at("traceEvents")) Take(event);
+    EXPECT_TRUE(open_.empty()) << open_.size() << " flows without an end";
+    return std::move(trace_);
   }
 
  private:
@@ -88,127 +55,146 @@ class TraceChecker {
     ASSERT_TRUE(event.at("ts").is_number());
     if (phase == "X") {
       const int64_t begin = Time(event.at("ts"));
-      slices_[{event.at("pid"), event.at("tid")}].push_back(
+      trace_.slices[{event.at("pid"), event.at("tid")}].push_back(
           {begin, begin + Time(event.at("dur")), event.at("name"), event.at("cat"), event.at("args")});
     } else if (phase == "s" || phase == "f") {
-      ASSERT_TRUE(event.at("id").is_number_integer()) << "text ids are read as hexadecimal";
-      Flow flow{event.at("id").dump() + event.at("cat").dump() + event.at("name").dump(), event.at("pid"),
-                event.at("tid"), Time(event.at("ts")), event.value("bp", "") == "e"};
-      // In the order of the file a flow stands behind the slice that it binds to.
-      const std::pair track(flow.pid, flow.tid);
-      ASSERT_TRUE(slices_.count(track));
-      bool inside = false;
-      for (const Slice& slice : slices_.at(track)) inside |= slice.begin <= flow.time && flow.time <= slice.end;
-      EXPECT_TRUE(inside) << "an end of flow " << flow.key << " is in no slice";
-      auto& ends = phase == "s" ? starts_ : finishes_;
-      EXPECT_EQ(flow.binds_to_enclosing, phase == "f");
-      EXPECT_TRUE(phase == "s" || starts_.count(flow.key)) << "a flow ends before it starts";
-      EXPECT_TRUE(ends.emplace(flow.key, flow).second) << "flow " << flow.key << " twice";
+      TakeFlow(event, phase == "s");
     } else if (phase == "C") {
-      memory_[event.at("pid")].push_back(event.at("args").at("bytes"));
+      trace_.memory[event.at("pid")].emplace_back(Time(event.at("ts")), event.at("args").at("bytes"));
     } else {
       EXPECT_EQ(phase, "i");
+      ++trace_.marks;
     }
+  }
+
+  // Identity is id, category and name: all three agree at both ends. In the file a flow stands behind its slice.
+  void TakeFlow(const json& event, bool starts) {
+    ASSERT_TRUE(event.at("id").is_number_integer()) << "text ids are read as hexadecimal";
+    const std::string key = event.at("id").dump() + event.at("cat").dump() + event.at("name").dump();
+    const TrackKey track(event.at("pid"), event.at("tid"));
+    ASSERT_TRUE(trace_.slices.count(track)) << "flow " << key << " stands before its slice";
+    if (starts) {
+      EXPECT_TRUE(open_.emplace(key, TraceArrow{.from = track, .start = Time(event.at("ts"))}).second)
+          << key << " twice";
+      return;
+    }
+    EXPECT_EQ(event.value("bp", ""), "e") << "without it the arrow goes to the slice behind";
+    const auto start = open_.find(key);
+    ASSERT_TRUE(start != open_.end()) << "flow " << key << " ends before it starts";
+    start->second.to = track;
+    start->second.finish = Time(event.at("ts"));
+    trace_.arrows.push_back(start->second);
+    open_.erase(start);
   }
 
   void TakeName(const json& event) {
     const std::string kind = event.at("name");
     const json& args = event.at("args");
-    if (kind == "process_name") process_names_[event.at("pid")] = args.at("name");
-    if (kind == "thread_name") thread_names_[{event.at("pid"), event.at("tid")}] = args.at("name");
+    if (kind == "process_name") trace_.process_names[event.at("pid")] = args.at("name");
+    if (kind == "thread_name") trace_.thread_names[{event.at("pid"), event.at("tid")}] = args.at("name");
   }
 
-  static void CheckNesting(std::pair<int, int> track, const std::vector<Slice>& slices) {
-    int64_t end = std::numeric_limits<int64_t>::min();
-    for (const Slice& slice : slices) {
-      EXPECT_GE(slice.begin, end) << slice.name << " overlaps on track " << track.second << " of process "
-                                  << track.first;
-      end = slice.end;
-    }
-  }
-
-  void CheckFlows() {
-    EXPECT_EQ(starts_.size(), finishes_.size());
-    for (const auto& [key, start] : starts_) {
-      ASSERT_TRUE(finishes_.count(key)) << "flow " << key << " does not end";
-      const Flow& finish = finishes_.at(key);
-      EXPECT_LE(start.time, finish.time);
-      EXPECT_NE(start.pid, finish.pid);
-      EXPECT_THAT(thread_names_.at({start.pid, start.tid}), HasSubstr("send"));
-      EXPECT_THAT(thread_names_.at({finish.pid, finish.tid}), HasSubstr("receive"));
-    }
-  }
-
-  std::map<std::pair<int, int>, std::vector<Slice>> slices_;  // per process and thread, as they stand in the file
-  std::map<std::pair<int, int>, std::string> thread_names_;
-  std::map<int, std::string> process_names_;
-  std::map<std::string, Flow> starts_, finishes_;
-  std::map<int, std::vector<int64_t>> memory_;
+  ParsedTrace trace_;
+  std::map<std::string, TraceArrow> open_;
 };
 
-json WrittenTrace(const std::vector<TraceStep>& steps) {
-  const std::string path = TestPath("written.json");
-  const absl::Status status = WriteChromeTrace(path, steps);
-  EXPECT_TRUE(status.ok()) << status;
-  return json::parse(ReadText(path));
-}
+// --- Both formats ----------------------------------------------------------------------------------------------------
 
-std::string NameOf(const std::string& schedule, QueuePolicy queues) {
-  return schedule + " with queue policy " + std::to_string(static_cast<int>(queues));
-}
+struct TraceFormat {
+  const char* name;
+  absl::Status (*write)(const std::string& path, const std::vector<TraceStep>& steps);
+  ParsedTrace (*parse)(const std::string& bytes);
+};
 
-TEST(ChromeTrace, KeepsTheRulesOfViewersForEverySchedulesAndQueuePolicy) {
-  for (const char* schedule : {"gpipe", "1f1b", "forward_only"}) {
+class TraceFile : public ::testing::TestWithParam<TraceFormat> {
+ protected:
+  // Written, parsed and found to keep the rules.
+  static ParsedTrace Written(const std::vector<TraceStep>& steps) {
+    const std::string path = TestPath("written");
+    const absl::Status status = GetParam().write(path, steps);
+    EXPECT_TRUE(status.ok()) << status;
+    ParsedTrace trace = GetParam().parse(ReadText(path));
+    EXPECT_EQ(trace.marks, static_cast<int>(steps.size()));
+    CheckTrace(trace);
+    return trace;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(
+    All, TraceFile,
+    ::testing::Values(TraceFormat{"Chrome", WriteChromeTrace,
+                                  [](const std::string& text) { return ChromeParser().Parse(text); }},
+                      TraceFormat{"Perfetto", WritePerfettoTrace,
+                                  [](const std::string& bytes) { return PerfettoParser().Parse(bytes); }}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_P(TraceFile, KeepsTheRulesOfViewersForEveryScheduleAndQueuePolicy) {
+  for (const Generator& generator : Generators()) {
     for (const QueuePolicy queues : {QueuePolicy::kOnePerRank, QueuePolicy::kOneCommPerRank,
                                      QueuePolicy::kOnePerDirection, QueuePolicy::kOnePerEdge}) {
-      SCOPED_TRACE(NameOf(schedule, queues));
-      const Timeline timeline = SimulatedTimeline({.schedule = schedule, .queues = queues});
-      TraceChecker checker(WrittenTrace({{1, 0, timeline}, {2, 100'000'000, timeline}}));
-      checker.Check();
-      const size_t messages = 3 * 8 * (std::string(schedule) == "forward_only" ? 1 : 2);
-      EXPECT_EQ(checker.arrows(), 2 * messages) << "one arrow per message and step";
-      EXPECT_EQ(checker.slices_of("F"), 2u * 4 * 8);
+      SCOPED_TRACE(generator.name + " with queue policy " + std::to_string(static_cast<int>(queues)));
+      const Timeline timeline =
+          SimulatedTimeline({.schedule = generator.name, .chunks = ChunksFor(generator.name, 4, 8), .queues = queues});
+      const ParsedTrace trace = Written({{1, 0, timeline}, {2, 100'000'000, timeline}});
+      CheckAddsUp(Written({{1, 0, timeline}}), timeline);
+      std::map<std::string, size_t> kinds;
+      for (const Span& span : timeline.spans) kinds[ActionKindName(span.action.kind)] += 2;
+      EXPECT_EQ(trace.arrows.size(), kinds["SEND_F"] + kinds["SEND_B"]) << "one arrow per message and step";
+      for (const auto& [kind, count] : kinds) EXPECT_EQ(trace.SlicesOf(kind), count) << kind;
     }
   }
 }
 
-TEST(ChromeTrace, TransfersWithoutDurationHaveTheirArrowsToo) {
+TEST_P(TraceFile, TransfersWithoutDurationHaveTheirArrowsToo) {
   SimulatedRun run{.latency_ns = 0};
   run.costs.activation_bytes = run.costs.gradient_bytes = 0;
-  TraceChecker checker(WrittenTrace({{0, 0, SimulatedTimeline(run)}}));
-  checker.Check();
-  EXPECT_EQ(checker.arrows(), 2u * 3 * 8);
+  EXPECT_EQ(Written({{1, 0, SimulatedTimeline(run)}}).arrows.size(), 2u * 3 * 8);
 }
 
-TEST(ChromeTrace, NamesRanksStagesAndTracks) {
-  TraceChecker checker(WrittenTrace({{0, 0, SimulatedTimeline({.ranks = 2})}}));
-  EXPECT_EQ(checker.process_names().at(1), "rank 0 (stages 0)");
-  EXPECT_EQ(checker.process_names().at(2), "rank 1 (stages 1)");
+TEST_P(TraceFile, NamesRanksStagesAndTracks) {
+  const ParsedTrace trace = Written({{1, 0, SimulatedTimeline({.ranks = 2})}});
+  EXPECT_EQ(trace.process_names.at(1), "rank 0 (stages 0)");
+  EXPECT_EQ(trace.process_names.at(2), "rank 1 (stages 1)");
   std::set<std::string> tracks;
-  for (const auto& [track, name] : checker.thread_names()) {
+  for (const auto& [track, name] : trace.thread_names) {
     if (track.first == 2) tracks.insert(name);
   }
   EXPECT_THAT(tracks, ElementsAre("collectives", "compute", "receive up", "send down"));
 }
 
-TEST(ChromeTrace, BusyTimeAndBubbleOfTheFileAddUpToTheSpan) {
+TEST_P(TraceFile, SlicesAreTheSpansWithTheirFacts) {
   const Timeline timeline = SimulatedTimeline({});
-  TraceChecker checker(WrittenTrace({{0, 0, timeline}}));
-  const TimelineMetrics metrics = Measure(timeline);
-  std::map<int, int64_t> busy;
-  for (const auto& [track, slices] : checker.slices()) {
-    for (const Slice& slice : slices) {
-      if (slice.category == "F" || slice.category == "B") busy[track.first - 1] += slice.end - slice.begin;
+  std::multiset<std::tuple<int, int64_t, int64_t, std::string, int64_t, int64_t, int64_t>> written, expected;
+  const int64_t begin_ns = 5'000'000'123;
+  const auto fact = [](const TraceSlice& slice, const char* name, int64_t otherwise) {
+    const auto found = slice.args.find(name);
+    return found == slice.args.end() ? otherwise : found->second;
+  };
+  for (const auto& [track, slices] : Written({{3, begin_ns, timeline}}).slices) {
+    for (const TraceSlice& s : slices) {
+      written.insert({track.first - 1, s.begin, s.end, s.name, fact(s, "stage", -1), fact(s, "micro_batch", -1),
+                      fact(s, "bytes", 0)});
     }
   }
-  for (const auto& [rank, ns] : busy) {
-    EXPECT_NEAR(static_cast<double>(ns) + metrics.ranks[rank].bubble * static_cast<double>(metrics.makespan_ns),
-                static_cast<double>(metrics.makespan_ns), 1.0);
+  for (const Span& s : timeline.spans) {
+    expected.insert({s.rank.value(), s.begin_ns + begin_ns, s.end_ns + begin_ns, ToString(s.action),
+                     s.action.stage.value(), s.action.micro_batch.value(), s.bytes});
   }
+  EXPECT_EQ(written, expected);
+}
+
+TEST_P(TraceFile, MemoryIsThatOfTheTimeline) {
+  const Timeline timeline = SimulatedTimeline({});
+  const ParsedTrace trace = Written({{1, 0, timeline}});
+  std::map<int, std::vector<std::pair<int64_t, int64_t>>> expected;
+  for (const MemorySample& sample : timeline.samples) {
+    expected[sample.rank.value() + 1].emplace_back(sample.time_ns, sample.bytes);
+  }
+  EXPECT_EQ(trace.memory, expected);
 }
 
 // Measured steps overlap where simulated ones don't: an F and a B at once, a receive posted long before its send.
-TEST(ChromeTrace, OverlappingSpansGetTracksOfTheirOwn) {
+TEST_P(TraceFile, OverlappingSpansGetTracksOfTheirOwn) {
   Timeline timeline{.name = "odd", .source = TimelineSource::kMeasured, .ranks = 2, .stages = 2, .micro_batches = 2};
   timeline.queues = {{QueueKind::kCompute, "compute"}, {QueueKind::kCommunication, "up"}};
   const auto add = [&](int rank, Action action, int64_t begin, int64_t end) {
@@ -234,27 +220,23 @@ TEST(ChromeTrace, OverlappingSpansGetTracksOfTheirOwn) {
   add(0, send(0), 10, 16);
   add(1, receive(1), 2, 21);  // posted ahead
   add(0, send(1), 20, 23);    // began 1 ns before its receive ended
-  const std::string path = TestPath("odd.json");
-  ASSERT_TRUE(WriteChromeTrace(path, {{7, 0, timeline}}).ok());
-  TraceChecker checker(json::parse(ReadText(path)));
-  checker.Check();
-  EXPECT_EQ(checker.arrows(), 2u);
-  EXPECT_EQ(checker.slices().size(), 2u + 1u + 2u);
-  const auto read = ReadChromeTrace(path);
+  const ParsedTrace trace = Written({{7, 0, timeline}});
+  EXPECT_EQ(trace.arrows.size(), 2u);
+  EXPECT_EQ(trace.slices.size(), 2u + 1u + 2u);
+  ASSERT_TRUE(WriteChromeTrace(TestPath("odd.json"), {{7, 0, timeline}}).ok());
+  const auto read = ReadChromeTrace(TestPath("odd.json"));
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(Sorted(read->front().timeline.spans), Sorted(timeline.spans));
 }
 
-TEST(ChromeTrace, NoArrowGoesBackInTime) {
+TEST_P(TraceFile, NoArrowGoesBackInTime) {
   Timeline timeline{.name = "skewed", .ranks = 2, .stages = 2, .micro_batches = 1};
   const Action send{
       .kind = ActionKind::kSendForward, .stage = StageId(0), .micro_batch = MicroBatch(0), .peer = PipelineRank(1)};
   const Action receive{
       .kind = ActionKind::kRecvForward, .stage = StageId(1), .micro_batch = MicroBatch(0), .peer = PipelineRank(0)};
   timeline.spans = {{PipelineRank(0), send, 100, 110}, {PipelineRank(1), receive, 50, 60}};
-  TraceChecker checker(WrittenTrace({{0, 0, timeline}}));
-  checker.Check();
-  EXPECT_EQ(checker.arrows(), 0u);
+  EXPECT_EQ(Written({{1, 0, timeline}}).arrows.size(), 0u);
 }
 
 // --- Reading ---------------------------------------------------------------------------------------------------------
@@ -404,24 +386,35 @@ TEST(ChromeTrace, ALinkStaysALink) {
   EXPECT_TRUE(ReadChromeTrace(folder + "/target.json").ok());
 }
 
-TEST(ChromeTrace, SpansThatCannotBeAreRefused) {
+TEST_P(TraceFile, SpansThatCannotBeAreRefused) {
   Timeline timeline = SimulatedTimeline({});
   timeline.spans[3].rank = PipelineRank(4);
-  EXPECT_EQ(WriteChromeTrace("/dev/null", {{0, 0, timeline}}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(GetParam().write("/dev/null", {{0, 0, timeline}}).code(), absl::StatusCode::kInvalidArgument);
   timeline = SimulatedTimeline({});
   timeline.spans[3].end_ns = timeline.spans[3].begin_ns - 1;
-  EXPECT_EQ(WriteChromeTrace("/dev/null", {{0, 0, timeline}}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(GetParam().write("/dev/null", {{0, 0, timeline}}).code(), absl::StatusCode::kInvalidArgument);
   timeline = SimulatedTimeline({});
   timeline.samples[0].rank = PipelineRank(-1);
-  EXPECT_EQ(WriteChromeTrace("/dev/null", {{0, 0, timeline}}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(GetParam().write("/dev/null", {{0, 0, timeline}}).code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Formats that a viewer reads but we don't: the wire itself is looked at by the compiler of Protocol Buffers.
+TEST(PerfettoTrace, ProtocDecodesIt) {
+  if (std::system("command -v protoc >/dev/null 2>&1") != 0) GTEST_SKIP() << "no protoc (package protobuf-compiler)";
+  const std::string path = TestPath("wire.pftrace");
+  ASSERT_TRUE(WritePerfettoTrace(path, {{1, 0, SimulatedTimeline({})}}).ok());
+  ASSERT_EQ(std::system(("protoc --decode_raw <" + path + " >" + path + ".txt").c_str()), 0);
+  const std::string text = ReadText(path + ".txt");
+  EXPECT_THAT(text,
+              AllOf(HasSubstr("23: \"0F3\""), HasSubstr("5: \"compute\""), HasSubstr("6: \"rank 3 (stages 3)\"")));
 }
 
 // The aim is 3 s on a machine of its own. Processor time is counted, since tests share theirs.
-TEST(ChromeTrace, AMillionSpansTakeLessThanThreeSeconds) {
+TEST_P(TraceFile, AMillionSpansTakeLessThanThreeSeconds) {
   const Timeline timeline = SimulatedTimeline({.ranks = 64, .micro_batches = 2700});
   ASSERT_GE(timeline.spans.size(), 1'000'000u);
   const std::clock_t start = std::clock();
-  ASSERT_TRUE(WriteChromeTrace("/dev/null", {{0, 0, timeline}}).ok());
+  ASSERT_TRUE(GetParam().write("/dev/null", {{1, 0, timeline}}).ok());
   const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   std::printf("%zu spans in %.2f s\n", timeline.spans.size(), seconds);
   EXPECT_LT(seconds, 3);
