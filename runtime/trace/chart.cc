@@ -40,28 +40,52 @@ int ChunkOf(const Chunks& chunks, const Action& action) {
   return static_cast<int>(std::distance(chunks.begin(), chunks.find({action.copy, action.stage.value()})));
 }
 
-std::string Caption(const Timeline& timeline) {
-  const TimelineMetrics metrics = Measure(timeline);
-  std::string text = absl::StrCat(timeline.ranks, timeline.ranks == 1 ? " rank, " : " ranks, ",
-                                  timeline.stages > timeline.ranks ? absl::StrCat(timeline.stages, " stages, ") : "",
-                                  timeline.micro_batches, " micro-batches");
-  if (metrics.makespan_ns > 0) {
-    absl::StrAppendFormat(&text, ", bubble %.1f %% of the makespan of %s", 100 * metrics.makespan_bubble,
-                          FormatNanoseconds(metrics.makespan_ns));
-    // Where ranks may shift against one another the span counts, not the makespan.
-    if (metrics.span_ns < metrics.makespan_ns * 0.995) {
-      absl::StrAppendFormat(&text, " (%.1f %% of the span of %s)", 100 * metrics.span_bubble,
-                            FormatNanoseconds(metrics.span_ns));
-    }
-  }
-  const auto most = std::max_element(
-      metrics.ranks.begin(), metrics.ranks.end(),
-      [](const RankMetrics& a, const RankMetrics& b) { return a.memory_bytes_max < b.memory_bytes_max; });
-  if (most != metrics.ranks.end() && most->memory_bytes_max > 0) {
-    absl::StrAppend(&text, ", peak memory ", FormatBytes(most->memory_bytes_max), " on rank ",
-                    most - metrics.ranks.begin());
-  }
+std::string SizeText(const Timeline& timeline) {
+  return absl::StrCat(timeline.ranks, timeline.ranks == 1 ? " rank, " : " ranks, ",
+                      timeline.stages > timeline.ranks ? absl::StrCat(timeline.stages, " stages, ") : "",
+                      timeline.micro_batches, " micro-batches");
+}
+
+// Makespan and span always with their names: where ranks may shift against one another the span counts.
+std::string BubbleText(const TimelineMetrics& metrics) {
+  if (metrics.makespan_ns <= 0) return "";
+  std::string text = absl::StrFormat(", bubble %.1f %% of the makespan of %s", 100 * metrics.makespan_bubble,
+                                     FormatNanoseconds(metrics.makespan_ns));
+  if (metrics.span_ns == metrics.makespan_ns) return text + ", which is the span too";
+  absl::StrAppendFormat(&text, ", %.1f %% of the span of %s", 100 * metrics.span_bubble,
+                        FormatNanoseconds(metrics.span_ns));
   return text;
+}
+
+// Most chunks (one stage's activations of one micro-batch) that a row's rank holds, from F to the end of B or W. Rows
+// without gradients hold nothing back.
+int ChunksInFlightMax(const ChartRow& row) {
+  int held = 0, most = 0;
+  bool released = false;
+  for (const Box& box : row.boxes) {
+    if (box.kind == BoxKind::kForward) most = std::max(most, ++held);
+    if (box.kind != BoxKind::kBackward && box.kind != BoxKind::kWeightGradient) continue;
+    --held;
+    released = true;
+  }
+  return released ? most : 0;
+}
+
+// In bytes where they are known, else in chunks.
+std::string MemoryText(const TimelineMetrics& metrics, const Chart& chart) {
+  std::vector<int64_t> bytes, chunks;
+  for (const RankMetrics& rank : metrics.ranks) bytes.push_back(rank.memory_bytes_max);
+  for (const ChartRow& row : chart.rows) chunks.push_back(ChunksInFlightMax(row));
+  const auto fullest = [](const std::vector<int64_t>& of_ranks) {
+    return std::max_element(of_ranks.begin(), of_ranks.end());
+  };
+  if (const auto most = fullest(bytes); most != bytes.end() && *most > 0) {
+    return absl::StrCat(", peak memory ", FormatBytes(*most), " on rank ", most - bytes.begin());
+  }
+  const auto most = fullest(chunks);
+  if (most == chunks.end() || *most == 0) return "";
+  return absl::StrCat(", peak memory ", *most, chart.chunks > 1 ? " chunks" : " micro-batches", " on rank ",
+                      most - chunks.begin());
 }
 
 std::string Trimmed(double value, int decimals) {
@@ -100,7 +124,6 @@ Chart MakeChart(const Timeline& timeline) {
   Chart chart;
   chart.title = absl::StrCat(timeline.name.empty() ? "timeline" : timeline.name,
                              timeline.source == TimelineSource::kMeasured ? ", measured" : ", simulated");
-  chart.caption = Caption(timeline);
   chart.rows.resize(timeline.ranks);
   std::vector<Chunks> chunks(timeline.ranks);
   for (const Span& span : timeline.spans) {
@@ -117,7 +140,10 @@ Chart MakeChart(const Timeline& timeline) {
                                span.begin_ns, span.end_ns, span.bytes});
     } else if (const std::optional<BoxKind> kind = BoxKindOf(a.kind)) {
       const int chunk = IsCompute(a.kind) ? ChunkOf(chunks[span.rank.index()], a) : 0;
-      row.boxes.push_back({*kind, a.stage.value(), chunk, a.micro_batch.value(), a.copy, span.begin_ns, span.end_ns});
+      const bool pair = (a.flags & kOverlapsNext) != 0;
+      row.boxes.push_back(
+          {*kind, a.stage.value(), chunk, a.micro_batch.value(), a.copy, pair, span.begin_ns, span.end_ns});
+      chart.copies = std::max(chart.copies, a.copy + 1);
     }
   }
   const auto earlier = [](const auto& a, const auto& b) { return a.begin_ns < b.begin_ns; };
@@ -125,15 +151,27 @@ Chart MakeChart(const Timeline& timeline) {
     std::stable_sort(row.boxes.begin(), row.boxes.end(), earlier);
     std::stable_sort(row.transfers.begin(), row.transfers.end(), earlier);
   }
+  const TimelineMetrics metrics = Measure(timeline);
+  chart.caption = SizeText(timeline) + BubbleText(metrics) + MemoryText(metrics, chart);
   return chart;
 }
 
-std::array<bool, kBoxKinds> KindsIn(const Chart& chart) {
-  std::array<bool, kBoxKinds> kinds = {};
-  for (const ChartRow& row : chart.rows) {
-    for (const Box& box : row.boxes) kinds[static_cast<size_t>(box.kind)] |= box.end_ns > box.begin_ns;
+Legend MakeLegend(const std::vector<Chart>& charts) {
+  Legend legend;
+  bool copies_only = true;  // the chunks of every rank are copies of one stage's
+  for (const Chart& chart : charts) {
+    legend.chunks = std::max(legend.chunks, chart.chunks);
+    copies_only = copies_only && chart.chunks == chart.copies;
+    for (const ChartRow& row : chart.rows) {
+      for (const Box& box : row.boxes) {
+        legend.kinds[static_cast<size_t>(box.kind)] |= box.end_ns > box.begin_ns;
+        legend.pairs |= box.pair;
+      }
+    }
   }
-  return kinds;
+  if (legend.chunks == 2) legend.shades = copies_only ? ", copies 0 and 1" : ", chunks 0 and 1";
+  if (legend.chunks > 2) legend.shades = absl::StrCat(", chunks 0 to ", legend.chunks - 1);
+  return legend;
 }
 
 std::string Color::Hex() const { return absl::StrFormat("#%02x%02x%02x", red, green, blue); }

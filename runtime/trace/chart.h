@@ -27,6 +27,7 @@ struct Box {
   int chunk = 0;  // of its rank, ascending in (copy, stage)
   int micro_batch = -1;
   int copy = 0;
+  bool pair = false;  // with the next box of its row it forms one overlapped pair
   int64_t begin_ns = 0;
   int64_t end_ns = 0;
 };
@@ -51,15 +52,22 @@ struct ChartRow {
 struct Chart {
   std::string title;           // "1f1b, simulated"
   std::string caption;         // "4 ranks, 8 micro-batches, bubble 27.3 % of the makespan of 33 ms, ..."
-  int chunks = 1;              // most on one rank
+  int chunks = 1;              // most on one rank, over all copies of the model
+  int copies = 1;              // of the model
   int64_t end_ns = 0;          // of the last span
   std::vector<ChartRow> rows;  // one per rank
 };
 
 Chart MakeChart(const Timeline& timeline);
 
-// Which kinds of boxes take any time, by BoxKind.
-std::array<bool, kBoxKinds> KindsIn(const Chart& chart);
+// What a legend says: the kinds of boxes that take any time, by BoxKind, and what their shades mean.
+struct Legend {
+  std::array<bool, kBoxKinds> kinds = {};
+  int chunks = 1;
+  std::string shades;  // ", chunks 0 to 1", ", copies 0 and 1" or nothing
+  bool pairs = false;
+};
+Legend MakeLegend(const std::vector<Chart>& charts);
 
 struct Color {
   uint8_t red = 0, green = 0, blue = 0;

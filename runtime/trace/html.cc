@@ -20,7 +20,8 @@ void AppendNumbers(std::string& out, std::initializer_list<int64_t> numbers) {
 void AppendRow(const ChartRow& row, std::string& out) {
   absl::StrAppend(&out, "{\"boxes\":[");
   for (const Box& b : row.boxes) {
-    AppendNumbers(out, {static_cast<int>(b.kind), b.stage, b.chunk, b.micro_batch, b.copy, b.begin_ns, b.end_ns});
+    AppendNumbers(out,
+                  {static_cast<int>(b.kind), b.stage, b.chunk, b.micro_batch, b.copy, b.pair, b.begin_ns, b.end_ns});
   }
   absl::StrAppend(&out, "],\"transfers\":[");
   for (const TransferBox& t : row.transfers) {
@@ -35,10 +36,26 @@ std::string ScriptText(const std::string& text) {
   return absl::StrReplaceAll(json.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace), {{"<", "\\u003c"}});
 }
 
+// The kinds that occur, each with the colours of its shades.
+std::string LegendData(const Legend& legend) {
+  std::string out = "[";
+  for (int k = 0; k < kBoxKinds; ++k) {
+    if (!legend.kinds[k]) continue;
+    const bool shaded = legend.chunks > 1 && k <= static_cast<int>(BoxKind::kWeightGradient);
+    absl::StrAppend(&out, out.size() > 1 ? "," : "", "{\"name\":\"", BoxName(BoxKind(k)), shaded ? legend.shades : "",
+                    "\",\"colors\":[");
+    for (int chunk = 0; chunk < (shaded ? legend.chunks : 1); ++chunk) {
+      absl::StrAppend(&out, chunk > 0 ? "," : "", "\"", BoxColor(BoxKind(k), chunk, legend.chunks).Hex(), "\"");
+    }
+    absl::StrAppend(&out, "]}");
+  }
+  return out + "]";
+}
+
 std::string Data(const std::vector<Chart>& charts) {
-  int chunks = 1;
-  for (const Chart& chart : charts) chunks = std::max(chunks, chart.chunks);
-  std::string out = "{\"kinds\":[";
+  const Legend legend = MakeLegend(charts);
+  const int chunks = legend.chunks;
+  std::string out = absl::StrCat("{\"legend\":", LegendData(legend), ",\n\"kinds\":[");
   for (int kind = 0; kind < kBoxKinds; ++kind) {
     absl::StrAppend(&out, kind > 0 ? "," : "", "{\"letter\":\"", std::string(1, BoxLetter(BoxKind(kind))),
                     "\",\"name\":\"", BoxName(BoxKind(kind)), "\",\"colors\":[");

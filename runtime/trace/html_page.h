@@ -17,12 +17,15 @@ inline constexpr char kHtmlHead[] = R"html(<!DOCTYPE html>
     --activation: #7fb2f0; --gradient: #f0b070; } }
 body { margin: 0; background: var(--page); color: var(--text); font: 13px/1.4 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", Arial, sans-serif; }
 header { display: flex; flex-wrap: wrap; gap: 6px 18px; align-items: center; padding: 10px 16px; position: sticky; top: 0; background: var(--page); border-bottom: 1px solid var(--grid); z-index: 1; }
-header label, header span { white-space: nowrap; }
+header label, header > span { white-space: nowrap; }
+#legend { display: flex; flex-wrap: wrap; gap: 2px 14px; }
+#way { flex-basis: 100%; white-space: normal; color: var(--path); }
+#way:empty { display: none; }
 input[type=number] { width: 5em; }
 .swatch { display: inline-block; width: 12px; height: 12px; vertical-align: -1px; }
 .faint { color: var(--faint); }
 canvas { display: block; width: 100%; cursor: grab; touch-action: pan-y; }
-#facts { position: fixed; display: none; pointer-events: none; background: var(--page); border: 1px solid var(--grid); border-radius: 6px; padding: 6px 10px; box-shadow: 0 2px 10px #0004; white-space: pre-line; z-index: 2; }
+#facts { position: fixed; display: none; pointer-events: none; background: var(--page); border: 1px solid var(--grid); border-radius: 6px; padding: 6px 10px; box-shadow: 0 2px 10px #0004; white-space: pre-line; max-width: 44em; z-index: 2; }
 </style>
 </head>
 <body>
@@ -32,6 +35,7 @@ canvas { display: block; width: 100%; cursor: grab; touch-action: pan-y; }
   <button id="all">whole timeline</button>
   <span id="legend"></span>
   <span class="faint">wheel zooms, dragging moves, a click follows a micro-batch, Escape lets it go</span>
+  <span id="way"></span>
 </header>
 <canvas id="canvas"></canvas>
 <div id="facts"></div>
@@ -40,30 +44,48 @@ canvas { display: block; width: 100%; cursor: grab; touch-action: pan-y; }
 inline constexpr char kHtmlScript[] = R"html(<script>
 "use strict";
 // Rows are flat lists; these are their strides and fields.
-const BOX = 7, KIND = 0, STAGE = 1, CHUNK = 2, MICRO = 3, COPY = 4, BEGIN = 5, END = 6;
+const BOX = 8, KIND = 0, STAGE = 1, CHUNK = 2, MICRO = 3, COPY = 4, PAIR = 5, BEGIN = 6, END = 7;
 const MOVE = 9, M_FORWARD = 0, M_SEND = 1, M_STAGE = 2, M_MICRO = 3, M_PEER = 4, M_COPY = 5, M_BEGIN = 6, M_END = 7, M_BYTES = 8;
+const FORWARD = 0, BACKWARD = 1, INPUT_GRADIENT = 2, WEIGHT_GRADIENT = 3;
 const LEFT = 76, RIGHT = 16, HEAD = 48, AXIS = 26;
 const canvas = document.getElementById("canvas"), paint = canvas.getContext("2d");
 const facts = document.getElementById("facts"), follow = document.getElementById("follow");
-const showTransfers = document.getElementById("transfers");
+const showTransfers = document.getElementById("transfers"), wayText = document.getElementById("way");
 
-let end = 1, rowsMost = 1;
+// Latest end among the first entries of a list: ascending, so that what is in view is found by halving.
+function endsUntil(list, stride, field) {
+  const ends = new Float64Array(list.length / stride);
+  let latest = 0;
+  for (let i = 0; i < ends.length; ++i) ends[i] = latest = Math.max(latest, list[i * stride + field]);
+  return ends;
+}
+// Number of entries that have ended before `ns`: the place of the first that has not.
+function endedBefore(ends, ns) {
+  let low = 0, high = ends.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ends[middle] < ns) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+let end = 1, rowsInAll = 0;
 for (const chart of DATA.charts) {
-  rowsMost = Math.max(rowsMost, chart.rows.length);
+  rowsInAll += chart.rows.length;
+  chart.ways = new Map();
   for (const row of chart.rows) {
-    row.longest = row.longestMove = 0;
-    for (let i = 0; i < row.boxes.length; i += BOX) {
-      end = Math.max(end, row.boxes[i + END]);
-      row.longest = Math.max(row.longest, row.boxes[i + END] - row.boxes[i + BEGIN]);
-    }
-    for (let i = 0; i < row.transfers.length; i += MOVE) {
-      end = Math.max(end, row.transfers[i + M_END]);
-      row.longestMove = Math.max(row.longestMove, row.transfers[i + M_END] - row.transfers[i + M_BEGIN]);
-    }
+    row.ends = endsUntil(row.boxes, BOX, END);
+    row.moveEnds = endsUntil(row.transfers, MOVE, M_END);
+    end = Math.max(end, row.ends.at(-1) ?? 0, row.moveEnds.at(-1) ?? 0);
   }
 }
-let from = 0, to = end, width = 0;
-const pitch = Math.max(8, Math.min(36, Math.floor(900 / (rowsMost * DATA.charts.length))));
+let from = 0, to = end, width = 0, pitch = 20;
+
+// Rows fill the window as long as they can be told apart; beyond that the page scrolls.
+function rowPitch() {
+  const room = window.innerHeight - canvas.offsetTop - DATA.charts.length * (HEAD + AXIS);
+  return Math.max(rowsInAll > 400 ? 3 : 9, Math.min(36, Math.floor(room / rowsInAll)));
+}
 
 // The state stands in the address, so that a view can be passed on.
 function readAddress() {
@@ -96,38 +118,98 @@ const x = ns => LEFT + (ns - from) / (to - from) * (width - LEFT - RIGHT);
 const time = px => from + (px - LEFT) / (width - LEFT - RIGHT) * (to - from);
 const panelTop = i => DATA.charts.slice(0, i).reduce((y, c) => y + HEAD + c.rows.length * pitch + AXIS, 0);
 
-// Index of the first entry that begins at or after `ns`.
-function firstFrom(list, stride, field, ns) {
-  let low = 0, high = list.length / stride;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (list[middle * stride + field] < ns) low = middle + 1; else high = middle;
-  }
-  return low * stride;
+// --- What waited for what ---
+
+// A box as {r: row, i: place in its list, and its fields}.
+function boxOf(chart, r, i) {
+  const b = chart.rows[r].boxes;
+  return {r, i, kind: b[i + KIND], stage: b[i + STAGE], micro: b[i + MICRO], copy: b[i + COPY], begin: b[i + BEGIN], end: b[i + END]};
 }
 
+// All boxes of a micro-batch in order of time, each with `cause`, the box whose result it had to have, and `idle`, since
+// when its rank had nothing to do. The last few are kept.
+function wayOf(chart, micro) {
+  if (chart.ways.has(micro)) return chart.ways.get(micro);
+  const way = [];
+  chart.rows.forEach((row, r) => {
+    for (let i = 0; i < row.boxes.length; i += BOX) {
+      if (row.boxes[i + MICRO] === micro && row.boxes[i + KIND] <= WEIGHT_GRADIENT) way.push(boxOf(chart, r, i));
+    }
+  });
+  way.sort((a, b) => a.begin - b.begin);
+  const backward = kind => kind === BACKWARD || kind === INPUT_GRADIENT;
+  for (const box of way) {
+    const causes = way.filter(other => other.copy === box.copy && (
+      box.kind === FORWARD ? other.kind === FORWARD && other.stage === box.stage - 1 :
+      box.kind === WEIGHT_GRADIENT ? other.kind === INPUT_GRADIENT && other.stage === box.stage :
+      backward(other.kind) ? other.stage === box.stage + 1 : other.kind === FORWARD && other.stage === box.stage));
+    box.cause = causes.reduce((latest, other) => latest && latest.end >= other.end ? latest : other, null);
+    const before = box.i / BOX;
+    box.idle = before > 0 ? Math.min(chart.rows[box.r].ends[before - 1], box.begin) : 0;
+  }
+  if (chart.ways.size >= 8) chart.ways.clear();
+  chart.ways.set(micro, way);
+  return way;
+}
+
+// How a rank's idle time before a box falls to the work of another rank and to the way from there.
+function waitOf(box) {
+  if (!box.cause || box.cause.r === box.r || box.idle >= box.begin) return null;
+  const arrived = Math.min(Math.max(box.cause.end, box.idle), box.begin);
+  return {from: box.idle, computed: arrived, to: box.begin};
+}
+
+function describeWay(chart, micro) {
+  const way = wayOf(chart, micro);
+  if (way.length === 0) return "";
+  const perRank = new Map();
+  let computing = 0, moving = 0;
+  for (const box of way) {
+    const wait = waitOf(box);
+    if (!wait) continue;
+    computing += wait.computed - wait.from;
+    moving += wait.to - wait.computed;
+    perRank.set(box.r, (perRank.get(box.r) ?? 0) + wait.to - wait.from);
+  }
+  const last = Math.max(...way.map(box => box.end));
+  let text = "micro-batch " + micro + " takes " + duration(last - way[0].begin) + ", from " + duration(way[0].begin) + " to " + duration(last);
+  if (perRank.size === 0) return text + "; no rank waits for it";
+  text += "; ranks wait " + duration(computing + moving) + " for it (" + duration(computing) + " while others compute it, " +
+    duration(moving) + " while it moves)";
+  const most = [...perRank].sort((a, b) => b[1] - a[1])[0];
+  return text + ", the longest rank " + most[0] + " with " + duration(most[1]);
+}
+
+// --- Drawing ---
+
 function style(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
+let colors = {};
 
 function draw() {
-  const ratio = window.devicePixelRatio || 1;
+  colors = Object.fromEntries(["text", "faint", "lane", "grid", "path", "activation", "gradient"].map(name => [name, style("--" + name)]));
+  const micro = follow.value === "" ? -1 : Number(follow.value);
+  wayText.textContent = micro < 0 ? "" :
+    DATA.charts.map(chart => (DATA.charts.length > 1 ? chart.title + ": " : "") + describeWay(chart, micro)).join(" \u2003 ");
+  pitch = rowPitch();
   width = canvas.clientWidth;
   const height = panelTop(DATA.charts.length);
+  const ratio = Math.min(window.devicePixelRatio || 1, 16000 / height);  // browsers refuse larger canvases
   canvas.style.height = height + "px";
   canvas.width = width * ratio;
   canvas.height = height * ratio;
   paint.setTransform(ratio, 0, 0, ratio, 0, 0);
   paint.clearRect(0, 0, width, height);
-  DATA.charts.forEach((chart, i) => drawPanel(chart, panelTop(i)));
+  DATA.charts.forEach((chart, i) => drawPanel(chart, panelTop(i), micro));
 }
 
-function drawPanel(chart, top) {
+function drawPanel(chart, top, micro) {
   paint.textAlign = "left";
-  paint.fillStyle = style("--text");
+  paint.fillStyle = colors.text;
   paint.font = "600 15px system-ui, sans-serif";
   paint.fillText(chart.title, 16, top + 20);
-  paint.fillStyle = style("--faint");
+  paint.fillStyle = colors.faint;
   paint.font = "12px system-ui, sans-serif";
-  paint.fillText(chart.caption, 16, top + 38);
+  paint.fillText(chart.caption, 16, top + 38, width - 32);
   top += HEAD;
   drawLanes(chart, top);
   drawAxis(top, top + chart.rows.length * pitch);
@@ -135,20 +217,21 @@ function drawPanel(chart, top) {
   paint.beginPath();
   paint.rect(LEFT, top, width - LEFT - RIGHT, chart.rows.length * pitch);
   paint.clip();
-  const micro = follow.value === "" ? -1 : Number(follow.value);
   chart.rows.forEach((row, r) => drawRow(row, top + r * pitch, micro));
-  if (micro >= 0) drawWay(chart, top, micro);
+  if (micro >= 0) drawWay(chart, top, wayOf(chart, micro));
   paint.restore();
 }
 
 function drawLanes(chart, top) {
+  const font = Math.min(12, pitch), every = Math.ceil(10 / pitch);
   paint.textAlign = "right";
-  paint.font = Math.min(12, pitch) + "px system-ui, sans-serif";
+  paint.font = Math.max(font, 9) + "px system-ui, sans-serif";
   chart.rows.forEach((row, r) => {
-    paint.fillStyle = style("--lane");
+    paint.fillStyle = colors.lane;
     paint.fillRect(LEFT, top + r * pitch, width - LEFT - RIGHT, boxHeight());
-    paint.fillStyle = style("--faint");
-    paint.fillText("rank " + r, LEFT - 8, top + r * pitch + boxHeight() / 2 + 4);
+    if (r % every > 0) return;
+    paint.fillStyle = colors.faint;
+    paint.fillText("rank " + r, LEFT - 8, top + r * pitch + boxHeight() / 2 + font * 0.36);
   });
 }
 
@@ -158,116 +241,188 @@ function drawAxis(top, bottom) {
   paint.textAlign = "center";
   paint.font = "11px system-ui, sans-serif";
   for (let t = Math.ceil(from / step) * step; t <= to; t += step) {
-    paint.fillStyle = style("--grid");
+    paint.fillStyle = colors.grid;
     paint.fillRect(x(t), top, 1, bottom - top + 4);
-    paint.fillStyle = style("--faint");
+    paint.fillStyle = colors.faint;
     paint.fillText(t === 0 ? "0" : duration(t), x(t), bottom + 16);
   }
 }
 
-const strip = () => showTransfers.checked ? Math.max(1, Math.floor(pitch / 9)) : 0;
-const boxHeight = () => pitch - 2 * strip() - (pitch > 14 ? 4 : 2);
+const strip = () => showTransfers.checked && pitch > 5 ? Math.max(1, Math.floor(pitch / 9)) : 0;
+const boxHeight = () => pitch - 2 * strip() - (pitch > 14 ? 4 : pitch > 5 ? 2 : 1);
 
+// What is too narrow to be seen apart is skipped by halving, so that drawing takes as long as the picture is wide,
+// whatever the number of boxes in view.
 function drawRow(row, y, micro) {
   const height = boxHeight(), list = row.boxes;
-  paint.textAlign = "center";
-  // Boxes that end before the last drawn pixel can't be seen; those too narrow for a border stand edge to edge.
   let drawn = -1;
-  for (let i = firstFrom(list, BOX, BEGIN, from - row.longest); i < list.length && list[i + BEGIN] < to; i += BOX) {
-    const left = x(list[i + BEGIN]), right = x(list[i + END]);
-    if (right < LEFT || right < drawn + 0.5) continue;
+  for (let k = endedBefore(row.ends, from); k < row.ends.length && list[k * BOX + BEGIN] < to;) {
+    const i = k * BOX, left = x(list[i + BEGIN]), right = x(list[i + END]);
+    if (right < drawn + 1) { k = Math.max(k + 1, endedBefore(row.ends, time(drawn + 1))); continue; }
     drawn = Math.max(drawn, right);
-    const [color, ink] = DATA.kinds[list[i + KIND]].colors[list[i + CHUNK]];
-    const wide = right - left, followed = micro >= 0 && list[i + MICRO] === micro;
-    paint.globalAlpha = micro >= 0 && !followed ? 0.22 : 1;
-    paint.fillStyle = color;
-    paint.fillRect(left, y, Math.max(wide - (wide > 5 ? 1 : wide > 2 ? 0.4 : 0), 0.6), height);
-    const number = list[i + MICRO] < 0 ? "" : String(list[i + MICRO]);
-    const font = Math.min(height * 0.62, 13, (wide - 3) / (0.62 * number.length));
-    if (number === "" || font < 6) continue;
-    paint.fillStyle = ink;
-    paint.font = font + "px system-ui, sans-serif";
-    const middle = (Math.max(left, LEFT) + Math.min(right, width - RIGHT)) / 2;
-    paint.fillText(number, middle, y + height / 2 + font * 0.36);
-  }
-  paint.globalAlpha = 1;
-  if (strip() > 0) drawTransfers(row, y + height, micro);
-}
-
-function drawTransfers(row, y, micro) {
-  const list = row.transfers, colors = [style("--gradient"), style("--activation")];
-  const drawn = [-1, -1];
-  for (let i = firstFrom(list, MOVE, M_BEGIN, from - row.longestMove); i < list.length && list[i + M_BEGIN] < to; i += MOVE) {
-    const forward = list[i + M_FORWARD], left = x(list[i + M_BEGIN]), right = Math.max(x(list[i + M_END]), left + 0.6);
-    if (right < LEFT || right < drawn[forward] + 0.5) continue;
-    drawn[forward] = right;
-    paint.globalAlpha = micro >= 0 && list[i + M_MICRO] !== micro ? 0.22 : 1;
-    paint.fillStyle = colors[forward];
-    paint.fillRect(left, y + (forward ? 0 : strip()), right - left, strip());
-  }
-  paint.globalAlpha = 1;
-}
-
-// The followed micro-batch: its F, then its B or I, from box to box in order of time.
-function drawWay(chart, top, micro) {
-  const stops = [];
-  chart.rows.forEach((row, r) => {
-    for (let i = 0; i < row.boxes.length; i += BOX) {
-      if (row.boxes[i + MICRO] === micro && row.boxes[i + KIND] < 3) stops.push([row.boxes[i + BEGIN], row.boxes[i + END], r]);
+    ++k;
+    if (micro >= 0) paint.globalAlpha = list[i + MICRO] !== micro ? 0.22 : 1;
+    drawBox(list, i, left, right, y, height);
+    if (list[i + PAIR] && k < row.ends.length) {
+      paint.fillStyle = colors.text;
+      paint.fillRect(left, y + height - Math.max(1, height / 14), x(list[k * BOX + END]) - left - 1, Math.max(1, height / 14));
     }
-  });
-  stops.sort((a, b) => a[0] - b[0]);
-  paint.strokeStyle = style("--path");
-  paint.lineWidth = 2;
+  }
+  paint.globalAlpha = 1;
+  if (strip() > 0) [0, 1].forEach(forward => drawTransfers(row, forward, y + height + (forward ? 0 : strip()), micro));
+}
+
+function drawBox(list, i, left, right, y, height) {
+  const [color, ink] = DATA.kinds[list[i + KIND]].colors[list[i + CHUNK]], wide = right - left;
+  paint.fillStyle = color;
+  paint.fillRect(left, y, Math.max(wide - (wide > 5 ? 1 : wide > 2 ? 0.4 : 0), 1), height);
+  if (list[i + MICRO] < 0) return;
+  const number = String(list[i + MICRO]), font = Math.min(height * 0.62, 13, (wide - 3) / (0.62 * number.length));
+  if (font < 6) return;
+  paint.textAlign = "center";
+  paint.fillStyle = ink;
+  paint.font = font + "px system-ui, sans-serif";
+  const middle = (Math.max(left, LEFT) + Math.min(right, width - RIGHT)) / 2;
+  paint.fillText(number, middle, y + height / 2 + font * 0.36);
+}
+
+// Messages that can't be seen apart become one line.
+function drawTransfers(row, forward, y, micro) {
+  const list = row.transfers;
+  let begin = -1, drawn = -1, faded = false;
+  const close = () => {
+    if (drawn < 0) return;
+    paint.globalAlpha = faded ? 0.22 : 1;
+    paint.fillRect(begin, y, drawn - begin, strip());
+  };
+  paint.fillStyle = forward ? colors.activation : colors.gradient;
+  for (let k = endedBefore(row.moveEnds, from); k < row.moveEnds.length && list[k * MOVE + M_BEGIN] < to;) {
+    const i = k * MOVE, left = x(list[i + M_BEGIN]), right = Math.max(x(list[i + M_END]), left + 1);
+    if (list[i + M_FORWARD] !== forward) { ++k; continue; }
+    if (right < drawn + 1) { k = Math.max(k + 1, endedBefore(row.moveEnds, time(drawn + 1))); continue; }
+    ++k;
+    const fades = micro >= 0 && list[i + M_MICRO] !== micro;
+    if (drawn < 0 || left > drawn + 0.5 || fades !== faded) {
+      close();
+      begin = left;
+      faded = fades;
+    }
+    drawn = right;
+  }
+  close();
+  paint.globalAlpha = 1;
+}
+
+// Slanted lines over an idle stretch of a lane.
+function hatch(left, right, y, height, distance) {
+  paint.save();
   paint.beginPath();
-  const middle = r => top + r * pitch + boxHeight() * 0.85;  // below the numbers
-  stops.forEach(([begin, stop, r], i) => {
-    if (i === 0) paint.moveTo(x(begin), middle(r)); else paint.lineTo(x(begin), middle(r));
-    paint.lineTo(x(stop), middle(r));
-  });
+  paint.rect(left, y, right - left, height);
+  paint.clip();
+  paint.globalAlpha = 0.14;
+  paint.fillStyle = paint.strokeStyle = colors.path;
+  paint.fillRect(left, y, right - left, height);
+  paint.globalAlpha = 0.8;
+  paint.lineWidth = 1;
+  paint.beginPath();
+  const begin = Math.max(left, LEFT) - height, stop = Math.min(right, width);
+  for (let at = begin - begin % distance; at < stop; at += distance) {
+    paint.moveTo(at, y + height);
+    paint.lineTo(at + height, y);
+  }
+  paint.stroke();
+  paint.restore();
+}
+
+// The followed micro-batch: its boxes, the way from each to those that needed its result, and hatched the time for which
+// ranks were idle until it came: wide while another rank computed it, narrow while it was under way.
+function drawWay(chart, top, way) {
+  const height = boxHeight(), rowTop = box => top + box.r * pitch, line = box => rowTop(box) + height * 0.88;
+  for (const box of way) {
+    const wait = waitOf(box);
+    if (wait && wait.computed > wait.from) hatch(x(wait.from), x(wait.computed), rowTop(box), height, 7);
+    if (wait && wait.to > wait.computed) hatch(x(wait.computed), x(wait.to), rowTop(box), height, 3);
+    drawBox(chart.rows[box.r].boxes, box.i, x(box.begin), x(box.end), rowTop(box), height);
+  }
+  paint.strokeStyle = colors.path;
+  paint.lineWidth = pitch > 14 ? 2 : 1.3;
+  paint.beginPath();
+  for (const box of way) {
+    if (box.kind === WEIGHT_GRADIENT) continue;
+    paint.moveTo(x(box.cause?.end ?? box.begin), line(box.cause ?? box));  // below the numbers
+    paint.lineTo(x(box.begin), line(box));
+    paint.lineTo(x(box.end), line(box));
+  }
   paint.stroke();
 }
 
-// What lies under the pointer: {chart, rank, row, i} of a box, or null.
+// --- Facts under the pointer ---
+
+// What lies under the pointer: {chart, box}, or null.
 function boxAt(px, py) {
   for (let c = 0; c < DATA.charts.length; ++c) {
     const chart = DATA.charts[c], r = Math.floor((py - panelTop(c) - HEAD) / pitch);
     if (r < 0 || r >= chart.rows.length || px < LEFT) continue;
     const row = chart.rows[r], t = time(px);
-    for (let i = firstFrom(row.boxes, BOX, BEGIN, t - row.longest); i < row.boxes.length && row.boxes[i + BEGIN] <= t; i += BOX) {
-      if (row.boxes[i + END] >= t) return {chart, rank: r, row, i};
+    for (let k = endedBefore(row.ends, t); k < row.ends.length && row.boxes[k * BOX + BEGIN] <= t; ++k) {
+      if (row.boxes[k * BOX + END] >= t) return {chart, box: boxOf(chart, r, k * BOX)};
     }
   }
   return null;
 }
 
-function factsOf({rank, row, i}) {
-  const b = row.boxes.slice(i, i + BOX), kind = DATA.kinds[b[KIND]];
-  const lines = [kind.name + (b[MICRO] >= 0 ? " of micro-batch " + b[MICRO] : "")];
-  const place = "rank " + rank + (b[STAGE] >= 0 ? ", stage " + b[STAGE] : "");
-  lines.push(place + (b[COPY] > 0 ? ", copy " + b[COPY] : ""));
-  lines.push("takes " + duration(b[END] - b[BEGIN]) + ", from " + duration(b[BEGIN]) + " to " + duration(b[END]));
-  let before = 0;
-  for (let j = 0; j < i; j += BOX) before = Math.max(before, row.boxes[j + END]);
-  if (b[BEGIN] > before) lines.push("the rank was idle for " + duration(b[BEGIN] - before) + " before it");
-  for (let j = 0; j < row.transfers.length; j += MOVE) {
-    const t = row.transfers.slice(j, j + MOVE);
-    const ofForward = b[KIND] === 0 && t[M_FORWARD] === 1, ofBackward = (b[KIND] === 1 || b[KIND] === 2) && t[M_FORWARD] === 0;
-    if (t[M_MICRO] !== b[MICRO] || t[M_STAGE] !== b[STAGE] || t[M_COPY] !== b[COPY] || !(ofForward || ofBackward)) continue;
-    lines.push((t[M_SEND] ? "sent to rank " : "received from rank ") + t[M_PEER] + (t[M_BYTES] ? ", " + size(t[M_BYTES]) : "") +
-      ", from " + duration(t[M_BEGIN]) + " to " + duration(t[M_END]));
+const letter = box => DATA.kinds[box.kind].name + " of stage " + box.stage;
+
+function factsOf({chart, box}) {
+  const lines = [DATA.kinds[box.kind].name + (box.micro >= 0 ? " of micro-batch " + box.micro : "")];
+  lines.push("rank " + box.r + (box.stage >= 0 ? ", stage " + box.stage : "") + (box.copy > 0 ? ", copy " + box.copy : ""));
+  lines.push("takes " + duration(box.end - box.begin) + ", from " + duration(box.begin) + " to " + duration(box.end));
+  const same = box.micro < 0 ? null : wayOf(chart, box.micro).find(other => other.r === box.r && other.i === box.i);
+  const before = box.i / BOX, idle = before > 0 ? chart.rows[box.r].ends[before - 1] : 0;
+  if (box.begin > idle) lines.push("the rank was idle for " + duration(box.begin - idle) + " before it");
+  const wait = same ? waitOf(same) : null;
+  if (wait && wait.computed > wait.from) {
+    lines.push("  " + duration(wait.computed - wait.from) + " of it until rank " + same.cause.r + " had done the " + letter(same.cause));
   }
+  if (wait && wait.to > wait.computed) lines.push("  " + duration(wait.to - wait.computed) + " of it while the result moved or stood behind others");
+  lines.push(...transferFacts(chart.rows[box.r].transfers, box), ...otherFacts(chart, box));
   return lines.join("\n");
 }
 
-function showFacts(event) {
-  const area = canvas.getBoundingClientRect(), box = boxAt(event.clientX - area.left, event.clientY - area.top);
-  facts.style.display = box ? "block" : "none";
-  if (!box) return;
-  facts.textContent = factsOf(box);
-  facts.style.left = Math.min(event.clientX + 14, window.innerWidth - facts.offsetWidth - 8) + "px";
-  facts.style.top = Math.min(event.clientY + 14, window.innerHeight - facts.offsetHeight - 8) + "px";
+function transferFacts(list, box) {
+  const lines = [], direction = box.kind === FORWARD ? 1 : box.kind <= INPUT_GRADIENT ? 0 : -1;
+  for (let j = 0; j < list.length; j += MOVE) {
+    if (list[j + M_MICRO] !== box.micro || list[j + M_STAGE] !== box.stage || list[j + M_COPY] !== box.copy || list[j + M_FORWARD] !== direction) continue;
+    lines.push((list[j + M_SEND] ? "sent to rank " : "received from rank ") + list[j + M_PEER] + (list[j + M_BYTES] ? ", " + size(list[j + M_BYTES]) : "") +
+      ", from " + duration(list[j + M_BEGIN]) + " to " + duration(list[j + M_END]));
+  }
+  return lines;
 }
+
+// The same action in the other timelines.
+function otherFacts(chart, box) {
+  const lines = [];
+  for (const other of DATA.charts) {
+    if (other === chart || box.micro < 0) continue;
+    const twin = wayOf(other, box.micro).find(b => b.kind === box.kind && b.stage === box.stage && b.copy === box.copy);
+    if (!twin) continue;
+    const late = twin.begin - box.begin;
+    lines.push("in '" + other.title + "': takes " + duration(twin.end - twin.begin) + ", " +
+      (late === 0 ? "begins at the same time" : "begins " + duration(Math.abs(late)) + (late > 0 ? " later" : " earlier")));
+  }
+  return lines;
+}
+
+function showFacts(event) {
+  const area = canvas.getBoundingClientRect(), found = boxAt(event.clientX - area.left, event.clientY - area.top);
+  facts.style.display = found ? "block" : "none";
+  if (!found) return;
+  facts.textContent = factsOf(found);
+  facts.style.left = Math.max(8, Math.min(event.clientX + 14, window.innerWidth - facts.offsetWidth - 8)) + "px";
+  facts.style.top = Math.max(8, Math.min(event.clientY + 14, window.innerHeight - facts.offsetHeight - 8)) + "px";
+}
+
+// --- Moving about ---
 
 function view(newFrom, newTo) {
   const span = Math.min(Math.max(newTo - newFrom, 10), end);
@@ -308,9 +463,9 @@ canvas.addEventListener("pointerup", event => {
   const moved = drag?.moved, area = canvas.getBoundingClientRect();
   drag = null;
   if (moved) return;
-  const box = boxAt(event.clientX - area.left, event.clientY - area.top);
-  if (box && box.row.boxes[box.i + MICRO] >= 0) follow.value = box.row.boxes[box.i + MICRO];
-  if (!box) follow.value = "";
+  const found = boxAt(event.clientX - area.left, event.clientY - area.top);
+  if (found && found.box.micro >= 0) follow.value = found.box.micro;
+  if (!found) follow.value = "";
   refresh();
 });
 canvas.addEventListener("pointerleave", () => facts.style.display = "none");
@@ -330,9 +485,8 @@ window.addEventListener("resize", draw);
 window.addEventListener("hashchange", () => { readAddress(); draw(); });
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
-const used = new Set(DATA.charts.flatMap(chart => chart.rows.flatMap(row => row.boxes.filter((_, i) => i % BOX === KIND && row.boxes[i + END] > row.boxes[i + BEGIN]))));
-document.getElementById("legend").innerHTML = [...used].sort().map(kind =>
-  `<span class="swatch" style="background:${DATA.kinds[kind].colors[0][0]}"></span> ${DATA.kinds[kind].name}`).join(" &nbsp; ");
+document.getElementById("legend").innerHTML = DATA.legend.map(entry =>
+  "<span>" + entry.colors.map(color => `<span class="swatch" style="background:${color}"></span>`).join("") + " " + entry.name + "</span>").join("");
 document.title = DATA.charts.map(chart => chart.title).join(" / ");
 readAddress();
 draw();

@@ -130,7 +130,7 @@ class Drawing {
         ".page{fill:#fff;stroke:#d8dce3}.lane{fill:#f1f3f6}.grid{stroke:#d3d8e0;stroke-width:1}"
         ".head{font-size:15px;font-weight:600;fill:#1f2733}.fact{font-size:12px}"
         ".rank{text-anchor:end}.mark{text-anchor:middle}"
-        ".n{text-anchor:middle;fill:#10151d}.n.l{fill:#fff}"
+        ".n{text-anchor:middle}.n text{font-size:inherit;fill:#10151d}.l text{fill:#fff}.pair{fill:#10151d}"
         ".tf{fill:#1c4f94}.tb{fill:#b5651d}";
     int chunks = 1;
     for (const Chart& chart : charts_) chunks = std::max(chunks, chart.chunks);
@@ -185,29 +185,55 @@ class Drawing {
     absl::StrAppend(&body, "<g transform=\"translate(0 ", Number(y), ")\">");
     // Collectives lie below the boxes: waiting for the others is no work.
     std::map<std::pair<bool, std::string>, BoxPath> paths;
-    std::string numbers;
+    Numbers numbers;
     for (const Box& box : row.boxes) {
       const double x = X(box.begin_ns), width = X(box.end_ns) - x;
       const bool above = box.kind != BoxKind::kCollective;
       paths.try_emplace({above, ColorClass(box.kind, box.chunk)}, box_height_).first->second.Add(x, width);
-      if (box.micro_batch >= 0) DrawNumber(box, chunks, x, width, numbers);
+      if (box.micro_batch >= 0) AddNumber(box, chunks, x, width, numbers);
     }
     for (auto& [name, path] : paths) {
       absl::StrAppend(&body, "<path class=\"", name.second, "\" d=\"", path.Finish(), "\"/>");
     }
-    absl::StrAppend(&body, numbers);
+    DrawPairs(row, body);
+    DrawNumbers(numbers, body);
     if (options_.transfers == DrawTransfers::kYes) DrawTransferStrips(row, body);
     absl::StrAppend(&body, "</g>\n");
   }
 
-  void DrawNumber(const Box& box, int chunks, double x, double width, std::string& out) const {
+  // Numbers of one size and colour in one group.
+  using Numbers = std::map<std::pair<bool /*on dark*/, std::string /*font*/>, std::string>;
+
+  void AddNumber(const Box& box, int chunks, double x, double width, Numbers& numbers) const {
     const std::string number = absl::StrCat(box.micro_batch);
     const double room = (width - 2) / (static_cast<double>(std::max(number.size(), number_digits_)) * kDigitWidth);
     const double font = std::min({box_height_ * 0.62, 13.0, room});
     if (font < 5.5) return;
-    absl::StrAppend(&out, "<text class=\"n", BoxColor(box.kind, box.chunk, chunks).dark() ? " l" : "",
-                    "\" style=\"font-size:", Number(font), "px\" x=\"", Number(x + (width - 1) / 2), "\" y=\"",
-                    Number(box_height_ / 2 + font * 0.36), "\">", number, "</text>");
+    absl::StrAppend(&numbers[{BoxColor(box.kind, box.chunk, chunks).dark(), absl::StrFormat("%.1f", font)}],
+                    "<text x=\"", absl::StrFormat("%.1f", x + (width - 1) / 2), "\">", number, "</text>");
+  }
+
+  void DrawNumbers(const Numbers& numbers, std::string& body) const {
+    for (const auto& [look, text] : numbers) {
+      const double middle = box_height_ / 2 + std::stod(look.second) * 0.36;
+      absl::StrAppend(&body, "<g class=\"n", look.first ? " l" : "", "\" style=\"font-size:", look.second,
+                      "px\" transform=\"translate(0 ", Number(middle), ")\">", text, "</g>");
+    }
+  }
+
+  // A line below the two boxes of each overlapped pair.
+  void DrawPairs(const ChartRow& row, std::string& body) const {
+    const double height = std::max(1.0, std::floor(pitch_ / 14));
+    BoxPath path(height);
+    bool any = false;
+    for (size_t i = 0; i + 1 < row.boxes.size(); ++i) {
+      if (!row.boxes[i].pair) continue;
+      path.Add(X(row.boxes[i].begin_ns), X(row.boxes[i + 1].end_ns) - X(row.boxes[i].begin_ns));
+      any = true;
+    }
+    if (!any) return;
+    absl::StrAppend(&body, "<path class=\"pair\" transform=\"translate(0 ", Number(box_height_ - height), ")\" d=\"",
+                    path.Finish(), "\"/>");
   }
 
   void DrawTransferStrips(const ChartRow& row, std::string& body) const {
@@ -222,13 +248,7 @@ class Drawing {
   }
 
   void DrawLegend(double y, std::string& body) const {
-    std::array<bool, kBoxKinds> kinds = {};
-    int chunks = 1;
-    for (const Chart& chart : charts_) {
-      const std::array<bool, kBoxKinds> of_chart = KindsIn(chart);
-      for (int kind = 0; kind < kBoxKinds; ++kind) kinds[kind] |= of_chart[kind];
-      chunks = std::max(chunks, chart.chunks);
-    }
+    const Legend legend = MakeLegend(charts_);
     double x = left_;
     const auto square = [&](absl::string_view color_class, double height) {
       absl::StrAppend(&body, "<rect class=\"", color_class, "\" x=\"", Number(x), "\" y=\"",
@@ -240,10 +260,14 @@ class Drawing {
       x += 24 + 6.2 * static_cast<double>(text.size());
     };
     for (int kind = 0; kind < kBoxKinds; ++kind) {
-      if (!kinds[kind]) continue;
-      const bool has_chunks = chunks > 1 && kind <= static_cast<int>(BoxKind::kWeightGradient);
-      for (int chunk = 0; chunk < (has_chunks ? chunks : 1); ++chunk) square(ColorClass(BoxKind(kind), chunk), 12);
-      label(absl::StrCat(BoxName(BoxKind(kind)), has_chunks ? absl::StrCat(", chunks 0 to ", chunks - 1) : ""));
+      if (!legend.kinds[kind]) continue;
+      const bool shaded = legend.chunks > 1 && kind <= static_cast<int>(BoxKind::kWeightGradient);
+      for (int chunk = 0; chunk < (shaded ? legend.chunks : 1); ++chunk) square(ColorClass(BoxKind(kind), chunk), 12);
+      label(absl::StrCat(BoxName(BoxKind(kind)), shaded ? legend.shades : ""));
+    }
+    if (legend.pairs) {
+      square("pair", 2);
+      label("one overlapped pair");
     }
     if (options_.transfers == DrawTransfers::kNo) return;
     square("tf", 3);

@@ -118,14 +118,10 @@ class TextDrawing {
   }
 
   void DrawLegend(std::string& out) const {
-    std::array<bool, kBoxKinds> kinds = {};
-    for (const Chart& chart : charts_) {
-      const std::array<bool, kBoxKinds> of_chart = KindsIn(chart);
-      for (int kind = 0; kind < kBoxKinds; ++kind) kinds[kind] |= of_chart[kind];
-    }
+    const Legend legend = MakeLegend(charts_);
     for (int i = 0; i < kBoxKinds; ++i) {
       const auto kind = static_cast<BoxKind>(i);
-      if (!kinds[i]) continue;
+      if (!legend.kinds[i]) continue;
       if (colors_ == TextColors::kAnsi) {
         const Color color = BoxColor(kind, 0, 1);
         absl::StrAppendFormat(&out, "\033[48;2;%d;%d;%dm  \033[0m %s  ", color.red, color.green, color.blue,
