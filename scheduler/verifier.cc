@@ -1,8 +1,11 @@
 #include "scheduler/verifier.h"
 
+#include <optional>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "scheduler/deadlock.h"
 #include "scheduler/execution_model.h"
 #include "scheduler/verifier/checks.h"
 
@@ -61,6 +64,17 @@ absl::StatusOr<VerifyReport> Verify(const Program& program, const VerifierOption
   if (options.rank_bytes_cap > 0) RETURN_IF_ERROR(CheckCap(report, options.rank_bytes_cap));
   report.in_flight = InFlight(program);
   return report;
+}
+
+std::optional<Deadlock> FindDeadlock(const Program& program) {
+  VerifyReport report;
+  report.ranks.resize(program.ranks.size());
+  if (!verifier::CheckInventory(program).ok() || !verifier::CheckOrder(program, {}, report).ok()) return std::nullopt;
+  ExecutionModel model = BuildExecutionModel(program);
+  if (!verifier::CheckChannels(program, model, {}).ok()) return std::nullopt;
+  if (auto deadlock = verifier::FindDeadlock(program, model, QueueView::kAsAssigned)) return deadlock;
+  SetQueues(program, QueueView::kMergedCommunication, model);
+  return verifier::FindDeadlock(program, model, QueueView::kMergedCommunication);
 }
 
 }  // namespace sluice

@@ -1,7 +1,11 @@
 // The verifier's parts, in the order in which Verify runs them; each relies on those before it.
 #pragma once
 
+#include <optional>
+#include <string>
+
 #include "absl/status/status.h"
+#include "scheduler/deadlock.h"
 #include "scheduler/execution_model.h"
 #include "scheduler/program.h"
 #include "scheduler/verifier.h"
@@ -23,5 +27,6 @@ absl::Status CheckChannels(const Program& program, const ExecutionModel& model, 
 
 // Runs to its end under strict rendezvous; else the shortest cycle of waits, in words.
 absl::Status CheckProgress(const Program& program, const ExecutionModel& model, QueueView view);
+std::optional<Deadlock> FindDeadlock(const Program& program, const ExecutionModel& model, QueueView view);
 
 }  // namespace sluice::verifier

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <deque>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -11,21 +12,7 @@
 namespace sluice::verifier {
 namespace {
 
-// An action of a stuck program, by rank and position.
-struct Node {
-  size_t rank;
-  int32_t position;
-};
-
-enum class Reason : uint8_t { kQueue, kNeeds, kIssue };
-
-// `from` can't start before `to` has: it waits for `via` to end, and `to` is `via` or the other end of it.
-struct Wait {
-  Node from;
-  Node to;
-  Node via;
-  Reason reason;
-};
+using Node = ActionPlace;
 
 template <class Run>
 class StuckProgram {
@@ -42,7 +29,7 @@ class StuckProgram {
       for (int32_t k = 0; k < static_cast<int32_t>(program.ranks[r].size()); ++k) {
         if (model.waits[r][k].queue_next >= 0) queue_before_[r][model.waits[r][k].queue_next] = k;
         if (IsCollective(program.ranks[r][k])) {
-          members_[program.ranks[r][k].collective].push_back({r, k});
+          members_[program.ranks[r][k].collective].push_back(At(r, k));
         }
       }
     }
@@ -55,8 +42,8 @@ class StuckProgram {
     std::vector<Wait> best;
     for (size_t r = 0; r < program_.ranks.size(); ++r) {
       for (int32_t k = 0; k < static_cast<int32_t>(program_.ranks[r].size()); ++k) {
-        if (Started({r, k})) continue;
-        std::vector<Wait> cycle = CycleThrough({r, k}, best.empty() ? SIZE_MAX : best.size() - 1);
+        if (Started(At(r, k))) continue;
+        std::vector<Wait> cycle = CycleThrough(At(r, k), best.empty() ? SIZE_MAX : best.size() - 1);
         if (!cycle.empty()) best = std::move(cycle);
         if (visits_ > kVisitsMax && !best.empty()) return best;
       }
@@ -64,18 +51,19 @@ class StuckProgram {
     return best;
   }
 
-  std::string Describe(const Wait& wait) const {
-    const auto rank_name = [&](Node node) { return absl::StrCat("rank ", node.rank, "'s ", Name(node)); };
+  std::string Describe(const Wait& wait, bool merged) const {
+    const auto rank_name = [&](Node node) { return absl::StrCat("rank ", node.rank.value(), "'s ", Name(node)); };
     std::string text = rank_name(wait.from);
     switch (wait.reason) {
-      case Reason::kQueue:
-        absl::StrAppend(&text, " stands behind ", Name(wait.via), " in queue ", QueueName(wait.from));
+      case WaitReason::kQueue:
+        absl::StrAppend(&text, " stands behind ", Name(wait.via),
+                        merged ? " in issue order" : absl::StrCat(" in queue ", QueueName(wait.from)));
         break;
-      case Reason::kNeeds:
+      case WaitReason::kNeeds:
         absl::StrAppend(&text, " needs ", Name(wait.via), " to have ended");
         break;
-      case Reason::kIssue: {
-        const Node blocked{wait.from.rank, run_.IssuePosition(wait.from.rank)};
+      case WaitReason::kIssue: {
+        const Node blocked{wait.from.rank, run_.IssuePosition(wait.from.rank.index())};
         if (blocked.position == wait.from.position) {
           absl::StrAppend(&text, " is not issued before ", Name(wait.via), " has ended");
         } else {
@@ -91,37 +79,38 @@ class StuckProgram {
  private:
   static constexpr int64_t kVisitsMax = 20'000'000;
 
-  size_t Id(Node node) const { return offsets_[node.rank] + node.position; }
-  ActionState State(Node node) const { return run_.State(node.rank, node.position); }
+  static Node At(size_t rank, int32_t position) { return {PipelineRank(static_cast<int32_t>(rank)), position}; }
+  size_t Id(Node node) const { return offsets_[node.rank.index()] + node.position; }
+  ActionState State(Node node) const { return run_.State(node.rank.index(), node.position); }
   bool Started(Node node) const { return State(node) >= ActionState::kStarted; }
-  const Action& At(Node node) const { return program_.ranks[node.rank][node.position]; }
-  std::string Name(Node node) const { return ToString(At(node)); }
-  const std::string& QueueName(Node node) const { return program_.queues[At(node).queue.index()].name; }
+  const Action& ActionAt(Node node) const { return program_.ranks[node.rank.index()][node.position]; }
+  std::string Name(Node node) const { return ToString(ActionAt(node)); }
+  const std::string& QueueName(Node node) const { return program_.queues[ActionAt(node).queue.index()].name; }
 
   // Everything that keeps an action from starting.
   template <class Visit>
   void ForEachWait(Node node, Visit visit) {
-    const auto wait_for = [&](int32_t position, Reason reason) {
-      if (position < 0 || run_.State(node.rank, position) == ActionState::kEnded) return;
+    const auto wait_for = [&](int32_t position, WaitReason reason) {
+      if (position < 0 || run_.State(node.rank.index(), position) == ActionState::kEnded) return;
       const Node via{node.rank, position};
-      if (!Started(via)) visit(Wait{node, via, via, reason});
+      if (!Started(via)) visit(Wait{node, via, via, reason, ""});
       ForEachOtherEnd(via, [&](Node other) {
-        if (!Started(other)) visit(Wait{node, other, via, reason});
+        if (!Started(other)) visit(Wait{node, other, via, reason, ""});
       });
     };
-    const Waits& waits = model_.waits[node.rank][node.position];
-    wait_for(queue_before_[node.rank][node.position], Reason::kQueue);
-    wait_for(waits.start_after, Reason::kNeeds);
+    const Waits& waits = model_.waits[node.rank.index()][node.position];
+    wait_for(queue_before_[node.rank.index()][node.position], WaitReason::kQueue);
+    wait_for(waits.start_after, WaitReason::kNeeds);
     if (State(node) != ActionState::kWaiting) return;
-    const Waits& blocked = model_.waits[node.rank][run_.IssuePosition(node.rank)];
-    wait_for(blocked.issue_after_input, Reason::kIssue);
-    wait_for(blocked.issue_after_slot, Reason::kIssue);
+    const Waits& blocked = model_.waits[node.rank.index()][run_.IssuePosition(node.rank.index())];
+    wait_for(blocked.issue_after_input, WaitReason::kIssue);
+    wait_for(blocked.issue_after_slot, WaitReason::kIssue);
   }
 
   template <class Visit>
   void ForEachOtherEnd(Node node, Visit visit) {
-    const Action& a = At(node);
-    if (IsTransfer(a.kind)) visit(Node{a.peer.index(), model_.waits[node.rank][node.position].partner});
+    const Action& a = ActionAt(node);
+    if (IsTransfer(a.kind)) visit(Node{a.peer, model_.waits[node.rank.index()][node.position].partner});
     if (!IsCollective(a)) return;
     for (Node member : members_[a.collective]) {
       if (member.rank != node.rank) visit(member);
@@ -173,22 +162,41 @@ class StuckProgram {
 
 }  // namespace
 
-absl::Status CheckProgress(const Program& program, const ExecutionModel& model, QueueView view) {
+std::optional<Deadlock> FindDeadlock(const Program& program, const ExecutionModel& model, QueueView view) {
   ExecutionRun run(
       program, model, [](size_t, const Action&) { return int64_t{0}; }, [](size_t, int32_t, int64_t, int64_t) {});
-  if (run.Run()) return absl::OkStatus();
+  if (run.Run()) return std::nullopt;
   StuckProgram stuck(program, model, run);
-  const std::vector<Wait> cycle = stuck.ShortestCycle();
-  std::set<size_t> ranks;
-  std::vector<std::string> lines;
-  for (const Wait& wait : cycle) {
-    ranks.insert({wait.from.rank, wait.via.rank, wait.to.rank});
-    lines.push_back(stuck.Describe(wait));
+  Deadlock deadlock{.merged = view == QueueView::kMergedCommunication, .circle = stuck.ShortestCycle()};
+  for (Wait& wait : deadlock.circle) wait.text = stuck.Describe(wait, deadlock.merged);
+  for (size_t r = 0; r < program.ranks.size(); ++r) {
+    std::vector<bool>& ended = deadlock.ended.emplace_back();
+    for (int32_t k = 0; k < static_cast<int32_t>(program.ranks[r].size()); ++k) {
+      ended.push_back(run.State(r, k) == ActionState::kEnded);
+    }
   }
-  const bool merged = view == QueueView::kMergedCommunication;
-  return absl::FailedPreconditionError(
-      absl::StrCat("deadlock", merged ? " when all communication of a rank runs in one queue in issue order" : "",
-                   ", ranks ", absl::StrJoin(ranks, ", "), " wait in a circle: ", absl::StrJoin(lines, "; ")));
+  return deadlock;
+}
+
+absl::Status CheckProgress(const Program& program, const ExecutionModel& model, QueueView view) {
+  const std::optional<Deadlock> deadlock = FindDeadlock(program, model, view);
+  return deadlock ? absl::FailedPreconditionError(ToString(*deadlock)) : absl::OkStatus();
 }
 
 }  // namespace sluice::verifier
+
+namespace sluice {
+
+std::string ToString(const Deadlock& deadlock) {
+  std::set<int> ranks;
+  std::vector<std::string> lines;
+  for (const Wait& wait : deadlock.circle) {
+    ranks.insert({wait.from.rank.value(), wait.via.rank.value(), wait.to.rank.value()});
+    lines.push_back(wait.text);
+  }
+  return absl::StrCat("deadlock",
+                      deadlock.merged ? " when all communication of a rank runs in one queue in issue order" : "",
+                      ", ranks ", absl::StrJoin(ranks, ", "), " wait in a circle: ", absl::StrJoin(lines, "; "));
+}
+
+}  // namespace sluice

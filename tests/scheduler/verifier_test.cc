@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "scheduler/csv.h"
+#include "scheduler/deadlock.h"
 #include "scheduler/generators.h"
 #include "scheduler/lowering.h"
 #include "tests/scheduler/brute_force.h"
@@ -230,6 +231,31 @@ TEST(VerifierTest, NamesTheShortestCycleOfADeadlock) {
             "deadlock, ranks 0, 1 wait in a circle: rank 0's 0RECV_B0 stands behind 0SEND_F1 in queue communication, "
             "whose other end is rank 1's 1RECV_F1; rank 1's 1RECV_F1 stands behind 1SEND_B0 in queue communication, "
             "whose other end is rank 0's 0RECV_B0");
+}
+
+TEST(VerifierTest, GivesTheDeadlockAsData) {
+  Program program = Make("1f1b", {.ranks = 2, .micro_batches = 3}, {.queues = QueuePolicy::kOneCommPerRank});
+  EXPECT_FALSE(FindDeadlock(program).has_value());
+  MoveBefore(program, 0, "0SEND_F1", "0RECV_B0");
+  MoveBefore(program, 1, "1SEND_B0", "1RECV_F1");
+  MoveBefore(program, 1, "1B0", "1SEND_B0");
+  const auto deadlock = FindDeadlock(program);
+  ASSERT_TRUE(deadlock.has_value());
+  EXPECT_EQ(Refusal(program), ToString(*deadlock));
+  EXPECT_FALSE(deadlock->merged);
+  ASSERT_EQ(deadlock->circle.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(deadlock->circle[i].to, deadlock->circle[1 - i].from) << "it closes";
+    EXPECT_EQ(deadlock->circle[i].reason, WaitReason::kQueue);
+  }
+  const ActionPlace stuck = deadlock->circle[0].from;
+  EXPECT_EQ(ToString(program.ranks[stuck.rank.index()][stuck.position]), "0RECV_B0");
+  EXPECT_TRUE(deadlock->ended[0][Find(program, 0, "0F0")]);
+  EXPECT_FALSE(deadlock->ended[0][Find(program, 0, "0SEND_F1")]);
+  // What is refused for something else has no circle.
+  program.ranks[0].erase(program.ranks[0].begin());
+  EXPECT_FALSE(Verify(program).ok());
+  EXPECT_FALSE(FindDeadlock(program).has_value());
 }
 
 TEST(VerifierTest, FindsDeadlocksOfTheIssuingThread) {
