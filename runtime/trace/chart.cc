@@ -84,7 +84,7 @@ std::string MemoryText(const TimelineMetrics& metrics, const Chart& chart) {
   }
   const auto most = fullest(chunks);
   if (most == chunks.end() || *most == 0) return "";
-  return absl::StrCat(", peak memory ", *most, chart.chunks > 1 ? " chunks" : " micro-batches", " on rank ",
+  return absl::StrCat(", peak memory ", *most, chart.chunks > chart.copies ? " chunks" : " micro-batches", " on rank ",
                       most - chunks.begin());
 }
 

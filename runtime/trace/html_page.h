@@ -265,7 +265,8 @@ function drawRow(row, y, micro) {
     drawBox(list, i, left, right, y, height);
     if (list[i + PAIR] && k < row.ends.length) {
       paint.fillStyle = colors.text;
-      paint.fillRect(left, y + height - Math.max(1, height / 14), x(list[k * BOX + END]) - left - 1, Math.max(1, height / 14));
+      const wide = x(list[k * BOX + END]) - left, inset = wide > 16 ? 3 : 0, thick = Math.max(1, height / 14);
+      paint.fillRect(left + inset, y + height - thick, wide - 1 - 2 * inset, thick);
     }
   }
   paint.globalAlpha = 1;
@@ -302,7 +303,7 @@ function drawTransfers(row, forward, y, micro) {
     if (right < drawn + 1) { k = Math.max(k + 1, endedBefore(row.moveEnds, time(drawn + 1))); continue; }
     ++k;
     const fades = micro >= 0 && list[i + M_MICRO] !== micro;
-    if (drawn < 0 || left > drawn + 0.5 || fades !== faded) {
+    if (drawn < 0 || left > drawn + 1 || fades !== faded) {
       close();
       begin = left;
       faded = fades;

@@ -1,5 +1,5 @@
 // Timelines of one or several steps as a file in Perfetto's own format (protobuf track events), for ui.perfetto.dev and
-// its trace processor: what chrome_trace.h writes, in a quarter of the bytes. It is not read back.
+// its trace processor: what chrome_trace.h writes, in less than half of the bytes. It is not read back.
 #pragma once
 
 #include <string>

@@ -8,9 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
 #include "base/check.h"
 #include "runtime/trace/chart.h"
+#include "runtime/trace/svg_text.h"
 
 namespace sluice {
 namespace {
@@ -18,18 +18,6 @@ namespace {
 constexpr double kMargin = 16, kAxisHeight = 24, kLegendHeight = 26, kHeadingHeight = 42, kPanelGap = 14;
 // A digit of the fonts below is at most this wide, in font sizes.
 constexpr double kDigitWidth = 0.6;
-
-std::string Escaped(absl::string_view text) {
-  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
-}
-
-// Two decimals at most.
-std::string Number(double value) {
-  std::string text = absl::StrFormat("%.2f", value);
-  text.erase(text.find_last_not_of('0') + 1);
-  if (text.back() == '.') text.pop_back();
-  return text == "-0" ? "0" : text;
-}
 
 // Name of a box's colour class: "f0".
 std::string ColorClass(BoxKind kind, int chunk) {
@@ -65,8 +53,8 @@ class BoxPath {
     if (!std::exchange(open_, false)) return;
     // A hair of space between neighbours where there is room for it.
     const double width = end_ - begin_, gap = width > 5 ? 1 : width > 2 ? 0.4 : 0;
-    absl::StrAppend(&path_, "M", Number(begin_), " 0h", Number(std::max(width - gap, 0.1)), "v", Number(height_), "H",
-                    Number(begin_), "z");
+    absl::StrAppend(&path_, "M", Svg(begin_), " 0h", Svg(std::max(width - gap, 0.1)), "v", Svg(height_), "H",
+                    Svg(begin_), "z");
   }
 
   double height_;
@@ -103,10 +91,10 @@ class Drawing {
     }
     DrawLegend(y, body);
     y += kLegendHeight;
-    const std::string height = Number(y + 4);
+    const std::string height = Svg(y + 4);
     return absl::StrCat(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"", width_, "\" height=\"", height, "\" viewBox=\"0 0 ",
-        width_, " ", height, "\" role=\"img\">\n<title>", Escaped(charts_[0].title), "</title>\n<style>", Style(),
+        width_, " ", height, "\" role=\"img\">\n<title>", SvgEscaped(charts_[0].title), "</title>\n<style>", Style(),
         "</style>\n<rect class=\"page\" width=\"", width_, "\" height=\"", height, "\" rx=\"8\"/>\n", body, "</svg>\n");
   }
 
@@ -124,14 +112,13 @@ class Drawing {
   }
 
   std::string Style() const {
-    std::string style =
-        "text{font-family:system-ui,-apple-system,'Segoe UI','DejaVu "
-        "Sans',Arial,sans-serif;font-size:11px;fill:#3b4252}"
+    std::string style = absl::StrCat(
+        kSvgTextStyle,
         ".page{fill:#fff;stroke:#d8dce3}.lane{fill:#f1f3f6}.grid{stroke:#d3d8e0;stroke-width:1}"
         ".head{font-size:15px;font-weight:600;fill:#1f2733}.fact{font-size:12px}"
         ".rank{text-anchor:end}.mark{text-anchor:middle}"
         ".n{text-anchor:middle}.n text{font-size:inherit;fill:#10151d}.l text{fill:#fff}.pair{fill:#10151d}"
-        ".tf{fill:#1c4f94}.tb{fill:#b5651d}";
+        ".tf{fill:#1c4f94}.tb{fill:#b5651d}");
     int chunks = 1;
     for (const Chart& chart : charts_) chunks = std::max(chunks, chart.chunks);
     for (int kind = 0; kind < kBoxKinds; ++kind) {
@@ -144,9 +131,9 @@ class Drawing {
   }
 
   void DrawPanel(const Chart& chart, double y, std::string& body) const {
-    absl::StrAppend(&body, "<text class=\"head\" x=\"", Number(kMargin), "\" y=\"", Number(y + 12), "\">",
-                    Escaped(chart.title), "</text>\n<text class=\"fact\" x=\"", Number(kMargin), "\" y=\"",
-                    Number(y + 30), "\">", Escaped(chart.caption), "</text>\n");
+    absl::StrAppend(&body, "<text class=\"head\" x=\"", Svg(kMargin), "\" y=\"", Svg(y + 12), "\">",
+                    SvgEscaped(chart.title), "</text>\n<text class=\"fact\" x=\"", Svg(kMargin), "\" y=\"", Svg(y + 30),
+                    "\">", SvgEscaped(chart.caption), "</text>\n");
     y += kHeadingHeight;
     const double bottom = y + pitch_ * static_cast<double>(chart.rows.size());
     DrawLanes(chart, y, body);
@@ -162,11 +149,11 @@ class Drawing {
     const size_t every = static_cast<size_t>(std::ceil(8 / pitch_));
     for (size_t r = 0; r < chart.rows.size(); ++r) {
       const double top = y + pitch_ * static_cast<double>(r);
-      absl::StrAppend(&body, "<rect class=\"lane\" x=\"", Number(left_), "\" y=\"", Number(top), "\" width=\"",
-                      Number(plot_width_), "\" height=\"", Number(box_height_), "\"/>");
+      absl::StrAppend(&body, "<rect class=\"lane\" x=\"", Svg(left_), "\" y=\"", Svg(top), "\" width=\"",
+                      Svg(plot_width_), "\" height=\"", Svg(box_height_), "\"/>");
       if (r % every == 0) {
-        absl::StrAppend(&body, "<text class=\"rank\" style=\"font-size:", Number(font), "px\" x=\"", Number(left_ - 8),
-                        "\" y=\"", Number(top + box_height_ / 2 + font * 0.36), "\">rank ", r, "</text>");
+        absl::StrAppend(&body, "<text class=\"rank\" style=\"font-size:", Svg(font), "px\" x=\"", Svg(left_ - 8),
+                        "\" y=\"", Svg(top + box_height_ / 2 + font * 0.36), "\">rank ", r, "</text>");
       }
       body.push_back('\n');
     }
@@ -174,15 +161,14 @@ class Drawing {
 
   void DrawAxis(double top, double bottom, std::string& body) const {
     for (const AxisMark& mark : AxisMarks(end_ns_, static_cast<int>(plot_width_ / 85))) {
-      const std::string x = Number(X(mark.time_ns));
-      absl::StrAppend(&body, "<path class=\"grid\" d=\"M", x, " ", Number(top), "V", Number(bottom + 4),
-                      "\"/><text class=\"mark\" x=\"", x, "\" y=\"", Number(bottom + 17), "\">", mark.label,
-                      "</text>\n");
+      const std::string x = Svg(X(mark.time_ns));
+      absl::StrAppend(&body, "<path class=\"grid\" d=\"M", x, " ", Svg(top), "V", Svg(bottom + 4),
+                      "\"/><text class=\"mark\" x=\"", x, "\" y=\"", Svg(bottom + 17), "\">", mark.label, "</text>\n");
     }
   }
 
   void DrawRow(const ChartRow& row, int chunks, double y, std::string& body) const {
-    absl::StrAppend(&body, "<g transform=\"translate(0 ", Number(y), ")\">");
+    absl::StrAppend(&body, "<g transform=\"translate(0 ", Svg(y), ")\">");
     // Collectives lie below the boxes: waiting for the others is no work.
     std::map<std::pair<bool, std::string>, BoxPath> paths;
     Numbers numbers;
@@ -217,7 +203,7 @@ class Drawing {
     for (const auto& [look, text] : numbers) {
       const double middle = box_height_ / 2 + std::stod(look.second) * 0.36;
       absl::StrAppend(&body, "<g class=\"n", look.first ? " l" : "", "\" style=\"font-size:", look.second,
-                      "px\" transform=\"translate(0 ", Number(middle), ")\">", text, "</g>");
+                      "px\" transform=\"translate(0 ", Svg(middle), ")\">", text, "</g>");
     }
   }
 
@@ -228,11 +214,13 @@ class Drawing {
     bool any = false;
     for (size_t i = 0; i + 1 < row.boxes.size(); ++i) {
       if (!row.boxes[i].pair) continue;
-      path.Add(X(row.boxes[i].begin_ns), X(row.boxes[i + 1].end_ns) - X(row.boxes[i].begin_ns));
+      const double x = X(row.boxes[i].begin_ns), width = X(row.boxes[i + 1].end_ns) - x;
+      const double inset = width > 16 ? 3 : 0;  // so that two pairs in a row stay two
+      path.Add(x + inset, width - 2 * inset);
       any = true;
     }
     if (!any) return;
-    absl::StrAppend(&body, "<path class=\"pair\" transform=\"translate(0 ", Number(box_height_ - height), ")\" d=\"",
+    absl::StrAppend(&body, "<path class=\"pair\" transform=\"translate(0 ", Svg(box_height_ - height), ")\" d=\"",
                     path.Finish(), "\"/>");
   }
 
@@ -243,7 +231,7 @@ class Drawing {
         if (box.forward == forward) path.Add(X(box.begin_ns), std::max(X(box.end_ns) - X(box.begin_ns), 0.6));
       }
       absl::StrAppend(&body, "<path class=\"", forward ? "tf" : "tb", "\" transform=\"translate(0 ",
-                      Number(box_height_ + (forward ? 0 : strip_)), ")\" d=\"", path.Finish(), "\"/>");
+                      Svg(box_height_ + (forward ? 0 : strip_)), ")\" d=\"", path.Finish(), "\"/>");
     }
   }
 
@@ -251,12 +239,12 @@ class Drawing {
     const Legend legend = MakeLegend(charts_);
     double x = left_;
     const auto square = [&](absl::string_view color_class, double height) {
-      absl::StrAppend(&body, "<rect class=\"", color_class, "\" x=\"", Number(x), "\" y=\"",
-                      Number(y + (12 - height) / 2), "\" width=\"12\" height=\"", Number(height), "\"/>");
+      absl::StrAppend(&body, "<rect class=\"", color_class, "\" x=\"", Svg(x), "\" y=\"", Svg(y + (12 - height) / 2),
+                      "\" width=\"12\" height=\"", Svg(height), "\"/>");
       x += 13;
     };
     const auto label = [&](const std::string& text) {
-      absl::StrAppend(&body, "<text x=\"", Number(x + 4), "\" y=\"", Number(y + 10), "\">", text, "</text>\n");
+      absl::StrAppend(&body, "<text x=\"", Svg(x + 4), "\" y=\"", Svg(y + 10), "\">", text, "</text>\n");
       x += 24 + 6.2 * static_cast<double>(text.size());
     };
     for (int kind = 0; kind < kBoxKinds; ++kind) {

@@ -1,10 +1,6 @@
 // Drawings of timelines: every box stands where its span was, and nothing comes from outside.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <optional>
 #include <regex>
 #include <set>
 #include <sstream>
@@ -14,11 +10,13 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "nlohmann/json.hpp"
 #include "runtime/trace/chart.h"
+#include "runtime/trace/deadlock_picture.h"
 #include "runtime/trace/html.h"
 #include "runtime/trace/svg.h"
 #include "runtime/trace/text_chart.h"
+#include "scheduler/csv.h"
+#include "scheduler/verifier.h"
 #include "tests/runtime/trace/test_timelines.h"
 
 namespace sluice {
@@ -32,20 +30,6 @@ size_t Count(const std::string& text, const std::string& part) {
   size_t count = 0;
   for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
   return count;
-}
-
-// Unit costs in milliseconds: the timelines of the papers' figures.
-SimulatedRun UnitRun(const std::string& schedule, int ranks, int micro_batches) {
-  SimulatedRun run{.schedule = schedule, .ranks = ranks, .micro_batches = micro_batches, .latency_ns = 0};
-  run.costs = {.forward_ns = 1'000'000,
-               .input_gradient_ns = 1'000'000,
-               .weight_gradient_ns = 1'000'000,
-               .backward_ns = 2'000'000};
-  return run;
-}
-
-Timeline UnitTimeline(const std::string& schedule, int ranks, int micro_batches) {
-  return SimulatedTimeline(UnitRun(schedule, ranks, micro_batches));
 }
 
 // Two chunks on rank 0.
@@ -117,6 +101,7 @@ TEST(Chart, WithoutBytesTheCaptionCountsWhatIsHeld) {
   EXPECT_THAT(caption("zb_h2", 4, 8), HasSubstr("peak memory 7 micro-batches on rank 0"));
   EXPECT_THAT(caption("interleaved_1f1b", 4, 8), HasSubstr("peak memory 11 chunks on rank 0"));
   EXPECT_THAT(caption("dual_pipe_v", 4, 8), HasSubstr("peak memory 9 chunks on rank 0"));
+  EXPECT_THAT(caption("dual_pipe", 4, 8), HasSubstr("peak memory 5 micro-batches on rank 0"));
   EXPECT_THAT(caption("forward_only", 4, 8), Not(HasSubstr("peak memory")));
 }
 
@@ -258,6 +243,31 @@ TEST(Svg, TransfersAreDrawnOnlyWhenAskedFor) {
   EXPECT_EQ(Count(svg, "<path class=\"tb\""), 4u);
 }
 
+// --- A deadlock ------------------------------------------------------------------------------------------------------
+
+TEST(DeadlockPicture, MarksTheCircle) {
+  for (const char* schedule : {"1f1b", "zb_h1", "interleaved_1f1b", "dual_pipe"}) {
+    SCOPED_TRACE(schedule);
+    const auto read = ReadCsv(LateReceivesCsv(schedule, 4, 8), "late.csv");
+    ASSERT_TRUE(read.ok()) << read.status();
+    const auto program = Lower(*read);
+    ASSERT_TRUE(program.ok()) << program.status();
+    const auto deadlock = FindDeadlock(*program);
+    ASSERT_TRUE(deadlock.has_value());
+    EXPECT_EQ(Verify(*program).status().message(), ToString(*deadlock));
+    const std::string svg = DrawDeadlock(*program, *deadlock);
+    EXPECT_TRUE(WellFormed(svg));
+    EXPECT_EQ(Count(svg, "class=\"arrow\""), deadlock->circle.size());
+    EXPECT_EQ(Count(svg, " waits\""), deadlock->circle.size());
+    for (const Wait& wait : deadlock->circle) {
+      const Action& action = program->ranks[wait.from.rank.index()][wait.from.position];
+      EXPECT_THAT(svg, AllOf(HasSubstr(">rank " + std::to_string(wait.from.rank.value()) + "<"),
+                             HasSubstr(">" + ToString(action) + "<")));
+    }
+    EXPECT_LT(svg.size(), 20'000u);
+  }
+}
+
 // --- Text ------------------------------------------------------------------------------------------------------------
 
 std::vector<std::string> Lines(const std::string& text) {
@@ -298,164 +308,6 @@ TEST(TextChart, ColoursChangeNothingButTheColour) {
   EXPECT_GT(Count(colored, "\033["), 64u);
   const std::string stripped = std::regex_replace(colored, std::regex("\033\\[[0-9;]*m"), "");
   EXPECT_EQ(Lines(stripped)[1].size(), Lines(plain)[1].size());
-}
-
-// --- HTML ------------------------------------------------------------------------------------------------------------
-
-nlohmann::json PageData(const std::string& html) {
-  const std::string opening = "const DATA = ", closing = ";\n</script>";
-  const size_t begin = html.find(opening) + opening.size();
-  return nlohmann::json::parse(html.substr(begin, html.find(closing, begin) - begin));
-}
-
-TEST(Html, HoldsEveryActionAndNothingFromOutside) {
-  SimulatedRun run = UnitRun("1f1b", 3, 5);
-  run.latency_ns = 1000;
-  Timeline timeline = SimulatedTimeline(run);
-  timeline.name = "</script><script>alert(1)";
-  const std::string html = DrawHtml({timeline, UnitTimeline("gpipe", 2, 2)});
-  EXPECT_EQ(Count(html, "</script>"), 2u) << "the name of a schedule must not end the script";
-  EXPECT_THAT(html, AllOf(Not(HasSubstr("http:")), Not(HasSubstr("https:")), Not(HasSubstr("src="))));
-  const nlohmann::json data = PageData(html);
-  ASSERT_EQ(data.at("charts").size(), 2u);
-  EXPECT_EQ(data["charts"][0]["title"], timeline.name + ", simulated");
-  std::multiset<std::vector<int64_t>> expected, drawn;
-  for (const Span& span : timeline.spans) {
-    if (!IsCompute(span.action.kind)) continue;
-    expected.insert({span.rank.value(), span.action.kind == ActionKind::kBackward, span.action.stage.value(),
-                     span.action.micro_batch.value(), span.begin_ns, span.end_ns});
-  }
-  const auto& rows = data["charts"][0]["rows"];
-  ASSERT_EQ(rows.size(), 3u);
-  for (size_t r = 0; r < rows.size(); ++r) {
-    const std::vector<int64_t> boxes = rows[r]["boxes"];
-    ASSERT_EQ(boxes.size() % 8, 0u);
-    for (size_t i = 0; i < boxes.size(); i += 8) {
-      if (boxes[i] > 1) continue;  // optimizer and collectives
-      drawn.insert({static_cast<int64_t>(r), boxes[i], boxes[i + 1], boxes[i + 3], boxes[i + 6], boxes[i + 7]});
-    }
-    EXPECT_EQ(rows[r]["transfers"].size(), 9u * 5 * (r == 1 ? 4 : 2));
-  }
-  EXPECT_EQ(drawn, expected);
-}
-
-// What the page's script reports when `probe` runs behind it in a real browser, or nothing where there is no browser.
-std::optional<std::string> RunInBrowser(std::string html, const std::string& probe) {
-  if (std::system("command -v chromium >/dev/null 2>&1") != 0) return std::nullopt;
-  const std::string frame = R"(<script>
-    const area = canvas.getBoundingClientRect(), report = [];
-    const at = (ns, rank, panel = 0) => ({clientX: area.left + x(ns), clientY: area.top + panelTop(panel) + HEAD + rank * pitch + 5,
-                                          bubbles: true, pointerId: 1, cancelable: true});
-    const factsAt = (...place) => {
-      canvas.dispatchEvent(new PointerEvent("pointermove", at(...place)));
-      return facts.textContent.replaceAll("\n", "; ");
-    };
-    const click = (...place) => ["pointerdown", "pointerup"].forEach(e => canvas.dispatchEvent(new PointerEvent(e, at(...place))));
-    const pixel = (ns, rank) => [...paint.getImageData(Math.round(x(ns) * canvas.width / width),
-      Math.round((HEAD + rank * pitch + 3) * canvas.width / width), 1, 1).data].join(" ");
-    canvas.setPointerCapture = () => {};
-    )" + probe + R"(
-    document.querySelectorAll("script").forEach(script => script.remove());  // the data need not be dumped
-    const result = document.createElement("pre");
-    result.textContent = report.join("\n");
-    document.body.append(result);
-  </script></body>)";
-  html.replace(html.find("</body>"), 7, frame);
-  const std::string folder = ::testing::TempDir(), page = folder + "/page.html", dump = folder + "/dump.html";
-  std::ofstream(page) << html;
-  const std::string command =
-      "HOME=" + folder + " timeout 100 chromium --headless=new --no-sandbox --disable-gpu --user-data-dir=" + folder +
-      "/chromium --window-size=1200,800 --virtual-time-budget=2000 --dump-dom file://" + page + " >" + dump +
-      " 2>/dev/null";
-  const int code = std::system(command.c_str());
-  std::stringstream text;
-  text << std::ifstream(dump).rdbuf();
-  if (code != 0 && text.str().empty()) return std::nullopt;
-  const size_t begin = text.str().rfind("<pre>");
-  return begin == std::string::npos ? "the script did not come to its end" : text.str().substr(begin);
-}
-constexpr char kNoBrowser[] =
-    "no chromium that starts on this machine (Debian's package chromium): the page's script was not run";
-
-TEST(Html, ZoomsFollowsAndTellsFactsInABrowser) {
-  SimulatedRun run = UnitRun("1f1b", 2, 3);
-  run.latency_ns = 100'000;
-  const std::optional<std::string> report = RunInBrowser(DrawHtml({SimulatedTimeline(run)}), R"(
-    report.push("facts: " + factsAt(1.5e6, 1));
-    click(1.5e6, 0);
-    report.push("followed: " + follow.value);
-    const before = to - from;
-    canvas.dispatchEvent(new WheelEvent("wheel", {...at(1.5e6, 0), deltaY: -400}));
-    report.push("zoomed: " + (to - from < before * 0.6 && from <= 1.5e6 && to >= 1.5e6));
-    report.push("address: " + location.hash.replace("&", " "));
-    window.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"}));
-    report.push("let go: " + (follow.value === ""));)");
-  if (!report) GTEST_SKIP() << kNoBrowser;
-  EXPECT_THAT(*report,
-              HasSubstr("facts: forward of micro-batch 0; rank 1, stage 1; takes 1 ms, from 1.1 ms to 2.1 ms; "
-                        "the rank was idle for 1.1 ms before it;   1 ms of it until rank 0 had done the forward "
-                        "of stage 0;   100 µs of it while the result moved or stood behind others; "
-                        "received from rank 0, from 1 ms to 1.1 ms"));
-  EXPECT_THAT(*report, HasSubstr("followed: 1"));
-  EXPECT_THAT(*report, HasSubstr("zoomed: true"));
-  EXPECT_THAT(*report, HasSubstr("address: #micro_batch=1 from="));
-  EXPECT_THAT(*report, HasSubstr("let go: true"));
-}
-
-TEST(Html, ShowsTheWaitsThatAMicroBatchCausedInABrowser) {
-  SimulatedRun run = UnitRun("1f1b", 2, 3);
-  run.latency_ns = 100'000;
-  const std::optional<std::string> report = RunInBrowser(DrawHtml({SimulatedTimeline(run)}), R"(
-    const idle = pixel(0.5e6, 1), busy = pixel(0.5e6, 0);
-    follow.value = 0;
-    draw();
-    report.push("way: " + wayText.textContent);
-    report.push("marked: " + (pixel(0.5e6, 1) !== idle) + ", the box as before: " + (pixel(0.5e6, 0) === busy));
-    follow.value = 7;
-    draw();
-    report.push("none: '" + wayText.textContent + "'");)");
-  if (!report) GTEST_SKIP() << kNoBrowser;
-  // F(0) 0..1, F(1) 1.1..2.1, B(1) 2.1..4.1, B(0) 4.2..6.2; rank 0 was busy until 2.
-  EXPECT_THAT(*report,
-              HasSubstr("way: micro-batch 0 takes 6.2 ms, from 0 ns to 6.2 ms; ranks wait 3.3 ms for it (3.1 ms "
-                        "while others compute it, 200 µs while it moves), the longest rank 0 with 2.2 ms"));
-  EXPECT_THAT(*report, HasSubstr("marked: true, the box as before: true"));
-  EXPECT_THAT(*report, HasSubstr("none: ''"));
-}
-
-TEST(Html, ComparesTwoTimelinesInABrowser) {
-  SimulatedRun slow = UnitRun("1f1b", 2, 3);
-  slow.costs.forward_ns *= 2;
-  Timeline measured = SimulatedTimeline(slow);
-  measured.source = TimelineSource::kMeasured;
-  const std::optional<std::string> report = RunInBrowser(DrawHtml({UnitTimeline("1f1b", 2, 3), measured}), R"(
-    report.push("first: " + factsAt(1.5e6, 1));
-    report.push("second: " + factsAt(2.5e6, 1, 1));)");
-  if (!report) GTEST_SKIP() << kNoBrowser;
-  EXPECT_THAT(*report, HasSubstr("in '1f1b, measured': takes 2 ms, begins 1 ms later"));
-  EXPECT_THAT(*report, HasSubstr("in '1f1b, simulated': takes 1 ms, begins 1 ms earlier"));
-}
-
-TEST(Html, AMillionSpansAreDrawnFastEnoughToZoomInABrowser) {
-  const std::string html = DrawHtml({UnitTimeline("1f1b", 64, 2700)});
-  EXPECT_LT(html.size(), 64u << 20);
-  const std::optional<std::string> report = RunInBrowser(html, R"(
-    const middle = end / 2, times = [];
-    for (const span of [end, end / 10, end / 100, end / 1000]) {
-      from = middle - span / 2; to = middle + span / 2;
-      draw();  // once to warm up
-      const start = performance.now();
-      draw();
-      times.push(performance.now() - start);
-    }
-    report.push("slowest: " + Math.max(...times).toFixed(1) + " ms of " + times.map(t => t.toFixed(1)));)");
-  if (!report) GTEST_SKIP() << kNoBrowser;
-  const size_t at = report->find("slowest: ");
-  ASSERT_NE(at, std::string::npos) << *report;
-  std::printf("%zu bytes, %s\n", html.size(), report->substr(at, 20).c_str());
-  // Without skipping what is too narrow it takes several seconds. The bound leaves room for a machine without a GPU that
-  // does other things too.
-  EXPECT_LT(std::stod(report->substr(at + 9)), 1000);
 }
 
 }  // namespace

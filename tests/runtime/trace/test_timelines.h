@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "scheduler/csv.h"
 #include "scheduler/generators.h"
 #include "scheduler/lowering.h"
 #include "scheduler/simulate.h"
@@ -50,6 +51,47 @@ inline Timeline SimulatedTimeline(const SimulatedRun& run) {
   auto timeline = Simulate(*program, costs);
   CHECK(timeline.ok()) << timeline.status();
   return *std::move(timeline);
+}
+
+// Unit costs in milliseconds: the timelines of the papers' figures.
+inline SimulatedRun UnitRun(const std::string& schedule, int ranks, int micro_batches) {
+  SimulatedRun run{.schedule = schedule, .ranks = ranks, .micro_batches = micro_batches, .latency_ns = 0};
+  run.costs = {.forward_ns = 1'000'000,
+               .input_gradient_ns = 1'000'000,
+               .weight_gradient_ns = 1'000'000,
+               .backward_ns = 2'000'000};
+  return run;
+}
+
+inline Timeline UnitTimeline(const std::string& schedule, int ranks, int micro_batches) {
+  return SimulatedTimeline(UnitRun(schedule, ranks, micro_batches));
+}
+
+// The schedule with its transfers as a CSV in which each receive stands right before what needs it: it reads well, and
+// deadlocks when sends wait for their receives.
+inline std::string LateReceivesCsv(const std::string& schedule, int ranks, int micro_batches) {
+  const GeneratorParams params{
+      .ranks = ranks, .chunks = ChunksFor(schedule, ranks, micro_batches), .micro_batches = micro_batches};
+  Program program = *Lower(*Generate(schedule, params));
+  for (std::vector<Action>& list : program.ranks) {
+    std::vector<Action> receives, late;
+    for (const Action& a : list) {
+      if (IsRecv(a.kind)) receives.push_back(a);
+    }
+    for (const Action& a : list) {
+      if (IsRecv(a.kind) || a.kind > ActionKind::kRecvBackward) continue;
+      for (const Action& r : receives) {
+        const bool forward = r.kind == ActionKind::kRecvForward;
+        const bool needed = forward ? a.kind == ActionKind::kForward
+                                    : a.kind == ActionKind::kBackward || a.kind == ActionKind::kInputGradient;
+        if (needed && r.stage == a.stage && r.micro_batch == a.micro_batch && r.copy == a.copy) late.push_back(r);
+      }
+      late.push_back(a);
+      late.back().flags = kNoFlags;
+    }
+    list = late;
+  }
+  return WriteCsv(program.ranks);
 }
 
 // Spans have no order of their own.
