@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,11 +20,16 @@
 #include "base/status.h"
 #include "runtime/config/paths.h"
 #include "runtime/trace/chrome_trace.h"
+#include "runtime/trace/deadlock_picture.h"
 #include "runtime/trace/file_writer.h"
 #include "runtime/trace/html.h"
+#include "runtime/trace/perfetto_trace.h"
 #include "runtime/trace/svg.h"
 #include "runtime/trace/text_chart.h"
+#include "scheduler/deadlock.h"
+#include "scheduler/lowering.h"
 #include "scheduler/simulate.h"
+#include "tools/png.h"
 #include "tools/schedule_input.h"
 #include "tools/verbs.h"
 
@@ -43,19 +49,58 @@ struct VisualizeOptions {
   ScheduleArguments schedule;
 };
 
+absl::StatusOr<std::string> FormatOf(const VisualizeOptions& options) {
+  if (!options.format.empty()) return options.format;
+  if (options.output.empty()) return "text";
+  for (const auto& [ending, format] : {std::pair(".svg", "svg"),
+                                       {".png", "png"},
+                                       {".html", "html"},
+                                       {".txt", "text"},
+                                       {".json", "json"},
+                                       {".pftrace", "perfetto"},
+                                       {".perfetto-trace", "perfetto"}}) {
+    if (absl::EndsWith(options.output, ending)) return format;
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the ending of '", options.output,
+      "' does not say what to draw: end it in .svg, .png, .html, .txt, .json or .pftrace, or give --format"));
+}
+
+std::string OutputPath(const VisualizeOptions& options) {
+  if (options.output.empty()) return "/dev/stdout";
+  return ResolvePath(UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")), options.output);
+}
+
+// Why a schedule can't run. Of a deadlock there is a picture, written in place of the one that was asked for.
+absl::Status Refused(const Schedule& schedule, const absl::Status& refusal, const VisualizeOptions& options) {
+  ASSIGN_OR_RETURN(const Program program, Lower(schedule));
+  const std::optional<Deadlock> deadlock = FindDeadlock(program);
+  ASSIGN_OR_RETURN(const std::string format, FormatOf(options));
+  const bool picture = format == "svg" || format == "png" || format == "html";
+  if (!deadlock || !picture || options.output.empty()) return refusal;
+  std::string drawing = DrawDeadlock(program, *deadlock);
+  if (format == "png") {
+    ASSIGN_OR_RETURN(drawing, PngOf(drawing));
+  }
+  if (format == "html") drawing = "<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>deadlock</title>\n" + drawing;
+  RETURN_IF_ERROR(WriteWholeFile(OutputPath(options), drawing));
+  return absl::Status(refusal.code(), absl::StrCat(refusal.message(), "\nDrawn in ", options.output));
+}
+
 absl::StatusOr<Timeline> SimulateInput(const std::string& input, const VisualizeOptions& options) {
   ASSIGN_OR_RETURN(const ScheduleSetting setting, Settle(options.schedule));
   ASSIGN_OR_RETURN(const ScheduleInput read, ReadSchedule(input, setting, kBoxesMax));
   const Costs costs = CostsOf(read.profile);
-  ASSIGN_OR_RETURN(const Program program, LowerAndProve(read.schedule, costs));
-  return Simulate(program, costs);
+  const absl::StatusOr<Program> program = LowerAndProve(read.schedule, costs);
+  if (!program.ok()) return Refused(read.schedule, program.status(), options);
+  return Simulate(*program, costs);
 }
 
 // The steps of a trace file, or one simulated step of a schedule.
 absl::StatusOr<std::vector<TraceStep>> Load(const std::string& input, const VisualizeOptions& options) {
   if (NamesSchedule(input)) {
     ASSIGN_OR_RETURN(Timeline timeline, SimulateInput(input, options));
-    return std::vector<TraceStep>{{0, 0, std::move(timeline)}};
+    return std::vector<TraceStep>{{1, 0, std::move(timeline)}};
   }
   const std::string path = ResolvePath(UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")), input);
   std::error_code error;
@@ -79,18 +124,6 @@ absl::StatusOr<Timeline> Choose(const std::string& input, const VisualizeOptions
       absl::StrCat("'", input, "' has no step ", options.step, "; it has: ", absl::StrJoin(steps, ", ", print_step)));
 }
 
-absl::StatusOr<std::string> FormatOf(const VisualizeOptions& options) {
-  if (!options.format.empty()) return options.format;
-  if (options.output.empty()) return "text";
-  for (const auto& [ending, format] :
-       {std::pair(".svg", "svg"), {".json", "json"}, {".html", "html"}, {".txt", "text"}}) {
-    if (absl::EndsWith(options.output, ending)) return format;
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("the ending of '", options.output,
-                   "' does not say what to draw: end it in .svg, .json, .html or .txt, or give --format"));
-}
-
 bool ToTerminal(const VisualizeOptions& options) { return options.output.empty() && isatty(STDOUT_FILENO) != 0; }
 
 TextChartOptions TextOptions(const VisualizeOptions& options) {
@@ -105,18 +138,18 @@ TextChartOptions TextOptions(const VisualizeOptions& options) {
   return text;
 }
 
-absl::Status WriteTrace(const VisualizeOptions& options, const std::string& path) {
+absl::Status WriteTrace(const VisualizeOptions& options, const std::string& format, const std::string& path) {
   if (!options.against.empty()) {
     return absl::InvalidArgumentError(
-        "--against draws two timelines into one picture; a trace (json) holds one: write two, or choose svg, html or "
-        "text");
+        "--against draws two timelines into one picture; a trace (json, perfetto) holds one: write two, or choose "
+        "svg, png, html or text");
   }
   ASSIGN_OR_RETURN(std::vector<TraceStep> steps, Load(options.input, options));
   if (options.step_given) {
     ASSIGN_OR_RETURN(Timeline timeline, Choose(options.input, options));
     steps = {{options.step, 0, std::move(timeline)}};
   }
-  return WriteChromeTrace(path, steps);
+  return format == "perfetto" ? WritePerfettoTrace(path, steps) : WriteChromeTrace(path, steps);
 }
 
 absl::StatusOr<std::string> Draw(const VisualizeOptions& options, const std::string& format) {
@@ -129,17 +162,17 @@ absl::StatusOr<std::string> Draw(const VisualizeOptions& options, const std::str
   }
   if (format == "html") return DrawHtml(timelines);
   if (format == "text") return DrawText(timelines, TextOptions(options));
-  return DrawSvg(timelines,
-                 {.width = options.width, .transfers = options.transfers ? DrawTransfers::kYes : DrawTransfers::kNo});
+  const std::string svg = DrawSvg(
+      timelines, {.width = options.width, .transfers = options.transfers ? DrawTransfers::kYes : DrawTransfers::kNo});
+  if (format == "png") return PngOf(svg);
+  return svg;
 }
 
 absl::Status Visualize(const VisualizeOptions& options) {
   ASSIGN_OR_RETURN(const std::string format, FormatOf(options));
-  const std::string path = options.output.empty()
-                               ? "/dev/stdout"
-                               : ResolvePath(UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")), options.output);
-  if (format == "json") {
-    RETURN_IF_ERROR(WriteTrace(options, path));
+  const std::string path = OutputPath(options);
+  if (format == "json" || format == "perfetto") {
+    RETURN_IF_ERROR(WriteTrace(options, format, path));
   } else {
     ASSIGN_OR_RETURN(const std::string drawing, Draw(options, format));
     if (options.output.empty()) {
@@ -161,12 +194,13 @@ Run AddVisualize(CLI::App& verb) {
       ->required();
   verb.add_option("-o,--output", options->output, "file to write; left out: standard output");
   verb.add_option("--format", options->format, "left out: by the output's ending, or text")
-      ->check(CLI::IsMember({"svg", "json", "text", "html"}));
-  const CLI::Option* step = verb.add_option("--step", options->step, "step of a trace, counted from 1; left out: its last");
+      ->check(CLI::IsMember({"svg", "png", "html", "text", "json", "perfetto"}));
+  const CLI::Option* step =
+      verb.add_option("--step", options->step, "step of a trace, counted from 1; left out: its last");
   verb.add_option("--against", options->against, "a second trace or schedule, drawn below on the same axis of time");
   verb.add_option("--width", options->width, "pixels of a picture, columns of text; 0: as fits")
       ->check(CLI::Range(0, kWidthMax));
-  verb.add_flag("--transfers", options->transfers, "draw transfers as thin lines below each rank (svg)");
+  verb.add_flag("--transfers", options->transfers, "draw transfers as thin lines below each rank (svg, png)");
   verb.add_option("--color", options->color, "of text")->check(CLI::IsMember({"auto", "always", "never"}));
   AddScheduleArguments(verb, &options->schedule);
   return [options, step] {

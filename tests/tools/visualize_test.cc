@@ -86,13 +86,43 @@ TEST_F(Visualize, WritesEveryFormatByTheEndingOfTheFile) {
   for (const auto& [name, opening] : {std::pair("a.svg", "<svg"),
                                       {"a.html", "<!DOCTYPE html>"},
                                       {"a.txt", "1f1b"},
-                                      {"a.json", "{\"displayTimeUnit\""}}) {
+                                      {"a.json", "{\"displayTimeUnit\""},
+                                      {"a.pftrace", "\n"}}) {
     EXPECT_THAT(Printed({"1f1b", "-o", name}), HasSubstr(name));
     EXPECT_THAT(Text(name), StartsWith(opening));
   }
   EXPECT_TRUE(Call({"1f1b", "-o", "picture", "--format", "svg"}).ok());
   EXPECT_THAT(Text("picture"), StartsWith("<svg"));
   EXPECT_THAT(Printed({"1f1b", "--format", "svg"}), StartsWith("<svg")) << "without a file: to standard output";
+}
+
+TEST_F(Visualize, WritesPngWhereItCan) {
+  if (std::system("command -v rsvg-convert >/dev/null 2>&1") != 0) {
+    EXPECT_THAT(Refusal({"1f1b", "-o", "a.png"}), AllOf(HasSubstr("rsvg-convert"), HasSubstr("librsvg2-bin")));
+    EXPECT_FALSE(std::filesystem::exists(folder_ + "/a.png"));
+    GTEST_SKIP() << "no rsvg-convert on this machine (Debian's package librsvg2-bin): no PNG was drawn";
+  }
+  for (const auto& [ranks, micro_batches] : {std::pair("4", "8"), {"64", "256"}}) {
+    EXPECT_THAT(Printed({"1f1b", "--ranks", ranks, "--micro-batches", micro_batches, "--width", "900", "-o", "a.png"}),
+                HasSubstr("a.png"));
+    const std::string png = Text("a.png");
+    ASSERT_GT(png.size(), 2000u);
+    EXPECT_EQ(png.substr(0, 8), "\x89PNG\r\n\x1a\n");
+    const auto byte = [&](size_t i) { return static_cast<unsigned char>(png[i]); };
+    EXPECT_EQ(byte(18) * 256 + byte(19), 900) << "the width that was asked for";
+  }
+}
+
+TEST_F(Visualize, ADeadlockIsDrawnAndRefused) {
+  std::ofstream(folder_ + "/late.csv") << LateReceivesCsv("1f1b", 4, 8);
+  for (const char* name : {"late.svg", "late.html"}) {
+    const std::string refusal = Refusal({"late.csv", "-o", name});
+    EXPECT_THAT(refusal, AllOf(HasSubstr("deadlock"), HasSubstr("wait in a circle"), HasSubstr(name)));
+    EXPECT_THAT(Text(name), AllOf(HasSubstr("class=\"arrow\""), HasSubstr("a deadlock when all communication")));
+  }
+  EXPECT_THAT(Refusal({"late.csv", "-o", "late.json"}), HasSubstr("wait in a circle"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/late.json"));
+  EXPECT_THAT(Refusal({"late.csv"}), HasSubstr("wait in a circle"));
 }
 
 TEST_F(Visualize, ASimulatedTraceReadBackGivesTheSamePicture) {
