@@ -287,7 +287,7 @@ function drawBox(list, i, left, right, y, height) {
   paint.fillText(number, middle, y + height / 2 + font * 0.36);
 }
 
-// Messages that can't be seen apart become one line.
+// Messages that can't be seen apart, skipped ones between them too, become one line.
 function drawTransfers(row, forward, y, micro) {
   const list = row.transfers;
   let begin = -1, drawn = -1, faded = false;
@@ -303,7 +303,7 @@ function drawTransfers(row, forward, y, micro) {
     if (right < drawn + 1) { k = Math.max(k + 1, endedBefore(row.moveEnds, time(drawn + 1))); continue; }
     ++k;
     const fades = micro >= 0 && list[i + M_MICRO] !== micro;
-    if (drawn < 0 || left > drawn + 1 || fades !== faded) {
+    if (drawn < 0 || left > drawn + 2 || fades !== faded) {
       close();
       begin = left;
       faded = fades;
