@@ -83,7 +83,9 @@ absl::Status CheckOutputs(const JobConfig& job) {
 void LogProgram(const Program& program) {
   if (!spdlog::should_log(spdlog::level::debug)) return;
   for (size_t rank = 0; rank < program.ranks.size(); ++rank) {
-    spdlog::debug("rank {} runs {} actions: {}", rank, program.ranks[rank].size(), ToText({program.ranks[rank]}));
+    std::string actions = ToText({program.ranks[rank]});
+    actions.pop_back();  // the end of its line
+    spdlog::debug("rank {} runs {} actions: {}", rank, program.ranks[rank].size(), actions);
   }
 }
 
