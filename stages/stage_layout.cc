@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/container/flat_hash_map.h"
 #include "base/check.h"
 
 namespace sluice {
@@ -62,13 +63,12 @@ class Planner {
 
   int AddUse(const ParameterSpec& spec, int use, int uses) {
     auto& all = layout_.parameters;
-    auto found = std::find_if(all.begin(), all.end(), [&](const auto& place) { return place.spec.name == spec.name; });
-    if (found == all.end()) {
-      found = all.insert(all.end(), {.spec = spec, .uses = uses, .answers = use == 0});
-    }
-    found->use_here.push_back(use);
-    found->spec.packed |= spec.packed;
-    return static_cast<int>(found - all.begin());
+    const auto [at, added] = index_of_.try_emplace(spec.name, static_cast<int>(all.size()));
+    if (added) all.push_back({.spec = spec, .uses = uses, .answers = use == 0});
+    ParameterPlace& place = all[at->second];
+    place.use_here.push_back(use);
+    place.spec.packed |= spec.packed;
+    return at->second;
   }
 
   void PlaceBatch() {
@@ -230,6 +230,7 @@ class Planner {
   const StageOptions& options_;
   PackedBytesFunction packed_bytes_;
   StageLayout layout_;
+  absl::flat_hash_map<std::string, int> index_of_;  // of parameters, by name
   Packer stash_, gradients_;
   int64_t scratch_bytes_ = 0;
   int64_t own_gradient_bytes_ = 0;

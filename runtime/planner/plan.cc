@@ -221,6 +221,7 @@ class Planner {
     problem.bytes = [&sizes](int stage, int begin, int end) {
       return sizes.Bytes(stage, {static_cast<size_t>(begin), static_cast<size_t>(end)});
     };
+    problem.bytes_dip = sizes.BytesDip();
     problem.caps = job().layout.memory_limit;
     if (layers_per_stage.empty()) {
       ASSIGN_OR_RETURN(plan_.partition, Partition(problem));

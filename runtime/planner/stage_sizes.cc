@@ -8,6 +8,8 @@
 namespace sluice {
 namespace {
 
+constexpr int64_t kAlignment = 64;  // StageMemory's pieces are rounded up to it
+
 bool SplitsBackward(const Program& program) {
   for (const auto& actions : program.ranks) {
     for (const Action& action : actions) {
@@ -65,6 +67,24 @@ const StageSizes::Sizes& StageSizes::Of(int stage, NodeRange range) {
     at->second.norm_partials = sluice::NormPartials(job_.graph, range);
   }
   return at->second;
+}
+
+int64_t StageSizes::BytesDip() const {
+  int64_t widest = 0, slots = 0, partials = 0;
+  for (const Node& node : job_.graph.nodes) {
+    widest = std::max({widest, OutputBytesPerToken(node, job_.training.precision),
+                       OutputGradientBytesPerToken(node, job_.training.precision)});
+  }
+  for (const PoolSizes& pools : training_.pools) {
+    slots = std::max<int64_t>(slots, Slots(pools, Pool::kInput) + Slots(pools, Pool::kOutput) +
+                                         Slots(pools, Pool::kOutputGradient) + Slots(pools, Pool::kInputGradient));
+  }
+  for (const TiedWeight& weight : TiedWeights(job_.graph)) {
+    for (const ParameterSpec& spec : Parameters(job_.graph, weight.nodes.front())) {
+      if (spec.name == weight.name) partials += 4 * job_.training.gradient_groups * spec.elements() + kAlignment;
+    }
+  }
+  return slots * job_.training.rows_per_micro_batch() * job_.training.sequence * widest + partials;
 }
 
 int64_t StageSizes::RankOverhead(int stage) const {

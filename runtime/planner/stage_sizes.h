@@ -25,6 +25,9 @@ class StageSizes {
   int64_t NormPartials(int stage, NodeRange range) { return Of(stage, range).norm_partials; }
   // All that the stage brings to its rank: its arena, its message slots and its part of the norm's buffers.
   int64_t Bytes(int stage, NodeRange range);
+  // By how much more layers may need less than some of them (PartitionProblem::bytes_dip): other messages, and the
+  // partial sums of a tied weight that has all its uses in the stage.
+  int64_t BytesDip() const;
   // What the rank holds whatever its stages, counted with the first stage it has.
   int64_t RankOverhead(int stage) const;
 

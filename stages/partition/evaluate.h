@@ -1,6 +1,7 @@
 // What the two searches share: stage times by prefix sums, and the judgement of given cuts.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <vector>
 
@@ -14,6 +15,11 @@ class StageTimes {
  public:
   explicit StageTimes(const PartitionProblem& problem);
   int64_t operator()(int stage, int begin, int end) const;
+  // Without the transfers; it never falls when layers are added.
+  int64_t Compute(int stage, int begin, int end) const {
+    const std::vector<int64_t>& prefix = prefix_[prefix_.size() == 1 ? 0 : stage];
+    return prefix[end] - prefix[begin];
+  }
 
  private:
   const PartitionProblem& problem_;
@@ -37,7 +43,11 @@ Score Judge(const PartitionProblem& problem, const StageTimes& times, const std:
 std::vector<int> ExactCuts(const PartitionProblem& problem, const StageTimes& times);
 // Smallest possible largest (bytes - cap) of any rank, for one stage on each rank.
 std::vector<int> NearestToCaps(const PartitionProblem& problem);
-// Local search, for any number of stages on a rank.
-std::vector<int> SearchCuts(const PartitionProblem& problem, const StageTimes& times);
+// For any number of stages on a rank. All cuts are gone through if there are at most `enumerated_max`.
+struct SearchResult {
+  std::vector<int> cuts;
+  bool exact = false;
+};
+SearchResult SearchCuts(const PartitionProblem& problem, const StageTimes& times, int64_t enumerated_max);
 
 }  // namespace sluice::partition

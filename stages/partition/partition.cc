@@ -19,8 +19,7 @@ StageTimes::StageTimes(const PartitionProblem& problem) : problem_(problem) {
 }
 
 int64_t StageTimes::operator()(int stage, int begin, int end) const {
-  const std::vector<int64_t>& prefix = prefix_[prefix_.size() == 1 ? 0 : stage];
-  int64_t time = prefix[end] - prefix[begin];
+  int64_t time = Compute(stage, begin, end);
   if (!problem_.cut_ns.empty()) {
     if (begin > 0) time += problem_.cut_ns[begin - 1];
     if (end < problem_.layers()) time += problem_.cut_ns[end - 1];
@@ -57,7 +56,7 @@ Score Judge(const PartitionProblem& problem, const StageTimes& times, const std:
 
 namespace {
 
-// The mean of what must be computed, or the longest layer: transfers left out.
+// The mean of what must be computed and of the cheapest transfers, or the longest layer.
 int64_t LoadBound(const PartitionProblem& problem) {
   int64_t sum = 0, longest = 0, copies = 0;
   for (int layer = 0; layer < problem.layers(); ++layer) {
@@ -66,6 +65,10 @@ int64_t LoadBound(const PartitionProblem& problem) {
     sum += least;
     longest = std::max(longest, least);
   }
+  std::vector<int64_t> transfers = problem.cut_ns;  // each is paid on both sides
+  std::sort(transfers.begin(), transfers.end());
+  transfers.resize(std::min<size_t>(transfers.size(), problem.stages() - 1));
+  for (const int64_t transfer : transfers) sum += 2 * transfer;
   for (const std::vector<int>& stages : problem.stages_of_rank) copies += static_cast<int64_t>(stages.size());
   copies /= problem.stages();  // bidirectional placements compute every stage on two ranks
   return std::max((sum * copies + problem.ranks() - 1) / problem.ranks(), longest);
@@ -116,8 +119,15 @@ absl::StatusOr<PartitionResult> Partition(const PartitionProblem& problem) {
   RETURN_IF_ERROR(CheckProblem(problem));
   const partition::StageTimes times(problem);
   PartitionResult result;
-  result.exact = OneStagePerRank(problem);
-  std::vector<int> cuts = result.exact ? partition::ExactCuts(problem, times) : partition::SearchCuts(problem, times);
+  std::vector<int> cuts;
+  if (OneStagePerRank(problem)) {
+    cuts = partition::ExactCuts(problem, times);
+    result.exact = true;
+  } else {
+    partition::SearchResult found = partition::SearchCuts(problem, times, problem.enumerated_max);
+    cuts = std::move(found.cuts);
+    result.exact = found.exact;
+  }
   const bool none = cuts.empty();
   if (none) cuts = partition::NearestToCaps(problem);
   const partition::Score score = partition::Judge(problem, times, cuts, &result);

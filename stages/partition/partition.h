@@ -1,9 +1,10 @@
 // Cuts a chain of layers into stages so that the busiest rank has as little to do as possible and no rank needs more
 // memory than it has. Pure: numbers in, cuts out, the same for the same numbers.
 //
-// With one stage on each rank this is an exact dynamic program (PipeDream's, Harlap et al. 2018, without replication,
-// with a memory cap for each position as 1F1B needs it). With several stages on a rank loads couple over the laps and
-// it is no longer a chain: a local search, whose distance from a lower bound the result states.
+// With one stage on each rank the cuts are exact (PipeDream's problem, Harlap et al. 2018, without replication, with a
+// memory cap for each position as 1F1B needs it). With several stages on a rank loads couple over the laps and it is no
+// longer a chain: exact by going through the cuts where there are few, else a local search, whose distance from a lower
+// bound the result states.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +25,13 @@ struct PartitionProblem {
   std::vector<std::vector<int>> stages_of_rank;
   // Bytes of stage `stage` made of layers [begin, end), in-flight counts included; null: memory doesn't matter.
   std::function<int64_t(int stage, int begin, int end)> bytes;
+  // More layers never need less than those among them did, but for this many bytes: so that few ranges have to be asked
+  // about. Negative: nothing is known.
+  int64_t bytes_dip = -1;
   // Per rank; empty: no limit.
   std::vector<int64_t> caps;
+  // With several stages on a rank: up to so many ways to cut, all are gone through.
+  int64_t enumerated_max = 100'000;
 
   int layers() const { return layer_ns.empty() ? 0 : static_cast<int>(layer_ns[0].size()); }
   int ranks() const { return static_cast<int>(stages_of_rank.size()); }
@@ -38,8 +44,8 @@ struct PartitionResult {
   int64_t load_ns_max = 0;       // of the busiest rank, with the time of its cuts
   std::vector<int64_t> load_ns;  // per rank
   std::vector<int64_t> bytes;    // per rank; 0 without `bytes`
-  int64_t load_bound_ns = 0;     // no cut can be below: the mean load or the longest layer
-  bool exact = false;
+  int64_t load_bound_ns = 0;     // no cuts can be below: the mean load with the cheapest transfers, the longest layer
+  bool exact = false;            // there are no better cuts, in none of the criteria
 };
 
 // Among the cuts that keep to the caps: least busiest rank, then least sum of squared loads, then least peak of bytes

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/config/schedule.h"
+#include "runtime/planner/stage_sizes.h"
 #include "stages/cost_model.h"
 #include "stages/parameters.h"
 
@@ -42,6 +44,58 @@ TEST(Plan, EveryLayerIsInOneStageAndNoStageIsEmpty) {
       EXPECT_EQ(at, plan->job.graph.nodes.size());
       EXPECT_EQ(static_cast<int>(plan->stages.size()), pp);
     }
+  }
+}
+
+// What the partitioner draws from few questions about bytes (StageSizes::BytesDip).
+TEST(Plan, WiderStagesNeedNoLessButForTheDip) {
+  for (const char* recompute : {"none", "selective", "full"}) {
+    for (const char* schedule : {"1f1b", "zb_h1"}) {
+      for (const char* tied : {"true", "false"}) {
+        const auto plan = PlanOf({"layout.pp=3", "model.layers=2", "training.gradient_groups=2",
+                                  absl::StrCat("training.recompute=", recompute), absl::StrCat("model.tied=", tied),
+                                  absl::StrCat("schedule.name=", schedule)});
+        ASSERT_TRUE(plan.ok()) << plan.status();
+        const std::function<int64_t(const LinearShape&)> packed = [](const LinearShape& s) { return 4 * s.n * s.k; };
+        StageSizes sizes(plan->job, plan->training, packed);
+        const size_t nodes = plan->job.graph.nodes.size();
+        const auto bytes = [&](size_t begin, size_t end) { return sizes.Bytes(1, {begin, end}); };
+        for (size_t begin = 0; begin < nodes; ++begin) {
+          for (size_t end = begin + 1; end <= nodes; ++end) {  // one layer more on either side
+            const int64_t least = bytes(begin, end) - sizes.BytesDip();
+            EXPECT_GE(bytes(begin - (begin > 0 ? 1 : 0), end), least) << begin << " " << end;
+            EXPECT_GE(bytes(begin, std::min(nodes, end + 1)), least) << begin << " " << end;
+            EXPECT_GE(bytes(0, nodes), least) << begin << " " << end;
+          }
+        }
+      }
+    }
+  }
+}
+
+// With limits that bind, and without: it takes no longer for a deep model than a few hundred stages' bytes do.
+TEST(Plan, AThousandLayers) {
+  for (const auto& [schedule, share] : {std::pair("1f1b", 0.99), {"zb_v", 1.0}}) {
+    const auto plan_under = [schedule = schedule](const std::string& limit) -> absl::StatusOr<Plan> {
+      const auto job =
+          ParseJob(R"(model { family: "mlp" layers: 1000 channels: 16 }
+data { text: "t" }
+training { batch: 8 micro_batches: 8 sequence: 8 }
+layout { pp: 4 }
+)",
+                   "job", {.overrides = {absl::StrCat("schedule.name=", schedule), "layout.memory_limit=" + limit}});
+      if (!job.ok()) return job.status();
+      return MakePlan(*job, {});
+    };
+    const auto free = plan_under("100GB");
+    ASSERT_TRUE(free.ok()) << free.status();
+    EXPECT_GE(free->job.graph.nodes.size(), 1000u);
+    const std::vector<int64_t>& bytes = free->partition.bytes;
+    const auto limit = static_cast<int64_t>(share * static_cast<double>(*std::max_element(bytes.begin(), bytes.end())));
+    const auto bound = plan_under(absl::StrCat(limit));
+    ASSERT_TRUE(bound.ok()) << bound.status();
+    for (const int64_t needs : bound->partition.bytes) EXPECT_LE(needs, limit);
+    EXPECT_GE(bound->partition.load_ns_max, free->partition.load_ns_max);
   }
 }
 
@@ -149,7 +203,7 @@ TEST(Plan, SeveralStagesOnARankAndSplitBackward) {
     const auto plan = PlanOf({"layout.pp=2", "layout.chunks=2", absl::StrCat("schedule.name=", schedule)});
     ASSERT_TRUE(plan.ok()) << schedule << ": " << plan.status();
     EXPECT_EQ(plan->stages.size(), 4u);
-    EXPECT_EQ(plan->cut_method, "local search");
+    EXPECT_EQ(plan->cut_method, "exact");  // there are few
     EXPECT_EQ(plan->evaluation.placement, plan->training.placement);
     EXPECT_GE(plan->partition.load_ns_max, plan->partition.load_bound_ns);
   }
@@ -215,7 +269,8 @@ TEST(Plan, PostValidationWantsSharedWeightsOnOneRank) {
   EXPECT_THAT(std::string(plan.status().message()), HasSubstr("schedule.post_validation: stages 0 and 1 share"));
   EXPECT_TRUE(PlanOf({"layout.pp=1", "schedule.post_validation=true", "model.tied=true"}).ok());
   EXPECT_TRUE(PlanOf({"layout.pp=2", "layout.chunks=2", "schedule.name=zb_v", "schedule.post_validation=true",
-                      "model.tied=true"}).ok());
+                      "model.tied=true"})
+                  .ok());
 }
 
 TEST(Plan, OneRankHasNoBubbleAndMoreMicroBatchesMakeItSmaller) {

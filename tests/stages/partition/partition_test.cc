@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <random>
 #include <tuple>
 
@@ -96,6 +97,14 @@ PartitionProblem RandomProblem(std::mt19937& random, int layers, std::vector<std
                            .in_flight = in_flight,
                            .overhead = Random(random, stages, 0, 3)});
   if (random() % 2 == 0) problem.caps = Random(random, problem.ranks(), 15, 60);
+  // What is said of bytes of wider stages: nothing, or that they never fall, or by how much they may.
+  if (random() % 3 == 0) problem.bytes_dip = 0;
+  if (random() % 3 == 0) {
+    problem.bytes_dip = 5;
+    problem.bytes = [bytes = problem.bytes](int stage, int begin, int end) {
+      return bytes(stage, begin, end) + (stage * 7 + begin * 5 + end * 3) % 6;
+    };
+  }
   return problem;
 }
 
@@ -123,13 +132,37 @@ TEST(Partition, EqualsBruteForceInAllCriteria) {
   EXPECT_GT(infeasible, 50);  // the cases reach both answers
 }
 
-TEST(Partition, SeveralStagesPerRankAreNeverBelowTheBestAndSeldomAboveIt) {
+TEST(Partition, SeveralStagesPerRankEqualBruteForceWhereCutsAreFew) {
+  std::mt19937 random(8);
+  int cases = 0;
+  for (int i = 0; i < 300; ++i) {
+    const int ranks = 1 + static_cast<int>(random() % 3), chunks = 2;
+    const int layers = ranks * chunks + static_cast<int>(random() % 6);
+    auto stages_of_rank = Loop(ranks, chunks);
+    if (i % 3 == 0) {  // two copies of the model, as bidirectional schedules hold them
+      for (int rank = 0; rank < ranks; ++rank) stages_of_rank[rank] = {rank, ranks - 1 - rank};
+    }
+    const PartitionProblem problem = RandomProblem(random, layers, std::move(stages_of_rank));
+    const auto expected = BruteForce(problem);
+    const auto found = Partition(problem);
+    ASSERT_EQ(found.ok(), expected.has_value()) << "case " << i << ": " << found.status();
+    if (!expected) continue;
+    ++cases;
+    EXPECT_TRUE(found->exact);
+    EXPECT_EQ(found->cuts, expected->cuts) << "case " << i;
+    EXPECT_LE(found->load_bound_ns, found->load_ns_max) << "case " << i;
+  }
+  EXPECT_GT(cases, 150);
+}
+
+TEST(Partition, LocalSearchIsNeverBelowTheBestAndSeldomAboveIt) {
   std::mt19937 random(7);
   int cases = 0, above = 0;
   for (int i = 0; i < 300; ++i) {
     const int ranks = 2 + static_cast<int>(random() % 2), chunks = 2;
     const int layers = ranks * chunks + static_cast<int>(random() % 6);
     PartitionProblem problem = RandomProblem(random, layers, Loop(ranks, chunks));
+    problem.enumerated_max = 0;
     const auto expected = BruteForce(problem);
     const auto found = Partition(problem);
     if (!expected) {
@@ -153,6 +186,46 @@ TEST(Partition, SeveralStagesPerRankAreNeverBelowTheBestAndSeldomAboveIt) {
   EXPECT_LE(above * 50, cases);  // at most 2 % of the cases
   RecordProperty("cases", cases);
   RecordProperty("above", above);
+}
+
+// A thousand layers on eight ranks, and caps that bind: the first ranks hold most micro-batches.
+PartitionProblem Deep(int layers, int64_t* asked) {
+  std::mt19937 random(3);
+  PartitionProblem problem{.layer_ns = {Random(random, layers, 1000, 1100)},
+                           .cut_ns = Random(random, layers - 1, 10, 20),
+                           .stages_of_rank = OnePerRank(8)};
+  std::vector<int64_t> sums = {0};
+  for (const int64_t bytes : Random(random, layers, 90, 110)) sums.push_back(sums.back() + bytes);
+  problem.bytes = [=](int stage, int begin, int end) {
+    ++*asked;
+    return (sums[end] - sums[begin]) * (4 + 8 - stage) + (begin * 7 + end * 13) % 50;
+  };
+  problem.bytes_dip = 50;
+  problem.caps.assign(8, layers * 108);
+  return problem;
+}
+
+TEST(Partition, FewBytesAreAskedForAndTheCutsAreTheSame) {
+  int64_t asked = 0, asked_all = 0;
+  PartitionProblem all = Deep(120, &asked_all);
+  all.bytes_dip = -1;
+  const auto expected = Partition(all), found = Partition(Deep(120, &asked));
+  ASSERT_TRUE(expected.ok() && found.ok()) << expected.status() << found.status();
+  EXPECT_EQ(found->cuts, expected->cuts);
+  EXPECT_LT(asked, asked_all);
+
+  asked = 0;
+  const auto deep = Partition(Deep(1000, &asked));
+  ASSERT_TRUE(deep.ok()) << deep.status();
+  EXPECT_TRUE(deep->exact);
+  EXPECT_GT(deep->load_ns_max, 1.2 * deep->load_bound_ns);  // the caps bind
+  EXPECT_LT(asked, 1000);                                   // of 8 x 500500 ranges
+
+  asked = 0;
+  PartitionProblem hopeless = Deep(1000, &asked);
+  hopeless.caps.assign(8, 70'000);
+  EXPECT_TRUE(absl::IsResourceExhausted(Partition(hopeless).status()));
+  EXPECT_LT(asked, 5000);
 }
 
 // Eight layers on four ranks, F = 1, B = 2, W = 4, A = 3, m = 8: the numbers that were worked out by hand.
