@@ -14,8 +14,8 @@ namespace sluice::partition {
 namespace {
 
 constexpr int kRandomStarts = 12;
-constexpr int kDeep =
-    128;  // layers from which on the first cuts are improved by loads alone, since bytes are dear there
+// From so many layers on there are no random starts, and loads alone decide first: bytes are dear there.
+constexpr int kDeep = 128;
 
 // Scores cuts, bytes last and only if they can matter.
 class Scorer {
@@ -210,8 +210,11 @@ Found BestFrom(const std::vector<std::vector<int>>& starts, Scorer& scorer) {
 
 SearchResult SearchCuts(const PartitionProblem& problem, const StageTimes& times, int64_t enumerated_max) {
   std::vector<std::vector<int>> starts = {ChainCuts(problem, times), EvenCuts(problem.layers(), problem.stages())};
-  for (int i = 0; i < kRandomStarts; ++i) starts.push_back(RandomCuts(problem.layers(), problem.stages(), i));
-  if (problem.layers() > kDeep) {
+  const bool deep = problem.layers() > kDeep;
+  for (int i = 0; i < (deep ? 0 : kRandomStarts); ++i) {
+    starts.push_back(RandomCuts(problem.layers(), problem.stages(), i));
+  }
+  if (deep) {
     PartitionProblem loads = problem;
     loads.caps.clear();
     loads.bytes = nullptr;

@@ -75,7 +75,7 @@ TEST(Plan, WiderStagesNeedNoLessButForTheDip) {
 
 // With limits that bind, and without: it takes no longer for a deep model than a few hundred stages' bytes do.
 TEST(Plan, AThousandLayers) {
-  for (const auto& [schedule, share] : {std::pair("1f1b", 0.99), {"zb_v", 1.0}}) {
+  for (const auto& [schedule, share] : {std::pair("1f1b", 0.99), {"interleaved_1f1b", 1.0}}) {
     const auto plan_under = [schedule = schedule](const std::string& limit) -> absl::StatusOr<Plan> {
       const auto job =
           ParseJob(R"(model { family: "mlp" layers: 1000 channels: 16 }
