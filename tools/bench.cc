@@ -5,6 +5,7 @@
 // Attention's products count at the best rate of any shape. Share of the floor = floor / measured step; a pipeline's
 // bubble is part of what is missing.
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -58,24 +59,38 @@ absl::StatusOr<Measured> RunSteps(World* world, const Plan& plan, const Dataset&
     options.wrap_device = [&](Device* device, PipelineRank rank) { return NewProfiledDevice(device, &profiles[rank.index()]); };
   }
   ASSIGN_OR_RETURN(const auto pipeline, Pipeline::Create(world, plan, options));
-  Batch batch({.rows = job.training.batch,
-               .micro_batches = job.training.micro_batches,
-               .sequence = job.training.sequence,
-               .gradient_groups = job.training.gradient_groups});
-  const BatchMaker batches(&dataset, batch.shape, {}, job.training.seed);
+  const BatchShape shape{.rows = job.training.batch,
+                         .micro_batches = job.training.micro_batches,
+                         .sequence = job.training.sequence,
+                         .gradient_groups = job.training.gradient_groups};
+  Batch even(shape), odd(shape);
+  const BatchMaker batches(&dataset, shape, {}, job.training.seed);
+  // As the trainer does; profiles are collected between steps.
+  const bool post_validated = plan.post_validation.has_value();
+  const int ahead = post_validated && profiling == Profiling::kOff ? 1 : 0;
   Measured measured;
   std::vector<double> bubbles;
-  for (int step = -2; step < steps; ++step) {
-    batches.Training(step + 2, &batch);
-    if (step == 0) {
-      for (OperationProfile& profile : profiles) profile.Collect();
+  Nanoseconds ended = 0;
+  std::array<Nanoseconds, 2> began = {};
+  for (int step = -2; step < steps + ahead; ++step) {
+    if (step < steps) {
+      Batch* const batch = step % 2 == 0 ? &even : &odd;
+      batches.Training(step + 2, batch);
+      if (step == 0) {
+        for (OperationProfile& profile : profiles) profile.Collect();
+      }
+      began[batch == &even ? 0 : 1] = world->Now();
+      pipeline->StartStep({.micro_batches = batch->micro_batches, .learning_rate = 1e-4f, .update = step + 3});
     }
-    const Nanoseconds began = world->Now();
-    pipeline->StartStep({.micro_batches = batch.micro_batches, .learning_rate = 1e-4f, .update = step + 3});
+    const int finishes = step - ahead;
+    if (finishes < -2) continue;
     ASSIGN_OR_RETURN(const TrainingOutcome outcome, pipeline->FinishStep());
-    if (step < 0) continue;
-    measured.step_ms.push_back(static_cast<double>(world->Now() - began) / kMillisecond);
-    bubbles.push_back(Measure(outcome.timeline).makespan_bubble);
+    const Nanoseconds since = std::max(began[finishes % 2 == 0 ? 0 : 1], ended);
+    ended = world->Now();
+    if (finishes < 0) continue;
+    measured.step_ms.push_back(static_cast<double>(ended - since) / kMillisecond);
+    const TimelineMetrics metrics = Measure(outcome.timeline);
+    bubbles.push_back(post_validated ? metrics.span_bubble : metrics.makespan_bubble);
   }
   measured.bubble = Median(std::move(bubbles));
   for (OperationProfile& profile : profiles) {

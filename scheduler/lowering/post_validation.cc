@@ -102,7 +102,7 @@ Schedule InsertPostValidation(Schedule schedule) {
   const int p = schedule.placement.ranks(), m = schedule.micro_batches;
   for (int r = 0; r < p; ++r) {
     List& list = schedule.ranks[r];
-    const int most = std::min(2 * (p - 1 - r), m - 1);
+    const int most = std::min({2 * (p - 1 - r), m - 1, static_cast<int>(list.size())});
     int forwards = 0;
     while (forwards < most && list[forwards].kind == ActionKind::kForward && list[forwards].stage == list[0].stage &&
            !(list[forwards].flags & kOverlapsNext)) {

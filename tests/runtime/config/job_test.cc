@@ -77,7 +77,7 @@ training { steps: 7 batch: 8 micro_batches: 4 sequence: 16 precision: bf16 seed:
 optimizer { learning_rate: 0.1 warm_up: 2 minimum_learning_rate: 0.01 decay_steps: 6 beta1: 0.8 beta2: 0.9 epsilon: 1e-7
             weight_decay: 0.2 clip_norm: 0.5 }
 layout { pp: 2 threads_per_rank: 3 pin: false layers_per_stage: [5, 3] memory_limit: "1500MB" memory_limit: "2GiB" }
-schedule { name: "gpipe" queues: edge receive_ahead: 2 send_slots: 3 }
+schedule { name: "gpipe" queues: edge receive_ahead: 2 send_slots: 3 post_validation: true }
 sample { prompt: "In" length: 5 temperature: 0 seed: 3 }
 output { metrics: "m.jsonl" trace: "/t.json" trace_from: 1 trace_steps: 2 quiet: true }
 watchdog { seconds: 1.5 }
@@ -107,6 +107,7 @@ watchdog { seconds: 1.5 }
   EXPECT_EQ(job->layout.threads_per_rank, 3);
   EXPECT_EQ(job->schedule.queues, QueuePolicy::kOnePerEdge);
   EXPECT_EQ(job->schedule.send_slots, 3);
+  EXPECT_TRUE(job->schedule.post_validation);
   EXPECT_EQ(job->sample.temperature, 0);
   EXPECT_EQ(job->output.metrics, "/home/me/m.jsonl");
   EXPECT_EQ(job->output.trace, "/t.json");
