@@ -10,7 +10,6 @@ namespace {
 
 // AdamW reads weight, gradient and two moments, writes three of them and the packed copy, f32.
 constexpr double kOptimizerBytesPerParameter = 8 * 4;
-constexpr double kKeptBytesPerParameter = 6 * 4;
 
 int64_t Nanoseconds(double seconds) { return std::llround(seconds * 1e9); }
 
@@ -35,10 +34,6 @@ LayerTimes AnalyticTimes(const Node& node, int64_t rows, int64_t sequence, Preci
 
 int64_t OptimizerTime(int64_t parameters, const DeviceDescription& device) {
   return Nanoseconds(static_cast<double>(parameters) * kOptimizerBytesPerParameter / device.bytes_per_second);
-}
-
-int64_t KeepStateTime(int64_t parameters, const DeviceDescription& device) {
-  return Nanoseconds(static_cast<double>(parameters) * kKeptBytesPerParameter / device.bytes_per_second);
 }
 
 int64_t TransferTime(int64_t bytes, const DeviceDescription& device) {

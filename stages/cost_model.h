@@ -38,8 +38,6 @@ LayerTimes AnalyticTimes(const Node& node, int64_t rows, int64_t sequence, Preci
 // Time to update `parameters` elements with AdamW: bound by memory (weight, gradient and two moments read, three
 // written, f32, and the packed copy).
 int64_t OptimizerTime(int64_t parameters, const DeviceDescription& device);
-// Time to copy aside what it overwrites: weight and two moments read and written.
-int64_t KeepStateTime(int64_t parameters, const DeviceDescription& device);
 
 // Time of a message between ranks.
 int64_t TransferTime(int64_t bytes, const DeviceDescription& device);

@@ -290,7 +290,6 @@ class Planner {
     }
     stage.costs.backward_ns = stage.costs.input_gradient_ns + stage.costs.weight_gradient_ns;
     stage.costs.optimizer_ns = OptimizerTime(stage.parameters, device_);
-    if (job().schedule.post_validation) stage.costs.optimizer_ns += KeepStateTime(stage.parameters, device_);
     stage.costs.activation_bytes = stage.memory.output_message;
     stage.costs.gradient_bytes = stage.memory.input_gradient_message;
     plan_.stages.push_back(std::move(stage));
