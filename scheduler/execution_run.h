@@ -1,12 +1,15 @@
-// Runs a program in its execution model, with a duration for each action: by propagating ends, each rank woken when
-// something it may wait for has ended. Every time is the latest of what is waited for, so the order of propagation
-// makes no difference.
+// Runs a program in its execution model: by propagating ends, each rank woken when something it may wait for has ended.
+// Every time is the latest of what is waited for, so the order of propagation makes no difference. What a run is for
+// is its `Timing`: Untimed for the proof of progress, a simulation's for times.
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
+#include "absl/types/span.h"
 #include "scheduler/execution_model.h"
 #include "scheduler/program.h"
 
@@ -14,36 +17,50 @@ namespace sluice {
 
 enum class ActionState : uint8_t { kWaiting, kIssued, kStarted, kEnded };
 
-// `duration(rank, action)` in ns; `on_end(rank, position, begin_ns, end_ns)` once per action that ends.
-template <class Duration, class OnEnd>
+// Nothing takes time, and nobody asks when.
+struct Untimed {
+  static constexpr bool kTimed = false;
+  int64_t Begin(size_t rank) const { return 0; }
+  int64_t Duration(size_t rank, const Action& action) const { return 0; }
+  void OnEnd(size_t rank, int32_t position, int64_t begin_ns, int64_t end_ns) const {}
+};
+
+// A transfer that a network has delivered, by one of its ends.
+struct Delivered {
+  size_t rank = 0;
+  int32_t position = 0;
+  int64_t begin_ns = 0, end_ns = 0;
+};
+
+// `Timing` has kTimed, Begin, Duration in ns, and OnEnd, called once for each action that ends. If it is timed, it also
+// has Hold, which may keep a transfer whose ends are ready, and Deliver, which gives back what it kept, by time.
+template <class Timing>
 class ExecutionRun {
  public:
-  ExecutionRun(const Program& program, const ExecutionModel& model, Duration duration, OnEnd on_end)
-      : program_(program), model_(model), duration_(std::move(duration)), on_end_(std::move(on_end)) {
+  ExecutionRun(const Program& program, const ExecutionModel& model, Timing timing)
+      : program_(program), model_(model), timing_(std::move(timing)) {
+    ranks_.resize(program.ranks.size());
     for (size_t r = 0; r < program.ranks.size(); ++r) {
-      Rank& rank = ranks_.emplace_back();
-      rank.states.resize(program.ranks[r].size(), ActionState::kWaiting);
-      rank.times.resize(program.ranks[r].size());
+      Rank& rank = ranks_[r];
+      rank.actions = program.ranks[r].data();
+      rank.waits = model.waits[r].data();
+      rank.size = static_cast<int32_t>(program.ranks[r].size());
+      rank.progress.resize(program.ranks[r].size());
+      if constexpr (Timing::kTimed) rank.times.resize(program.ranks[r].size());
+      rank.issue_ns = timing_.Begin(r);
       for (int32_t head : model.queue_heads[r]) rank.queues.push_back({head, 0});
     }
     arrived_.resize(program.collectives.size());
   }
 
-  // The rank's issuing thread comes to its list at that time, not at 0.
-  void BeginAt(size_t r, int64_t ns) { ranks_[r].issue_ns = ns; }
-
   // True if every action ended.
   bool Run() {
     for (size_t r = 0; r < ranks_.size(); ++r) Wake(r);
-    while (!awake_.empty()) {
-      const size_t r = awake_.back();
-      awake_.pop_back();
-      while (Issue(r) | Start(r)) {
-      }
-      ranks_[r].awake = false;
-    }
+    do {
+      Propagate();
+    } while (DeliverNext());
     for (const Rank& rank : ranks_) {
-      if (rank.issued < rank.states.size()) return false;
+      if (rank.issued < rank.size) return false;
       for (const QueueState& queue : rank.queues) {
         if (queue.head >= 0) return false;
       }
@@ -51,41 +68,78 @@ class ExecutionRun {
     return true;
   }
 
-  ActionState State(size_t r, int32_t k) const { return ranks_[r].states[k]; }
+  ActionState State(size_t r, int32_t k) const {
+    const Rank& rank = ranks_[r];
+    if (rank.progress[k] != Progress::kNone) {
+      return rank.progress[k] == Progress::kEnded ? ActionState::kEnded : ActionState::kStarted;
+    }
+    return k < rank.issued ? ActionState::kIssued : ActionState::kWaiting;
+  }
   // The action that the rank's issuing thread stands at; the list's size if it came to the end.
-  int32_t IssuePosition(size_t r) const { return static_cast<int32_t>(ranks_[r].issued); }
+  int32_t IssuePosition(size_t r) const { return ranks_[r].issued; }
 
  private:
+  // Beyond being issued, which the position of the issuing thread tells.
+  enum class Progress : uint8_t { kNone, kStarted, kEnded };
+
   struct QueueState {
     int32_t head;
     int64_t free_ns;
   };
   struct Rank {
-    std::vector<ActionState> states;
-    std::vector<int64_t> times;  // when issued, started or ended, by state
-    std::vector<QueueState> queues;
-    size_t issued = 0;
+    const Action* actions = nullptr;
+    const Waits* waits = nullptr;
+    int32_t size = 0;
+    int32_t issued = 0;
     int64_t issue_ns = 0;
     bool awake = false;
+    std::vector<Progress> progress;
+    std::vector<int64_t> times;  // when issued, started or ended, whichever is the last
+    absl::InlinedVector<QueueState, 4> queues;
   };
+
+  void Propagate() {
+    while (!awake_.empty()) {
+      const size_t r = awake_.back();
+      awake_.pop_back();
+      while (Issue(ranks_[r]) | Start(r)) {
+      }
+      ranks_[r].awake = false;
+    }
+  }
+
+  // When nothing moves by itself any more, all that can be ready before the next delivery is ready.
+  bool DeliverNext() {
+    if constexpr (Timing::kTimed) {
+      const std::optional<Delivered> delivered = timing_.Deliver();
+      if (!delivered) return false;
+      const Rank& rank = ranks_[delivered->rank];
+      const std::pair<size_t, int32_t> ends[] = {
+          {delivered->rank, delivered->position},
+          {rank.actions[delivered->position].peer.index(), rank.waits[delivered->position].partner}};
+      EndAll(ends, delivered->begin_ns, delivered->end_ns);
+      return true;
+    }
+    return false;
+  }
 
   void Wake(size_t r) {
     if (!std::exchange(ranks_[r].awake, true)) awake_.push_back(r);
   }
-  static bool Ended(const Rank& rank, int32_t k) { return k < 0 || rank.states[k] == ActionState::kEnded; }
+  static bool Ended(const Rank& rank, int32_t k) { return k < 0 || rank.progress[k] == Progress::kEnded; }
   static int64_t Time(const Rank& rank, int32_t k) { return k < 0 ? 0 : rank.times[k]; }
 
   // Moves the issuing thread on as far as it gets.
-  bool Issue(size_t r) {
-    Rank& rank = ranks_[r];
-    const size_t before = rank.issued;
-    for (; rank.issued < rank.states.size(); ++rank.issued) {
-      const Waits& waits = model_.waits[r][rank.issued];
+  bool Issue(Rank& rank) {
+    const int32_t before = rank.issued;
+    for (; rank.issued < rank.size; ++rank.issued) {
+      const Waits& waits = rank.waits[rank.issued];
       if (!Ended(rank, waits.issue_after_input) || !Ended(rank, waits.issue_after_slot)) break;
-      rank.issue_ns =
-          std::max({rank.issue_ns, Time(rank, waits.issue_after_input), Time(rank, waits.issue_after_slot)});
-      rank.states[rank.issued] = ActionState::kIssued;
-      rank.times[rank.issued] = rank.issue_ns;
+      if constexpr (Timing::kTimed) {
+        rank.issue_ns =
+            std::max({rank.issue_ns, Time(rank, waits.issue_after_input), Time(rank, waits.issue_after_slot)});
+        rank.times[rank.issued] = rank.issue_ns;
+      }
     }
     return rank.issued != before;
   }
@@ -97,14 +151,17 @@ class ExecutionRun {
     for (QueueState& queue : rank.queues) {
       while (queue.head >= 0) {
         const int32_t k = queue.head;
-        const Waits& waits = model_.waits[r][k];
-        if (rank.states[k] == ActionState::kIssued && Ended(rank, waits.start_after)) {
-          rank.times[k] = std::max({rank.times[k], queue.free_ns, Time(rank, waits.start_after)});
-          rank.states[k] = ActionState::kStarted;
+        const Waits& waits = rank.waits[k];
+        if (rank.progress[k] == Progress::kNone && k < rank.issued && Ended(rank, waits.start_after)) {
+          rank.progress[k] = Progress::kStarted;
+          if constexpr (Timing::kTimed) {
+            rank.times[k] = std::max({rank.times[k], queue.free_ns, Time(rank, waits.start_after)});
+          }
           EndIfComplete(r, k);
         }
-        if (rank.states[k] != ActionState::kEnded) break;
-        queue = {waits.queue_next, rank.times[k]};
+        if (rank.progress[k] != Progress::kEnded) break;
+        queue.head = waits.queue_next;
+        if constexpr (Timing::kTimed) queue.free_ns = rank.times[k];
         moved = true;
       }
     }
@@ -113,40 +170,44 @@ class ExecutionRun {
 
   // After a start: ends a compute action; a transfer if its other end has started; a collective if all members have.
   void EndIfComplete(size_t r, int32_t k) {
-    const Action& action = program_.ranks[r][k];
+    const Action& action = ranks_[r].actions[k];
     if (IsTransfer(action.kind)) {
       const size_t peer = action.peer.index();
-      const int32_t partner = model_.waits[r][k].partner;
-      if (ranks_[peer].states[partner] != ActionState::kStarted) return;
-      const int64_t begin = std::max(ranks_[r].times[k], ranks_[peer].times[partner]);
-      const int64_t end = begin + duration_(r, action);
-      End(r, k, begin, end);
-      End(peer, partner, begin, end);
+      const int32_t partner = ranks_[r].waits[k].partner;
+      if (ranks_[peer].progress[partner] != Progress::kStarted) return;
+      EndTogether({{{r, k}, {peer, partner}}}, action);
     } else if (IsCollective(action)) {
       auto& arrived = arrived_[action.collective];
       arrived.emplace_back(r, k);
-      if (arrived.size() < program_.collectives[action.collective].members.size()) return;
-      int64_t begin = 0;
-      for (const auto& [rank, position] : arrived) begin = std::max(begin, ranks_[rank].times[position]);
-      const int64_t end = begin + duration_(r, action);
-      for (const auto& [rank, position] : arrived) End(rank, position, begin, end);
+      if (arrived.size() == program_.collectives[action.collective].members.size()) EndTogether(arrived, action);
     } else {
-      const int64_t begin = ranks_[r].times[k];
-      End(r, k, begin, begin + duration_(r, action));
+      EndTogether({{{r, k}}}, action);
     }
   }
 
-  void End(size_t r, int32_t k, int64_t begin_ns, int64_t end_ns) {
-    ranks_[r].states[k] = ActionState::kEnded;
-    ranks_[r].times[k] = end_ns;
-    on_end_(r, k, begin_ns, end_ns);
-    Wake(r);
+  // REQUIRES: all have started. `action` is one of them.
+  void EndTogether(absl::Span<const std::pair<size_t, int32_t>> members, const Action& action) {
+    int64_t begin_ns = 0, end_ns = 0;
+    if constexpr (Timing::kTimed) {
+      for (const auto& [rank, position] : members) begin_ns = std::max(begin_ns, ranks_[rank].times[position]);
+      if (IsTransfer(action.kind) && timing_.Hold(members[0].first, members[0].second, begin_ns)) return;
+      end_ns = begin_ns + timing_.Duration(members.back().first, action);
+    }
+    EndAll(members, begin_ns, end_ns);
+  }
+
+  void EndAll(absl::Span<const std::pair<size_t, int32_t>> members, int64_t begin_ns, int64_t end_ns) {
+    for (const auto& [r, k] : members) {
+      ranks_[r].progress[k] = Progress::kEnded;
+      if constexpr (Timing::kTimed) ranks_[r].times[k] = end_ns;
+      timing_.OnEnd(r, k, begin_ns, end_ns);
+      Wake(r);
+    }
   }
 
   const Program& program_;
   const ExecutionModel& model_;
-  Duration duration_;
-  OnEnd on_end_;
+  Timing timing_;
   std::vector<Rank> ranks_;
   std::vector<size_t> awake_;
   std::vector<std::vector<std::pair<size_t, int32_t>>> arrived_;  // per collective

@@ -1,56 +1,21 @@
 #include "scheduler/simulate.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/philox.h"
 #include "base/status.h"
+#include "scheduler/action_costs.h"
 #include "scheduler/execution_model.h"
 #include "scheduler/execution_run.h"
 #include "scheduler/memory_samples.h"
 
 namespace sluice {
 namespace {
-
-int64_t ComputeNs(const Action& action, const Costs& costs) {
-  const StageCosts& stage = costs.stages[action.stage.index()];
-  switch (action.kind) {
-    case ActionKind::kForward:
-      return stage.forward_ns;
-    case ActionKind::kBackward:
-      return stage.backward_ns;
-    case ActionKind::kInputGradient:
-      return stage.input_gradient_ns;
-    case ActionKind::kWeightGradient:
-      return stage.weight_gradient_ns;
-    default:
-      return 0;
-  }
-}
-
-int64_t MessageBytes(const Action& action, const Costs& costs) {
-  // The sender's stage says how large its message is.
-  switch (action.kind) {
-    case ActionKind::kSendForward:
-      return costs.stages[action.stage.index()].activation_bytes;
-    case ActionKind::kRecvForward:
-      return costs.stages[action.stage.index() - 1].activation_bytes;
-    case ActionKind::kSendBackward:
-      return costs.stages[action.stage.index()].gradient_bytes;
-    case ActionKind::kRecvBackward:
-      return costs.stages[action.stage.index() + 1].gradient_bytes;
-    default:
-      return 0;
-  }
-}
-
-int64_t TransferNs(int64_t bytes, const Costs& costs) {
-  if (costs.transfer_bytes_per_second <= 0) return costs.transfer_latency_ns;
-  return costs.transfer_latency_ns +
-         static_cast<int64_t>(1e9 * static_cast<double>(bytes) / costs.transfer_bytes_per_second);
-}
 
 int64_t OptimizerNs(const Placement& placement, PipelineRank rank, const Costs& costs) {
   int64_t total = 0;
@@ -62,12 +27,127 @@ int64_t OptimizerNs(const Placement& placement, PipelineRank rank, const Costs& 
   return total;
 }
 
-template <class Lowered>
-Timeline EmptyTimeline(const Lowered& lowered) {
-  return {.name = lowered.name,
-          .ranks = lowered.placement.ranks(),
-          .stages = lowered.placement.stages(),
-          .micro_batches = lowered.micro_batches};
+// The same number in [-1, 1) for both ends of a transfer, whatever else happens.
+double Uniform(uint64_t seed, Action action) {
+  if (action.kind == ActionKind::kRecvForward) {
+    action.kind = ActionKind::kSendForward;
+    action.stage = StageId(action.stage.value() - 1);
+  } else if (action.kind == ActionKind::kRecvBackward) {
+    action.kind = ActionKind::kSendBackward;
+    action.stage = StageId(action.stage.value() + 1);
+  } else if (action.kind == ActionKind::kRecvNorm) {
+    action.kind = ActionKind::kSendNorm;
+  } else if (action.kind == ActionKind::kRecvValidation) {
+    action.kind = ActionKind::kSendValidation;
+  }
+  const PhiloxBlock words =
+      Philox({static_cast<uint32_t>(action.kind), static_cast<uint32_t>(action.stage.value()),
+              static_cast<uint32_t>(action.micro_batch.value()), static_cast<uint32_t>(action.collective)},
+             MixBits(seed));
+  return 2.0 * UnitFloat(words[0]) - 1.0;
+}
+
+// Times by costs and scenario, and puts the spans into a timeline.
+class Clock {
+ public:
+  static constexpr bool kTimed = true;
+
+  // A rank begins its list at begin_ns, and has ended it at list_end_ns.
+  Clock(const Program& program, const Costs& costs, const Scenario& scenario, const std::vector<int64_t>& begin_ns,
+        std::vector<int64_t>& list_end_ns, Timeline& timeline)
+      : program_(program),
+        costs_(costs),
+        scenario_(scenario),
+        action_costs_(costs),
+        begin_ns_(begin_ns),
+        list_end_ns_(list_end_ns),
+        timeline_(timeline) {
+    if (scenario.network.Competes()) network_.emplace(scenario.network, program.placement.ranks());
+  }
+
+  int64_t Begin(size_t rank) const { return begin_ns_[rank]; }
+  int64_t Duration(size_t rank, const Action& action) const {
+    const int64_t ns = CostNs(rank, action);
+    if (scenario_.jitter == 0 && (scenario_.slowdown.empty() || IsTransfer(action.kind))) return ns;
+    return std::llround(static_cast<double>(ns) * Factor(rank, action));
+  }
+  bool Hold(size_t r, int32_t position, int64_t ready_ns) {
+    if (!network_) return false;
+    const Action& action = program_.ranks[r][position];
+    const PipelineRank rank(static_cast<int>(r));
+    network_->Post({.from = IsSend(action.kind) ? rank : action.peer,
+                    .to = IsSend(action.kind) ? action.peer : rank,
+                    .ready_ns = ready_ns,
+                    .alone_ns = Duration(r, action),
+                    .bytes = static_cast<double>(action_costs_.Bytes(action)) * Factor(r, action),
+                    .rank = rank,
+                    .position = position});
+    return true;
+  }
+  std::optional<Delivered> Deliver() {
+    if (!network_) return std::nullopt;
+    const std::optional<Network::Delivery> next = network_->Next();
+    if (!next) return std::nullopt;
+    return Delivered{next->message.rank.index(), next->message.position, next->begin_ns, next->end_ns};
+  }
+  void OnEnd(size_t r, int32_t position, int64_t begin_ns, int64_t end_ns) const {
+    const Action& action = program_.ranks[r][position];
+    list_end_ns_[r] = std::max(list_end_ns_[r], end_ns);
+    timeline_.spans.push_back(
+        {PipelineRank(static_cast<int>(r)), action, begin_ns, end_ns, action_costs_.Bytes(action)});
+  }
+
+ private:
+  int64_t CostNs(size_t rank, const Action& action) const {
+    if (IsCollective(action)) return costs_.collective_ns;
+    if (action.kind == ActionKind::kOptimizerStep ||
+        (action.kind == ActionKind::kPostValidation && program_.validation == Validation::kGuessWrong)) {
+      return OptimizerNs(program_.placement, PipelineRank(static_cast<int>(rank)), costs_);
+    }
+    return action_costs_.Ns(action);
+  }
+  double Factor(size_t rank, const Action& action) const {
+    const double jitter = scenario_.jitter == 0 ? 0.0 : scenario_.jitter * Uniform(scenario_.seed, action);
+    const bool slowed = !scenario_.slowdown.empty() && !IsTransfer(action.kind);
+    return (1.0 + jitter) * (slowed ? scenario_.slowdown[rank] : 1.0);
+  }
+
+  const Program& program_;
+  const Costs& costs_;
+  const Scenario& scenario_;
+  const ActionCosts action_costs_;
+  const std::vector<int64_t>& begin_ns_;
+  std::vector<int64_t>& list_end_ns_;
+  std::optional<Network> network_;
+  Timeline& timeline_;
+};
+
+Timeline EmptyTimeline(const Program& program) {
+  Timeline timeline{.name = program.name,
+                    .ranks = program.placement.ranks(),
+                    .stages = program.placement.stages(),
+                    .micro_batches = program.micro_batches,
+                    .queues = program.queues};
+  size_t actions = 0;
+  for (const auto& list : program.ranks) actions += list.size();
+  timeline.spans.reserve(actions);
+  return timeline;
+}
+
+// Each rank begins its list at begin_ns[rank], which becomes when the list has ended.
+absl::StatusOr<Timeline> SimulateFrom(std::vector<int64_t>& begin_ns, const Program& program, const Costs& costs,
+                                      const Scenario& scenario) {
+  CHECK_EQ(costs.stages.size(), static_cast<size_t>(program.placement.stages()));
+  CHECK(scenario.slowdown.empty() || scenario.slowdown.size() == program.ranks.size()) << scenario.slowdown.size();
+  Timeline timeline = EmptyTimeline(program);
+  std::vector<int64_t> list_end_ns = begin_ns;
+  const ExecutionModel model = BuildExecutionModel(program);
+  if (!ExecutionRun(program, model, Clock(program, costs, scenario, begin_ns, list_end_ns, timeline)).Run()) {
+    return absl::FailedPreconditionError("the program does not run to its end; Verify says why");
+  }
+  if (!costs.stage_bytes.empty()) timeline.samples = MemorySamples(program, costs.stage_bytes, timeline.spans);
+  begin_ns = std::move(list_end_ns);
+  return timeline;
 }
 
 }  // namespace
@@ -76,46 +156,9 @@ Costs UniformCosts(int stages, const StageCosts& stage) {
   return {.stages = std::vector<StageCosts>(static_cast<size_t>(stages), stage)};
 }
 
-namespace {
-
-// Each rank begins its list at begin_ns[rank], which becomes when the list has ended.
-absl::StatusOr<Timeline> SimulateFrom(std::vector<int64_t>& begin_ns, const Program& program, const Costs& costs) {
-  CHECK_EQ(costs.stages.size(), static_cast<size_t>(program.placement.stages()));
-  const ExecutionModel model = BuildExecutionModel(program);
-  Timeline timeline = EmptyTimeline(program);
-  timeline.queues = program.queues;
-  size_t actions = 0;
-  for (const auto& list : program.ranks) actions += list.size();
-  timeline.spans.reserve(actions);
-  const auto duration = [&](size_t rank, const Action& action) {
-    if (IsTransfer(action.kind)) return TransferNs(MessageBytes(action, costs), costs);
-    if (IsCollective(action)) return costs.collective_ns;
-    if (action.kind == ActionKind::kOptimizerStep ||
-        (action.kind == ActionKind::kPostValidation && program.validation == Validation::kGuessWrong)) {
-      return OptimizerNs(program.placement, PipelineRank(static_cast<int>(rank)), costs);
-    }
-    return IsCompute(action.kind) ? ComputeNs(action, costs) : 0;
-  };
-  std::vector<int64_t> list_end_ns = begin_ns;
-  const auto on_end = [&](size_t r, int32_t position, int64_t begin_ns, int64_t end_ns) {
-    const PipelineRank rank(static_cast<int>(r));
-    const Action& action = program.ranks[r][position];
-    list_end_ns[r] = std::max(list_end_ns[r], end_ns);
-    timeline.spans.push_back({rank, action, begin_ns, end_ns, MessageBytes(action, costs)});
-  };
-  ExecutionRun run(program, model, duration, on_end);
-  for (size_t r = 0; r < begin_ns.size(); ++r) run.BeginAt(r, begin_ns[r]);
-  if (!run.Run()) return absl::FailedPreconditionError("the program does not run to its end; Verify says why");
-  if (!costs.stage_bytes.empty()) timeline.samples = MemorySamples(program, costs.stage_bytes, timeline.spans);
-  begin_ns = std::move(list_end_ns);
-  return timeline;
-}
-
-}  // namespace
-
-absl::StatusOr<Timeline> Simulate(const Program& program, const Costs& costs) {
+absl::StatusOr<Timeline> Simulate(const Program& program, const Costs& costs, const Scenario& scenario) {
   std::vector<int64_t> begin_ns(program.ranks.size());
-  return SimulateFrom(begin_ns, program, costs);
+  return SimulateFrom(begin_ns, program, costs, scenario);
 }
 
 absl::StatusOr<std::vector<Timeline>> SimulateSteps(absl::Span<const Program* const> steps, const Costs& costs) {
@@ -123,7 +166,7 @@ absl::StatusOr<std::vector<Timeline>> SimulateSteps(absl::Span<const Program* co
   std::vector<int64_t> begin_ns;
   for (const Program* program : steps) {
     begin_ns.resize(program->ranks.size());
-    ASSIGN_OR_RETURN(timelines.emplace_back(), SimulateFrom(begin_ns, *program, costs));
+    ASSIGN_OR_RETURN(timelines.emplace_back(), SimulateFrom(begin_ns, *program, costs, {}));
   }
   return timelines;
 }

@@ -1,5 +1,6 @@
 // Times a program by discrete events, in the model of program.h: issue lanes, queues, rendezvous. Linear in the number
-// of actions. And a leaner model for bare schedules, which search and tests of published numbers use.
+// of actions (times the messages in flight, where they compete). And a leaner model for bare schedules, which search
+// and tests of published numbers use.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "scheduler/network.h"
 #include "scheduler/program.h"
 #include "scheduler/schedule.h"
 #include "scheduler/timeline.h"
@@ -35,8 +37,16 @@ struct Costs {
 // The same costs for each of `stages` stages.
 Costs UniformCosts(int stages, const StageCosts& stage);
 
+// What disturbs a step. The same numbers from the same seed, whatever the order of events.
+struct Scenario {
+  NetworkOptions network;        // messages that compete; bytes matter between hosts
+  double jitter = 0;             // each action, collective and message takes up to this share more or less; < 1
+  uint64_t seed = 0;             // of the jitter
+  std::vector<double> slowdown;  // per rank, of what it computes; empty: 1
+};
+
 // REQUIRES: Verify(program) is OK, one entry in costs.stages per stage. Errors: FAILED_PRECONDITION if it can't end.
-absl::StatusOr<Timeline> Simulate(const Program& program, const Costs& costs);
+absl::StatusOr<Timeline> Simulate(const Program& program, const Costs& costs, const Scenario& scenario = {});
 
 // Programs one after the other, as the trainer runs them: a rank begins the next one when its own list of the one
 // before has ended, whatever the other ranks do. Times count from the beginning of the first. Errors: as Simulate.

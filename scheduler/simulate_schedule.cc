@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "scheduler/action_costs.h"
 #include "scheduler/simulate.h"
 
 namespace sluice {
@@ -14,7 +15,7 @@ namespace {
 class ScheduleRun {
  public:
   ScheduleRun(const Schedule& schedule, const Costs& costs)
-      : schedule_(schedule), placement_(schedule.placement), costs_(costs) {
+      : schedule_(schedule), placement_(schedule.placement), action_costs_(costs) {
     const size_t cells = static_cast<size_t>(placement_.stages()) * placement_.copies() * schedule.micro_batches;
     forward_end_.assign(cells, kNever);
     gradient_end_.assign(cells, kNever);
@@ -66,7 +67,7 @@ class ScheduleRun {
       Action action = list[next_[r]];
       if (!IsCompute(action.kind)) continue;
       action.queue = QueueId(0);
-      const int64_t start = std::exchange(free_ns_[r], free_ns_[r] + Duration(action));
+      const int64_t start = std::exchange(free_ns_[r], free_ns_[r] + action_costs_.Ns(action));
       timeline.spans.push_back({PipelineRank(static_cast<int>(r)), action, start, free_ns_[r], 0});
     }
     for (size_t k = first_span; k < timeline.spans.size(); ++k) Finish(timeline.spans[k].action, free_ns_[r]);
@@ -77,28 +78,13 @@ class ScheduleRun {
     return placement_.Index(StageId(stage), a.copy) * schedule_.micro_batches + a.micro_batch.index();
   }
 
-  int64_t Duration(const Action& a) const {
-    const StageCosts& stage = costs_.stages[a.stage.index()];
-    switch (a.kind) {
-      case ActionKind::kForward:
-        return stage.forward_ns;
-      case ActionKind::kBackward:
-        return stage.backward_ns;
-      case ActionKind::kInputGradient:
-        return stage.input_gradient_ns;
-      default:
-        return stage.weight_gradient_ns;
-    }
-  }
-
   // When the output of `neighbour` has come to this rank.
   int64_t Arrival(const Action& a, int neighbour, const std::vector<int64_t>& ends, size_t rank) const {
     const int64_t end = ends[Key(a, neighbour)];
     if (end == kNever || placement_.RankOf(StageId(neighbour), a.copy).index() == rank) return end;
-    const StageCosts& from = costs_.stages[neighbour];
-    const auto bytes = static_cast<double>(neighbour < a.stage.value() ? from.activation_bytes : from.gradient_bytes);
-    const double bandwidth = costs_.transfer_bytes_per_second;
-    return end + costs_.transfer_latency_ns + (bandwidth > 0 ? static_cast<int64_t>(1e9 * bytes / bandwidth) : 0);
+    const bool activation = neighbour < a.stage.value();
+    return end + action_costs_.Ns({.kind = activation ? ActionKind::kSendForward : ActionKind::kSendBackward,
+                                   .stage = StageId(neighbour)});
   }
 
   int64_t Ready(const Action& a, size_t rank) const {
@@ -127,7 +113,7 @@ class ScheduleRun {
 
   const Schedule& schedule_;
   const Placement& placement_;
-  const Costs& costs_;
+  const ActionCosts action_costs_;
   std::vector<int64_t> forward_end_, gradient_end_;  // by Key; of F, and of I or B
   std::vector<size_t> next_;                         // per rank
   std::vector<int64_t> free_ns_;

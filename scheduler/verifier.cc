@@ -1,5 +1,6 @@
 #include "scheduler/verifier.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "absl/status/status.h"
@@ -37,6 +38,33 @@ absl::Status CheckCap(const VerifyReport& report, int64_t cap) {
   return absl::ResourceExhaustedError(absl::StrCat("too little memory: ", over, "; the cap is ", cap, " bytes a rank"));
 }
 
+// Whether no queue holds compute and communication. Then the queues' waits are among those of the merged view, which
+// orders all communication of a rank as issued; every wait is for all that it names, so fewer waits can't stop what
+// runs with more.
+bool MergingOnlyAddsWaits(const Program& program) {
+  enum : uint8_t { kComputes = 1, kCommunicates = 2 };
+  std::vector<uint8_t> uses(program.queues.size());
+  for (const auto& list : program.ranks) {
+    for (const Action& a : list) {
+      uses[a.queue.index()] |= IsTransfer(a.kind) || IsCollective(a) ? kCommunicates : kComputes;
+    }
+  }
+  return std::find(uses.begin(), uses.end(), kComputes | kCommunicates) == uses.end();
+}
+
+absl::Status CheckProgress(const Program& program, ProgressProof proof, ExecutionModel& model) {
+  const bool merged_too = proof == ProgressProof::kAlsoMerged;
+  if (merged_too && MergingOnlyAddsWaits(program)) {
+    SetQueues(program, QueueView::kMergedCommunication, model);
+    if (verifier::RunsToItsEnd(program, model)) return absl::OkStatus();
+    SetQueues(program, QueueView::kAsAssigned, model);
+  }
+  RETURN_IF_ERROR(verifier::CheckProgress(program, model, QueueView::kAsAssigned));
+  if (!merged_too) return absl::OkStatus();
+  SetQueues(program, QueueView::kMergedCommunication, model);
+  return verifier::CheckProgress(program, model, QueueView::kMergedCommunication);
+}
+
 }  // namespace
 
 absl::StatusOr<VerifyReport> Verify(const Program& program, const VerifierOptions& options) {
@@ -51,11 +79,7 @@ absl::StatusOr<VerifyReport> Verify(const Program& program, const VerifierOption
   if (!options.stage_bytes.empty()) AddAllocatedBytes(program, options.stage_bytes, report);
   ExecutionModel model = BuildExecutionModel(program);
   RETURN_IF_ERROR(verifier::CheckChannels(program, model, options));
-  RETURN_IF_ERROR(verifier::CheckProgress(program, model, QueueView::kAsAssigned));
-  if (options.progress == ProgressProof::kAlsoMerged) {
-    SetQueues(program, QueueView::kMergedCommunication, model);
-    RETURN_IF_ERROR(verifier::CheckProgress(program, model, QueueView::kMergedCommunication));
-  }
+  RETURN_IF_ERROR(CheckProgress(program, options.progress, model));
   const int groups = options.gradient_groups > 0 ? options.gradient_groups : program.placement.copies();
   report.weight_gradient_order = verifier::FindDescendingWeightGradient(program, groups);
   if (!report.weight_gradient_order.empty() && options.weight_gradient_order == WeightGradientOrder::kRequired) {

@@ -7,10 +7,10 @@
 // order (one that consumes messages in another order than they are sent) grows when nothing else can move.
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <deque>
-#include <functional>
 #include <limits>
-#include <queue>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
@@ -71,6 +71,38 @@ struct RankState {
 constexpr int64_t kComputeTime = 16;
 constexpr int64_t kLatency = 1;
 
+// What ends when: a ring of moments, wide enough for the longest piece of work (a pair), with one bit for each that is
+// not empty. Ends of one moment come out by rank.
+class Calendar {
+ public:
+  bool empty() const { return occupied_ == 0; }
+  void Add(int64_t time, size_t rank) {
+    occupied_ |= uint64_t{1} << (time % kMoments);
+    moments_[time % kMoments].push_back(static_cast<uint32_t>(rank));
+  }
+  // The first moment after `now`. REQUIRES: not empty.
+  int64_t Next(int64_t now) const {
+    return now + 1 + std::countr_zero(std::rotr(occupied_, static_cast<int>((now + 1) % kMoments)));
+  }
+  // Takes out the ends of a moment; the list is valid until the next call.
+  const std::vector<uint32_t>& Take(int64_t time) {
+    taken_.clear();
+    if (occupied_ & uint64_t{1} << (time % kMoments)) {
+      occupied_ &= ~(uint64_t{1} << (time % kMoments));
+      taken_.swap(moments_[time % kMoments]);
+      std::sort(taken_.begin(), taken_.end());
+    }
+    return taken_;
+  }
+
+ private:
+  static constexpr int kMoments = 64;
+  std::array<std::vector<uint32_t>, kMoments> moments_;
+  std::vector<uint32_t> taken_;
+  uint64_t occupied_ = 0;
+};
+static_assert(4 * kComputeTime <= 64, "a pair of two B has to fit into the ring");
+
 int64_t VirtualTime(ActionKind kind) {
   return kind == ActionKind::kBackward ? 2 * kComputeTime : IsCompute(kind) ? kComputeTime : 0;
 }
@@ -116,6 +148,7 @@ class TransferPass {
   // Every compute action in range, on its rank, and not twice.
   absl::Status CheckSchedule();
   void Prepare();
+  void Reserve();
   void SetPools();
 
   // The inbox that a compute action writes into, or nullptr at the ends of the pipeline.
@@ -181,7 +214,7 @@ class TransferPass {
   std::vector<size_t> candidates_;
   std::vector<Movable> movable_;
   std::deque<Arrival> arrivals_;  // ascending in time
-  std::priority_queue<std::pair<int64_t, size_t>, std::vector<std::pair<int64_t, size_t>>, std::greater<>> running_;
+  Calendar running_;
   int64_t now_ = 0;
 };
 
@@ -226,6 +259,24 @@ std::vector<int> GradientsInFlight(const Schedule& schedule) {
   return most;
 }
 
+// Room for a rank's actions, both ends of its transfers, and the end of the step.
+void TransferPass::Reserve() {
+  std::vector<size_t> sizes(schedule_.ranks.size());
+  for (size_t r = 0; r < schedule_.ranks.size(); ++r) {
+    sizes[r] += schedule_.ranks[r].size() + options_.tied_tensors.size() + 2;
+    for (const Action& a : schedule_.ranks[r]) {
+      const bool gradient = a.kind == ActionKind::kBackward || a.kind == ActionKind::kInputGradient;
+      if (a.kind != ActionKind::kForward && !gradient) continue;
+      if (gradient ? IsFirst(a.stage) : IsLast(a.stage)) continue;
+      const size_t to = placement_.RankOf(StageId(a.stage.value() + (gradient ? -1 : 1)), a.copy).index();
+      if (to == r) continue;
+      ++sizes[r];
+      ++sizes[to];
+    }
+  }
+  for (size_t r = 0; r < sizes.size(); ++r) program_.ranks[r].reserve(sizes[r]);
+}
+
 void TransferPass::Prepare() {
   const int stages = placement_.stages(), m = schedule_.micro_batches;
   program_.name = schedule_.name;
@@ -233,7 +284,7 @@ void TransferPass::Prepare() {
   program_.micro_batches = m;
   program_.placement = placement_;
   program_.ranks.resize(schedule_.ranks.size());
-  for (size_t r = 0; r < schedule_.ranks.size(); ++r) program_.ranks[r].reserve(schedule_.ranks[r].size() * 2);
+  Reserve();
   states_.resize(schedule_.ranks.size());
   std::fill(progress_.begin(), progress_.end(), 0);
   in_flight_ = InFlight(schedule_);
@@ -283,7 +334,7 @@ void TransferPass::StartWhatCan(size_t rank) {
     }
     if (duration == 0) continue;
     state.busy = true;
-    running_.emplace(now_ + duration, rank);
+    running_.Add(now_ + duration, rank);
   }
 }
 
@@ -297,16 +348,13 @@ void TransferPass::AppendPostValidation(size_t rank) {
 
 void TransferPass::AdvanceTime() {
   constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
-  now_ =
-      std::min(running_.empty() ? kNever : running_.top().first, arrivals_.empty() ? kNever : arrivals_.front().time);
+  now_ = std::min(running_.empty() ? kNever : running_.Next(now_), arrivals_.empty() ? kNever : arrivals_.front().time);
   for (; !arrivals_.empty() && arrivals_.front().time == now_; arrivals_.pop_front()) {
     const Arrival& arrival = arrivals_.front();
     ProgressOf(arrival.stage, arrival.copy, arrival.micro_batch) |= arrival.forward ? kInputHere : kGradientHere;
     Consider(placement_.RankOf(arrival.stage, arrival.copy).index());
   }
-  while (!running_.empty() && running_.top().first == now_) {
-    const size_t rank = running_.top().second;
-    running_.pop();
+  for (const size_t rank : running_.Take(now_)) {
     RankState& state = states_[rank];
     for (size_t k = state.running_begin; k < state.next; ++k) End(schedule_.ranks[rank][k]);
     state.busy = false;

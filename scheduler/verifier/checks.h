@@ -25,6 +25,9 @@ std::string FindDescendingWeightGradient(const Program& program, int gradient_gr
 // Both ends of every channel and queue carry the same messages in the same order, from and to slots of one size.
 absl::Status CheckChannels(const Program& program, const ExecutionModel& model, const VerifierOptions& options);
 
+// Under strict rendezvous, with the model's queues.
+bool RunsToItsEnd(const Program& program, const ExecutionModel& model);
+
 // Runs to its end under strict rendezvous; else the shortest cycle of waits, in words.
 absl::Status CheckProgress(const Program& program, const ExecutionModel& model, QueueView view);
 std::optional<Deadlock> FindDeadlock(const Program& program, const ExecutionModel& model, QueueView view);

@@ -162,9 +162,12 @@ class StuckProgram {
 
 }  // namespace
 
+bool RunsToItsEnd(const Program& program, const ExecutionModel& model) {
+  return ExecutionRun(program, model, Untimed()).Run();
+}
+
 std::optional<Deadlock> FindDeadlock(const Program& program, const ExecutionModel& model, QueueView view) {
-  ExecutionRun run(
-      program, model, [](size_t, const Action&) { return int64_t{0}; }, [](size_t, int32_t, int64_t, int64_t) {});
+  ExecutionRun run(program, model, Untimed());
   if (run.Run()) return std::nullopt;
   StuckProgram stuck(program, model, run);
   Deadlock deadlock{.merged = view == QueueView::kMergedCommunication, .circle = stuck.ShortestCycle()};

@@ -1,11 +1,19 @@
 // Times of the simulator against closed forms, and the two metrics of idle time.
 #include "scheduler/simulate.h"
 
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "scheduler/generators.h"
+#include "scheduler/idle.h"
 #include "scheduler/lowering.h"
+#include "scheduler/network.h"
 
 namespace sluice {
 namespace {
@@ -15,6 +23,16 @@ Costs Unit(int stages, int64_t unit = 1, int64_t latency = 0) {
       stages, {.forward_ns = unit, .input_gradient_ns = unit, .weight_gradient_ns = unit, .backward_ns = 2 * unit});
   costs.transfer_latency_ns = latency;
   return costs;
+}
+
+// Spans in an order that doesn't depend on how they were found.
+std::vector<std::string> Sorted(const Timeline& timeline) {
+  std::vector<std::string> spans;
+  for (const Span& span : timeline.spans) {
+    spans.push_back(absl::StrCat(span.rank.value(), " ", ToString(span.action), " ", span.begin_ns, " ", span.end_ns));
+  }
+  std::sort(spans.begin(), spans.end());
+  return spans;
 }
 
 TEST(SimulateTest, AgreesWithTheLeanModelWithoutLatency) {
@@ -101,6 +119,179 @@ TEST(SimulateTest, MemorySamplesFollowTheSlots) {
   EXPECT_EQ(metrics.ranks[0].memory_bytes_max, 1000 + 2 * 10);
   EXPECT_EQ(metrics.ranks[1].memory_bytes_max, 1000 + 10);
   EXPECT_EQ(timeline->samples.back().bytes, 1000);
+}
+
+// A network that never has two messages compete gives what no network gives, message by message.
+TEST(ScenarioTest, MessagesThatDontCompeteTakeWhatTheyTakeAlone) {
+  for (const Generator& generator : Generators()) {
+    for (int v : {1, 2}) {
+      const auto schedule = generator.generate({.ranks = 4, .chunks = v, .micro_batches = 8});
+      if (!schedule.ok()) continue;
+      const Costs costs = Unit(schedule->placement.stages(), 1000, 130);
+      for (QueuePolicy policy : {QueuePolicy::kOnePerRank, QueuePolicy::kOneCommPerRank, QueuePolicy::kOnePerEdge}) {
+        const Program program = *Lower(*schedule, {.queues = policy});
+        Timeline alone = *Simulate(program, costs);
+        Timeline hosts = *Simulate(program, costs, {.network = {.ranks_per_host = 1, .host_latency_ns = 130}});
+        EXPECT_EQ(Sorted(alone), Sorted(hosts)) << generator.name;
+      }
+    }
+  }
+}
+
+TEST(ScenarioTest, JitterComesFromItsSeedAndStaysWithinItsShare) {
+  const Program program = *Lower(*Generate("zb_h1", {.ranks = 4, .micro_batches = 12}));
+  const Costs costs = Unit(4, 1'000'000, 50'000);
+  const auto run = [&](uint64_t seed) { return *Simulate(program, costs, {.jitter = 0.2, .seed = seed}); };
+  const Timeline first = run(7);
+  EXPECT_EQ(Sorted(first), Sorted(run(7)));
+  EXPECT_NE(Sorted(first), Sorted(run(8)));
+  double sum = 0;
+  int count = 0;
+  for (const Span& span : first.spans) {
+    if (!IsCompute(span.action.kind)) continue;
+    const double share = static_cast<double>(span.end_ns - span.begin_ns) / 1e6;
+    EXPECT_GE(share, 0.8);
+    EXPECT_LE(share, 1.2);
+    sum += share;
+    ++count;
+  }
+  EXPECT_NEAR(sum / count, 1, 0.05);  // 144 numbers of deviation 0.12: five times the deviation of their mean
+}
+
+TEST(ScenarioTest, AStragglerComputesSlowerAndNobodyElse) {
+  const Program program = *Lower(*Generate("1f1b", {.ranks = 3, .micro_batches = 20}));
+  const TimelineMetrics metrics = Measure(*Simulate(program, Unit(3, 100), {.slowdown = {1, 2.5, 1}}));
+  EXPECT_EQ(metrics.ranks[0].busy_ns, 20 * 300);
+  EXPECT_EQ(metrics.ranks[1].busy_ns, 20 * 750);
+  EXPECT_EQ(metrics.makespan_ns, 100 + 20 * 750 + 200);
+}
+
+TEST(ScenarioTest, OneEngineMovesOneMessageAtATime) {
+  constexpr int kMicroBatches = 10;
+  Costs costs = Unit(3, 1, 1000);
+  const Program program = *Lower(*Generate("forward_only", {.ranks = 3, .micro_batches = kMicroBatches}),
+                                 {.queues = QueuePolicy::kOnePerEdge});
+  const auto makespan = [&](TransferEngines engines) {
+    return Measure(*Simulate(program, costs, {.network = {.engines = engines}})).makespan_ns;
+  };
+  // The middle rank receives and sends each micro-batch: at once, or one after the other.
+  EXPECT_NEAR(makespan(TransferEngines::kTwo), (kMicroBatches + 1) * 1000, 50);
+  EXPECT_GE(makespan(TransferEngines::kOne), 2 * kMicroBatches * 1000);
+  EXPECT_EQ(makespan(TransferEngines::kTwo), makespan(TransferEngines::kUnlimited));
+}
+
+Network::Message Message(int from, int to, int64_t ready_ns, double bytes, int number = 0) {
+  return {.from = PipelineRank(from),
+          .to = PipelineRank(to),
+          .ready_ns = ready_ns,
+          .alone_ns = 100,
+          .bytes = bytes,
+          .rank = PipelineRank(from),
+          .position = number};
+}
+
+std::vector<std::pair<int, int64_t>> Arrivals(Network& network) {
+  std::vector<std::pair<int, int64_t>> arrivals;
+  while (const auto delivery = network.Next()) arrivals.emplace_back(delivery->message.position, delivery->end_ns);
+  return arrivals;
+}
+
+using ::testing::ElementsAre;
+using ::testing::Pair;
+
+TEST(NetworkTest, MessagesShareALineEvenly) {
+  const NetworkOptions options{
+      .ranks_per_host = 2, .host_latency_ns = 10, .host_bytes_per_second = 1e9};  // a byte a ns
+  Network network(options, 6);
+  network.Post(Message(0, 2, 0, 1000, 1));    // alone until 500, then half the rate: 1500
+  network.Post(Message(1, 3, 500, 1000, 2));  // half the rate until 1500, then alone: 2000
+  network.Post(Message(2, 1, 0, 1000, 3));    // the other way: not their line
+  network.Post(Message(2, 3, 0, 1000, 4));    // within a host: alone_ns
+  EXPECT_THAT(Arrivals(network), ElementsAre(Pair(4, 100), Pair(3, 1010), Pair(1, 1510), Pair(2, 2010)));
+}
+
+TEST(NetworkTest, TheMoreCrowdedOfTwoLinesCounts) {
+  const NetworkOptions options{.ranks_per_host = 1, .host_bytes_per_second = 1e9};
+  Network network(options, 4);
+  network.Post(Message(0, 2, 0, 300, 1));  // into host 2 with another: half until 600, when both are there
+  network.Post(Message(1, 2, 0, 300, 2));
+  network.Post(Message(1, 3, 0, 300, 3));  // shares host 1's line with the second
+  EXPECT_THAT(Arrivals(network), ElementsAre(Pair(1, 600), Pair(2, 600), Pair(3, 600)));
+}
+
+TEST(NetworkTest, AnEngineTakesTheMessageThatWaitedLongest) {
+  Network two({.engines = TransferEngines::kTwo}, 4);
+  two.Post(Message(0, 1, 0, 0, 1));
+  two.Post(Message(0, 2, 5, 0, 2));  // rank 0 sends one at a time
+  two.Post(Message(3, 0, 6, 0, 3));  // and receives meanwhile
+  two.Post(Message(0, 3, 1, 0, 4));
+  EXPECT_THAT(Arrivals(two), ElementsAre(Pair(1, 100), Pair(3, 106), Pair(4, 200), Pair(2, 300)));
+  Network one({.engines = TransferEngines::kOne}, 4);
+  one.Post(Message(0, 1, 0, 0, 1));
+  one.Post(Message(3, 0, 1, 0, 2));
+  one.Post(Message(2, 3, 2, 0, 3));  // free at once: the second has not taken rank 3 yet
+  EXPECT_THAT(Arrivals(one), ElementsAre(Pair(1, 100), Pair(3, 102), Pair(2, 202)));
+}
+
+TEST(IdleTest, CausesAddUpToTheMakespanExactly) {
+  for (const Generator& generator : Generators()) {
+    for (int v : {1, 2}) {
+      const auto schedule = generator.generate({.ranks = 4, .chunks = v, .micro_batches = 8});
+      if (!schedule.ok()) continue;
+      Costs costs = Unit(schedule->placement.stages(), 1000, 70);
+      costs.stages[1].forward_ns = 1700;
+      const Timeline timelines[] = {
+          *Simulate(*Lower(*schedule), costs),
+          *Simulate(*Lower(*schedule), costs,
+                    {.network = {.engines = TransferEngines::kOne}, .jitter = 0.3, .seed = 3}),
+          *SimulateSchedule(*schedule, costs)};
+      for (const Timeline& timeline : timelines) {
+        const TimelineMetrics metrics = Measure(timeline);
+        const std::vector<IdleCauses> ranks = ExplainIdle(timeline);
+        ASSERT_EQ(ranks.size(), 4u);
+        for (size_t r = 0; r < ranks.size(); ++r) {
+          EXPECT_EQ(ranks[r].busy_ns, metrics.ranks[r].busy_ns) << generator.name;
+          EXPECT_EQ(ranks[r].busy_ns + ranks[r].idle_ns(), metrics.makespan_ns) << generator.name;
+        }
+      }
+    }
+  }
+}
+
+TEST(IdleTest, GPipeIdlesAsItsFigureShows) {
+  const std::vector<IdleCauses> ranks =
+      ExplainIdle(*Simulate(*Lower(*Generate("gpipe", {.ranks = 4, .micro_batches = 8})), Unit(4)));
+  for (int r = 0; r < 4; ++r) {
+    // The first activation comes r forwards late, the last gradient leaves 2r early; between them the way there and
+    // back.
+    EXPECT_EQ(ranks[r], (IdleCauses{.busy_ns = 24, .warm_up_ns = r, .cool_down_ns = 2 * r, .gradient_ns = 9 - 3 * r}));
+  }
+}
+
+TEST(IdleTest, ATransferIsIdleTimeOfItsOwn) {
+  const std::vector<IdleCauses> ranks =
+      ExplainIdle(*Simulate(*Lower(*Generate("gpipe", {.ranks = 2, .micro_batches = 1})), Unit(2, 1000, 5)));
+  EXPECT_EQ(ranks[0], (IdleCauses{.busy_ns = 3000, .gradient_ns = 3005, .transfer_ns = 5}));
+  EXPECT_EQ(ranks[1], (IdleCauses{.busy_ns = 3000, .warm_up_ns = 1005, .cool_down_ns = 2005}));
+}
+
+TEST(IdleTest, MeasuredSpansAreReadAlike) {
+  const PipelineRank rank(1);
+  const StageId stage(1);
+  const MicroBatch i(0), j(1);
+  const auto end = [&](ActionKind kind, int s) { return Action{.kind = kind, .stage = StageId(s), .micro_batch = j}; };
+  Timeline timeline{.source = TimelineSource::kMeasured, .ranks = 3, .stages = 2, .micro_batches = 2};
+  timeline.spans = {{rank, Forward(stage, i), 10, 20},
+                    {rank, end(ActionKind::kRecvForward, 1), 12, 40},             // posted long before it came
+                    {PipelineRank(0), end(ActionKind::kSendForward, 0), 30, 40},  // sent then
+                    {rank, Forward(stage, j), 45, 60},
+                    {PipelineRank(0), Forward(StageId(0), j), 0, 70}};
+  const std::vector<IdleCauses> ranks = ExplainIdle(timeline);
+  EXPECT_EQ(
+      ranks[1],
+      (IdleCauses{
+          .busy_ns = 25, .warm_up_ns = 10, .cool_down_ns = 10, .activation_ns = 10, .transfer_ns = 10, .other_ns = 5}));
+  EXPECT_EQ(ranks[2], (IdleCauses{.warm_up_ns = 70})) << "computes nothing";
 }
 
 TEST(MeasureTest, MakespanAndSpanDiffer) {

@@ -1,0 +1,29 @@
+#include "scheduler/action_costs.h"
+
+namespace sluice {
+
+int64_t TransferNs(int64_t bytes, const Costs& costs) {
+  if (costs.transfer_bytes_per_second <= 0) return costs.transfer_latency_ns;
+  return costs.transfer_latency_ns +
+         static_cast<int64_t>(1e9 * static_cast<double>(bytes) / costs.transfer_bytes_per_second);
+}
+
+ActionCosts::ActionCosts(const Costs& costs) : entries_(costs.stages.size()), latency_ns_(costs.transfer_latency_ns) {
+  const size_t stages = costs.stages.size();
+  for (size_t s = 0; s < stages; ++s) {
+    const StageCosts& stage = costs.stages[s];
+    const auto entry = [&](ActionKind kind) -> Entry& { return entries_[s][static_cast<size_t>(kind)]; };
+    const auto message = [&](int64_t bytes) { return Entry{TransferNs(bytes, costs), bytes}; };
+    entry(ActionKind::kForward).ns = stage.forward_ns;
+    entry(ActionKind::kBackward).ns = stage.backward_ns;
+    entry(ActionKind::kInputGradient).ns = stage.input_gradient_ns;
+    entry(ActionKind::kWeightGradient).ns = stage.weight_gradient_ns;
+    // The sender's stage says how large its message is.
+    entry(ActionKind::kSendForward) = message(stage.activation_bytes);
+    entry(ActionKind::kSendBackward) = message(stage.gradient_bytes);
+    if (s > 0) entry(ActionKind::kRecvForward) = message(costs.stages[s - 1].activation_bytes);
+    if (s + 1 < stages) entry(ActionKind::kRecvBackward) = message(costs.stages[s + 1].gradient_bytes);
+  }
+}
+
+}  // namespace sluice
