@@ -21,19 +21,7 @@
 namespace sluice::tools {
 namespace {
 
-constexpr double kMillisecondsMax = 1e9;
 constexpr int64_t kCsvBytesMax = int64_t{4} << 30;
-
-// CLI::Range lets a NaN through.
-CLI::Validator TimeInRange() {
-  return CLI::Validator(
-      [](const std::string& text) -> std::string {
-        double value = 0;
-        if (absl::SimpleAtod(text, &value) && value >= 0 && value <= kMillisecondsMax) return "";
-        return absl::StrCat("expected milliseconds from 0 to ", kMillisecondsMax, ", found '", text, "'");
-      },
-      "MS");
-}
 
 const Generator* FindGenerator(const std::string& name) {
   for (const Generator& generator : Generators()) {
@@ -52,8 +40,11 @@ CostProfile ProfileFromFlags(const ScheduleArguments& arguments) {
                                 ? ns(arguments.backward)
                                 : stage.costs.input_gradient_ns + stage.costs.weight_gradient_ns;
   stage.costs.optimizer_ns = ns(arguments.optimizer);
+  stage.costs.activation_bytes = stage.costs.gradient_bytes = arguments.message_bytes;
   const size_t stages = static_cast<size_t>(arguments.params.ranks) * arguments.params.chunks;
-  return {.stages = std::vector<StageProfile>(stages, stage), .transfer_latency_ns = ns(arguments.transfer)};
+  return {.stages = std::vector<StageProfile>(stages, stage),
+          .transfer_latency_ns = ns(arguments.transfer),
+          .transfer_bytes_per_second = arguments.bandwidth};
 }
 
 CostProfile ProfileOf(const Plan& plan) {
@@ -84,7 +75,7 @@ absl::Status CheckOneSource(const ScheduleArguments& arguments) {
     return absl::InvalidArgumentError("--costs and --job both say what the stages cost: give one of them");
   }
   if (arguments.costs_file.empty() && arguments.job_file.empty()) return absl::OkStatus();
-  for (const CLI::Option* option : arguments.times) {
+  for (const CLI::Option* option : arguments.costs) {
     if (option->count() == 0) continue;
     return absl::InvalidArgumentError(absl::StrCat(option->get_name(), " says what a stage costs, and so does ",
                                                    arguments.costs_file.empty() ? "--job" : "--costs",
@@ -136,14 +127,25 @@ absl::StatusOr<ScheduleInput> GenerateWithCosts(const Generator& generator, cons
 
 }  // namespace
 
+CLI::Validator NumberInRange(double least, double most) {
+  return CLI::Validator(
+      [least, most](const std::string& text) -> std::string {
+        double value = 0;
+        if (absl::SimpleAtod(text, &value) && value >= least && value <= most) return "";
+        return absl::StrCat("expected a number from ", least, " to ", most, ", found '", text, "'");
+      },
+      "");
+}
+
 void AddScheduleArguments(CLI::App& verb, ScheduleArguments* arguments) {
   const std::string numbers = "Schedules", costs = "Costs (times in milliseconds)";
   const auto add_count = [&](const std::string& name, int& value, int least, const std::string& text) {
     return verb.add_option(name, value, text)->group(numbers)->check(CLI::Range(least, 1 << 20));
   };
   const auto add_time = [&](const std::string& name, double& value, const std::string& text) {
-    arguments->times.push_back(verb.add_option(name, value, text)->group(costs)->check(TimeInRange()));
-    return arguments->times.back();
+    arguments->costs.push_back(
+        verb.add_option(name, value, text)->group(costs)->check(NumberInRange(0, kMillisecondsMax)));
+    return arguments->costs.back();
   };
   GeneratorParams& params = arguments->params;
   arguments->ranks = add_count("--ranks", params.ranks, 1, "ranks along the pipeline");
@@ -154,15 +156,21 @@ void AddScheduleArguments(CLI::App& verb, ScheduleArguments* arguments) {
   verb.add_option("--in-flight-cap", params.in_flight_cap,
                   "schedules that follow costs: most micro-batches in flight on a rank; 0: as many as ranks")
       ->group(numbers)
-      ->check(CLI::Range(0.0, 1e9))
-      ->check(TimeInRange().description(""));
+      ->check(NumberInRange(0, 1e9));
   add_time("--forward", arguments->forward, "forward of one of ranks x chunks stages");
   add_time("--input-gradient", arguments->input_gradient, "input gradient of a stage");
   add_time("--weight-gradient", arguments->weight_gradient, "weight gradient of a stage");
   arguments->backward_option =
       add_time("--backward", arguments->backward, "both gradients at once; left out: the sum of the two");
-  add_time("--transfer", arguments->transfer, "a message between two ranks");
+  add_time("--transfer", arguments->transfer, "a message between two ranks: its latency");
   add_time("--optimizer", arguments->optimizer, "optimizer step of a stage");
+  arguments->costs.push_back(verb.add_option("--message-bytes", arguments->message_bytes, "of each message")
+                                 ->group(costs)
+                                 ->check(CLI::Range(int64_t{0}, int64_t{1} << 50)));
+  arguments->costs.push_back(
+      verb.add_option("--bandwidth", arguments->bandwidth, "of messages, bytes a second; 0: unlimited")
+          ->group(costs)
+          ->check(NumberInRange(0, 1e15)));
   verb.add_option("--costs", arguments->costs_file, "a cost profile (text form of proto/costs.proto) in their place")
       ->group(costs);
   verb.add_option("--job", arguments->job_file, "a job file in their place: costs and numbers of its plan")

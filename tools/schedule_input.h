@@ -22,11 +22,17 @@ namespace sluice::tools {
 struct ScheduleArguments {
   GeneratorParams params{.ranks = 4, .chunks = 1, .micro_batches = 8};
   double forward = 1, input_gradient = 1, weight_gradient = 1, backward = 2, transfer = 0, optimizer = 0;
+  int64_t message_bytes = 0;
+  double bandwidth = 0;
   std::string costs_file, job_file;
-  std::vector<const CLI::Option*> times;  // of a stage, as flags
+  std::vector<const CLI::Option*> costs;  // as flags
   const CLI::Option* backward_option = nullptr;
   const CLI::Option *ranks = nullptr, *chunks = nullptr, *micro_batches = nullptr;
 };
+
+inline constexpr double kMillisecondsMax = 1e9;
+// A number from `least` to `most`; unlike CLI::Range it refuses NaN.
+CLI::Validator NumberInRange(double least, double most);
 
 // Adds --ranks ... --job to the verb; filled when the command line is parsed. `arguments` must outlive the parse.
 void AddScheduleArguments(CLI::App& verb, ScheduleArguments* arguments);

@@ -25,6 +25,8 @@ struct Verb {
 constexpr Verb kVerbs[] = {
     {"train", "train a model as a job file says", sluice::tools::AddTrain},
     {"plan", "print what a job would do: stages, memory, predicted step time", sluice::tools::AddPlan},
+    {"simulate", "time schedules and compare them: makespan, span, bubbles and their causes, memory, messages",
+     sluice::tools::AddSimulate},
     {"visualize", "draw the timeline of a recorded trace or of a schedule", sluice::tools::AddVisualize},
     {"search", "find the best schedule for given costs and a memory cap", sluice::tools::AddSearch},
     {"bench", "time the steps of a job beside the floor of this machine", sluice::tools::AddBench},

@@ -14,6 +14,7 @@ using Run = std::function<absl::Status()>;
 
 Run AddTrain(CLI::App& verb);
 Run AddPlan(CLI::App& verb);
+Run AddSimulate(CLI::App& verb);
 Run AddVisualize(CLI::App& verb);
 Run AddSearch(CLI::App& verb);
 Run AddBench(CLI::App& verb);

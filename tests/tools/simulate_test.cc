@@ -1,0 +1,150 @@
+// `sluice simulate` as it is typed: its tables, and what it says when it can't.
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "scheduler/generators.h"
+#include "tools/verbs.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Each test stands in an empty folder of its own, as `bazel run` would have it.
+class Simulate : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = ::testing::TempDir() + "/simulate";
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+    setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);
+  }
+
+  // Words after `sluice simulate`. Errors of the command line come as INVALID_ARGUMENT.
+  static absl::Status Call(std::vector<std::string> words) {
+    CLI::App verb;
+    const tools::Run run = tools::AddSimulate(verb);
+    std::reverse(words.begin(), words.end());
+    try {
+      verb.parse(words);
+    } catch (const CLI::ParseError& error) {
+      return absl::InvalidArgumentError(error.what());
+    }
+    return run();
+  }
+  static std::string Printed(const std::vector<std::string>& words) {
+    ::testing::internal::CaptureStdout();
+    const absl::Status status = Call(words);
+    std::fflush(stdout);
+    const std::string printed = ::testing::internal::GetCapturedStdout();
+    EXPECT_TRUE(status.ok()) << status;
+    return printed;
+  }
+  static nlohmann::json Json(std::vector<std::string> words) {
+    words.insert(words.end(), {"--format", "json"});
+    return nlohmann::json::parse(Printed(words));
+  }
+  static std::string Refusal(const std::vector<std::string>& words) {
+    const absl::Status status = Call(words);
+    EXPECT_FALSE(status.ok());
+    return std::string(status.message());
+  }
+
+  std::string folder_;
+};
+
+TEST_F(Simulate, ComparesEveryScheduleThatTrainsAtOneSetting) {
+  const std::string text = Printed({"--ranks", "4", "--micro-batches", "8"});
+  for (const Generator& generator : Generators()) {
+    if (generator.name != "forward_only") EXPECT_THAT(text, HasSubstr("\n" + generator.name + " "));
+  }
+  std::istringstream lines(text.substr(0, text.find("refused")));
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120u) << line;
+}
+
+TEST_F(Simulate, TheModelStaysTheSameWhateverTheNumberOfStages) {
+  const nlohmann::json rows = Json({"1f1b", "zb_v", "interleaved_1f1b", "--chunks", "2", "--forward", "1"});
+  ASSERT_EQ(rows.size(), 3u);
+  // Eight stages of 3 ms in the model, on four ranks: 6 ms a micro-batch on each of them, eight micro-batches.
+  for (const nlohmann::json& row : rows) {
+    for (const nlohmann::json& rank : row["ranks"]) EXPECT_EQ(rank["busy_ns"], 48'000'000) << row["schedule"];
+  }
+  EXPECT_EQ(rows[0]["stages"], 4);
+  EXPECT_EQ(rows[0]["makespan_ns"], 66'000'000);
+  EXPECT_EQ(rows[1]["stages"], 8);
+  EXPECT_EQ(rows[2]["makespan_ns"], 57'000'000);
+}
+
+TEST_F(Simulate, MakespanAndSpanAreBothThere) {
+  const nlohmann::json row = Json({"zb_h2", "--micro-batches", "12"})[0];
+  EXPECT_EQ(row["makespan_ns"], 39'000'000);
+  EXPECT_EQ(row["span_ns"], 36'000'000);
+  EXPECT_DOUBLE_EQ(row["makespan_bubble"], 3.0 / 39);
+  EXPECT_DOUBLE_EQ(row["span_bubble"], 0);
+  EXPECT_EQ(row["in_flight"], 7);
+  EXPECT_EQ(row["messages"], 2 * 3 * 12);
+}
+
+TEST_F(Simulate, OneScheduleIsShownByRank) {
+  const std::string text = Printed({"gpipe", "--ranks", "2", "--micro-batches", "1"});
+  EXPECT_THAT(text, AllOf(HasSubstr("rank 0"), HasSubstr("rank 1"), HasSubstr("warm-up")));
+  EXPECT_THAT(Printed({"gpipe", "1f1b"}), Not(HasSubstr("rank 0")));
+}
+
+TEST_F(Simulate, WritesCsvAndFiles) {
+  EXPECT_THAT(Printed({"gpipe", "--ranks", "2", "--micro-batches", "1", "--format", "csv"}),
+              AllOf(HasSubstr("schedule,refused,stages,makespan_ns,"), HasSubstr("\ngpipe,,2,6000000,0.5,")));
+  ASSERT_TRUE(Call({"gpipe", "nothing", "-o", "table.csv"}).ok());
+  std::stringstream text;
+  text << std::ifstream(folder_ + "/table.csv").rdbuf();
+  EXPECT_THAT(text.str(), HasSubstr("\nnothing,\"'nothing' is neither"));
+  EXPECT_THAT(Refusal({"gpipe", "-o", "table.doc"}), HasSubstr("table.doc"));
+}
+
+TEST_F(Simulate, TakesScheduleFilesBesideNames) {
+  std::ofstream(folder_ + "/mine.csv") << "0F0,0B0,0F1,0B1\n1F0,1B0,1F1,1B1\n";
+  const nlohmann::json rows = Json({"mine.csv", "1f1b", "--ranks", "2", "--micro-batches", "2"});
+  EXPECT_EQ(rows[0]["schedule"], "mine.csv");
+  EXPECT_EQ(rows[0]["makespan_ns"], 12'000'000);
+  EXPECT_EQ(rows[1]["makespan_ns"], 9'000'000);
+}
+
+TEST_F(Simulate, ScenariosDisturbAndSeedsRepeat) {
+  const std::vector<std::string> base = {"1f1b", "--transfer", "0.1", "--message-bytes", "1000000"};
+  const auto makespan = [&](std::vector<std::string> more) -> int64_t {
+    more.insert(more.begin(), base.begin(), base.end());
+    return Json(more)[0]["makespan_ns"];
+  };
+  const int64_t calm = makespan({});
+  EXPECT_EQ(makespan({"--jitter", "0.2", "--seed", "5"}), makespan({"--jitter", "0.2", "--seed", "5"}));
+  EXPECT_NE(makespan({"--jitter", "0.2", "--seed", "5"}), makespan({"--jitter", "0.2", "--seed", "6"}));
+  EXPECT_GT(makespan({"--straggler", "2=2"}), calm + 10'000'000);
+  EXPECT_GT(makespan({"--hosts", "2", "--host-bandwidth", "1e9"}), calm) << "a message takes 1 ms on the line";
+  EXPECT_GE(makespan({"--engines", "one"}), calm);
+}
+
+TEST_F(Simulate, SaysWhatIsWrongWithItsInput) {
+  EXPECT_THAT(Refusal({"1f2b"}), AllOf(HasSubstr("'1f2b'"), HasSubstr("gpipe, 1f1b")));
+  EXPECT_THAT(Refusal({"interleaved_1f1b", "--chunks", "2", "--micro-batches", "7"}), HasSubstr("7"));
+  EXPECT_THAT(Refusal({"1f1b", "--jitter", "nan"}), HasSubstr("--jitter"));
+  EXPECT_THAT(Refusal({"1f1b", "--jitter", "1"}), HasSubstr("--jitter"));
+  EXPECT_THAT(Refusal({"1f1b", "--straggler", "4=2"}), AllOf(HasSubstr("4=2"), HasSubstr("0 to 3")));
+  EXPECT_THAT(Refusal({"1f1b", "--straggler", "1=nan"}), HasSubstr("RANK=FACTOR"));
+  EXPECT_THAT(Refusal({"1f1b", "--straggler", "1"}), HasSubstr("RANK=FACTOR"));
+  EXPECT_THAT(Refusal({"1f1b", "--engines", "three"}), HasSubstr("--engines"));
+  EXPECT_THAT(Refusal({"1f1b", "--costs", "a", "--job", "b"}), AllOf(HasSubstr("--costs"), HasSubstr("--job")));
+}
+
+}  // namespace
+}  // namespace sluice

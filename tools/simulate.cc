@@ -1,0 +1,183 @@
+// sluice simulate: several schedules at one setting, timed and compared.
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/status.h"
+#include "base/time.h"
+#include "runtime/config/paths.h"
+#include "runtime/trace/file_writer.h"
+#include "tools/comparison.h"
+#include "tools/job_verb.h"
+#include "tools/schedule_input.h"
+#include "tools/verbs.h"
+
+namespace sluice::tools {
+namespace {
+
+constexpr double kActionsMax = 50e6;
+
+struct SimulateArguments {
+  std::vector<std::string> inputs;
+  ScheduleArguments schedule;
+  std::string output, format, engines = "unlimited";
+  std::vector<std::string> stragglers;
+  double jitter = 0, host_latency = 0, host_bandwidth = 0;
+  uint64_t seed = 1;
+  int hosts = 1;
+};
+
+absl::Status AddStragglers(const std::vector<std::string>& words, int ranks, std::vector<double>& slowdown) {
+  for (const std::string& word : words) {
+    const std::vector<std::string> parts = absl::StrSplit(word, '=');
+    int rank = 0;
+    double factor = 0;
+    constexpr double kFactorMax = 1000;
+    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &rank) || !absl::SimpleAtod(parts[1], &factor) ||
+        !(factor > 0 && factor <= kFactorMax)) {
+      return absl::InvalidArgumentError(absl::StrCat("--straggler ", word,
+                                                     ": expected RANK=FACTOR, as in 3=1.5, with a ",
+                                                     "factor over 0 and at most ", kFactorMax));
+    }
+    if (rank < 0 || rank >= ranks) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--straggler ", word, ": the schedule's ranks are 0 to ", ranks - 1));
+    }
+    slowdown.resize(ranks, 1.0);
+    slowdown[rank] = factor;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Scenario> ScenarioFor(const SimulateArguments& arguments, int ranks) {
+  Scenario scenario{.jitter = arguments.jitter, .seed = arguments.seed};
+  scenario.network.engines = arguments.engines == "one"   ? TransferEngines::kOne
+                             : arguments.engines == "two" ? TransferEngines::kTwo
+                                                          : TransferEngines::kUnlimited;
+  if (arguments.hosts > 1) {
+    scenario.network.ranks_per_host = (ranks + arguments.hosts - 1) / arguments.hosts;
+    scenario.network.host_latency_ns = std::llround(arguments.host_latency * kMillisecond);
+    scenario.network.host_bytes_per_second = arguments.host_bandwidth;
+  }
+  RETURN_IF_ERROR(AddStragglers(arguments.stragglers, ranks, scenario.slowdown));
+  return scenario;
+}
+
+// --chunks counts for the schedules that take it; the others keep their own number of stages, with the same model.
+absl::StatusOr<ScheduleInput> ReadWithOwnChunks(const std::string& input, const ScheduleSetting& setting) {
+  absl::StatusOr<ScheduleInput> read = ReadSchedule(input, setting, kActionsMax);
+  if (read.ok() || setting.params.chunks == 1) return read;
+  ScheduleSetting own = setting;
+  own.params.chunks = 1;
+  absl::StatusOr<ScheduleInput> again = ReadSchedule(input, own, kActionsMax);
+  return again.ok() ? std::move(again) : std::move(read);
+}
+
+absl::StatusOr<ComparisonRow> SimulateOne(const std::string& input, const ScheduleSetting& setting,
+                                          const SimulateArguments& arguments) {
+  ASSIGN_OR_RETURN(const ScheduleInput read, ReadWithOwnChunks(input, setting));
+  const Costs costs = CostsOf(read.profile);
+  ASSIGN_OR_RETURN(const Program program, LowerAndProve(read.schedule, costs));
+  ASSIGN_OR_RETURN(const Scenario scenario, ScenarioFor(arguments, program.placement.ranks()));
+  ASSIGN_OR_RETURN(const Timeline timeline, Simulate(program, costs, scenario));
+  return MakeRow(input, program, timeline);
+}
+
+// All that train, if none is named.
+std::vector<std::string> Inputs(const SimulateArguments& arguments) {
+  if (!arguments.inputs.empty()) return arguments.inputs;
+  std::vector<std::string> names;
+  for (const Generator& generator : Generators()) {
+    if (generator.name != "forward_only") names.push_back(generator.name);
+  }
+  return names;
+}
+
+absl::StatusOr<std::string> FormatOf(const SimulateArguments& arguments) {
+  if (!arguments.format.empty()) return arguments.format;
+  if (arguments.output.empty() || absl::EndsWith(arguments.output, ".txt")) return "text";
+  if (absl::EndsWith(arguments.output, ".csv")) return "csv";
+  if (absl::EndsWith(arguments.output, ".json")) return "json";
+  return absl::InvalidArgumentError(absl::StrCat("the ending of '", arguments.output,
+                                                 "' does not say how to write the table: end it in .txt, .csv or "
+                                                 ".json, or give --format"));
+}
+
+int Width(const SimulateArguments& arguments) {
+  winsize window;
+  if (arguments.output.empty() && isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 &&
+      window.ws_col > 0) {
+    return window.ws_col;
+  }
+  return 120;
+}
+
+absl::Status RunSimulate(const SimulateArguments& arguments) {
+  ASSIGN_OR_RETURN(const std::string format, FormatOf(arguments));
+  ASSIGN_OR_RETURN(const ScheduleSetting setting, Settle(arguments.schedule));
+  std::vector<ComparisonRow> rows;
+  for (const std::string& input : Inputs(arguments)) {
+    absl::StatusOr<ComparisonRow> row = SimulateOne(input, setting, arguments);
+    rows.push_back(row.ok() ? *std::move(row) : ComparisonRow{.schedule = input, .refusal = row.status()});
+  }
+  if (rows.size() == 1 && !rows.front().refusal.ok()) return rows.front().refusal;
+  const std::string text = format == "csv"    ? RowsToCsv(rows)
+                           : format == "json" ? RowsToJson(rows)
+                                              : RowsToText(rows, Width(arguments));
+  if (!arguments.output.empty()) return WriteWholeFile(ResolvePath(UserDirectory(), arguments.output), text);
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size()
+             ? absl::OkStatus()
+             : absl::ErrnoToStatus(errno, "cannot write to standard output");
+}
+
+}  // namespace
+
+Run AddSimulate(CLI::App& verb) {
+  auto arguments = std::make_shared<SimulateArguments>();
+  verb.add_option("schedules", arguments->inputs,
+                  "schedules to compare: .csv files, or names; left out: all that train of " + GeneratorNames());
+  verb.add_option("-o,--output", arguments->output, "file to write; left out: standard output");
+  verb.add_option("--format", arguments->format, "left out: by the output's ending, or text")
+      ->check(CLI::IsMember({"text", "csv", "json"}));
+  AddScheduleArguments(verb, &arguments->schedule);
+  const std::string group = "Scenario";
+  verb.add_option("--jitter", arguments->jitter, "each action takes up to this share more or less, by --seed")
+      ->group(group)
+      ->check(NumberInRange(0, 0.99));
+  verb.add_option("--seed", arguments->seed, "of the jitter")->group(group);
+  verb.add_option("--straggler", arguments->stragglers, "a rank that computes slower (may be given repeatedly)")
+      ->group(group)
+      ->type_name("RANK=FACTOR")
+      ->take_all()
+      ->expected(1);
+  verb.add_option("--engines", arguments->engines,
+                  "how many messages a rank moves at once: one, two (one each way), unlimited")
+      ->group(group)
+      ->check(CLI::IsMember({"one", "two", "unlimited"}));
+  verb.add_option("--hosts", arguments->hosts, "hosts, among which the ranks are shared side by side")
+      ->group(group)
+      ->check(CLI::Range(1, 1 << 20));
+  verb.add_option("--host-latency", arguments->host_latency, "of a message between hosts, in milliseconds")
+      ->group(group)
+      ->check(NumberInRange(0, kMillisecondsMax));
+  verb.add_option("--host-bandwidth", arguments->host_bandwidth,
+                  "of each host's line, bytes a second each way, shared evenly by the messages on it; 0: unlimited")
+      ->group(group)
+      ->check(NumberInRange(0, 1e15));
+  return [arguments] { return RunSimulate(*arguments); };
+}
+
+}  // namespace sluice::tools
