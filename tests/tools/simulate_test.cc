@@ -65,9 +65,10 @@ class Simulate : public ::testing::Test {
 };
 
 TEST_F(Simulate, ComparesEveryScheduleThatTrainsAtOneSetting) {
-  const std::string text = Printed({"--ranks", "4", "--micro-batches", "8"});
+  const std::string text = Printed({"--ranks", "4", "--chunks", "2", "--micro-batches", "8"});
   for (const Generator& generator : Generators()) {
-    if (generator.name != "forward_only") EXPECT_THAT(text, HasSubstr("\n" + generator.name + " "));
+    if (generator.name == "forward_only") continue;
+    EXPECT_THAT(text, HasSubstr("\n" + generator.name + " "));
   }
   std::istringstream lines(text.substr(0, text.find("refused")));
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120u) << line;
@@ -136,7 +137,7 @@ TEST_F(Simulate, ScenariosDisturbAndSeedsRepeat) {
 
 TEST_F(Simulate, SaysWhatIsWrongWithItsInput) {
   EXPECT_THAT(Refusal({"1f2b"}), AllOf(HasSubstr("'1f2b'"), HasSubstr("gpipe, 1f1b")));
-  EXPECT_THAT(Refusal({"interleaved_1f1b", "--chunks", "2", "--micro-batches", "7"}), HasSubstr("7"));
+  EXPECT_THAT(Refusal({"interleaved_1f1b"}), HasSubstr("--chunks 2"));
   EXPECT_THAT(Refusal({"1f1b", "--jitter", "nan"}), HasSubstr("--jitter"));
   EXPECT_THAT(Refusal({"1f1b", "--jitter", "1"}), HasSubstr("--jitter"));
   EXPECT_THAT(Refusal({"1f1b", "--straggler", "4=2"}), AllOf(HasSubstr("4=2"), HasSubstr("0 to 3")));
