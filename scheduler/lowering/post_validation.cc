@@ -88,7 +88,8 @@ absl::Status CheckPostValidation(const Schedule& schedule, const LoweringOptions
           " and stand on ranks ", placement.RankOf(tied.stages.front()).value(), " and ",
           placement.RankOf(stage).value(),
           ", which therefore wait for each other at the end of every step; untie the "
-          "weights, choose a schedule with both ends of the model on one rank (zb_v), or leave post-validation off"));
+          "weights, choose a schedule with both ends of the model on one rank (zb_v) and cuts that leave the last of these "
+          "layers to its last stage (layout.cut_before), or leave post-validation off"));
     }
   }
   if (HasTransfers(schedule)) {
