@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -136,8 +137,14 @@ TEST_F(Equivalence, EverySchedule) {
       {"gpt2", "f32", "full", 12, 1, 3, "zb_h2", 1, 1},          {"gpt2", "f32", "selective", 12, 1, 3, "zb_auto", 1, 1},
       {"llama", "f32", "none", 12, 1, 2, "interleaved_zb", 1, 2}, {"gpt2", "bf16", "selective", 12, 1, 3, "zb_v", 1, 2},
       {"llama", "f32", "full", 12, 1, 2, "dual_pipe_v", 2, 2},    {"llama", "bf16", "none", 12, 3, 2, "hanayo", 1, 2},
+      {"gpt2", "f32", "none", 12, 1, 3, "v_half", 1, 2},          {"llama", "f32", "selective", 12, 1, 3, "v_min", 1, 2},
   };
-  for (const Settings& settings : sample) Check(settings);
+  std::set<std::string> seen = {"gpipe", "1f1b", "dual_pipe", "chimera", "forward_only"};
+  for (const Settings& settings : sample) {
+    seen.insert(settings.schedule);
+    Check(settings);
+  }
+  for (const Generator& generator : Generators()) EXPECT_TRUE(seen.contains(generator.name)) << generator.name;
 }
 
 // Without a barrier at the end of a step: whatever a rank guesses about the norm, and however often it is wrong.
