@@ -31,9 +31,11 @@ class Stage(_PipelineStageBase):
     def __init__(self, index, stages, ranks):
         self.stage_index, self.num_stages, self.group_size, self.group_rank = index, stages, ranks, index % ranks
         self.submod = self.group = None
-        self.is_first, self.is_last = index == 0, index == stages - 1
         self.has_backward = True
         self.stage_index_to_group_rank = {s: s % ranks for s in range(stages)}
+
+
+Stage.__abstractmethods__ = frozenset()  # what runs a stage is not asked for here
 
 
 def pytorch_seconds(name, ranks, chunks, micro_batches):
