@@ -1,19 +1,15 @@
 // `sluice search` as it is typed: what it prints and writes, and what it says when it can't.
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "scheduler/csv.h"
 #include "scheduler/lowering.h"
 #include "scheduler/verifier.h"
-#include "tools/verbs.h"
+#include "tests/tools/verb_test.h"
 
 namespace sluice {
 namespace {
@@ -22,47 +18,9 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-// Each test stands in an empty folder of its own, as `bazel run` would have it.
-class SearchVerb : public ::testing::Test {
+class SearchVerb : public VerbTest<tools::AddSearch> {
  protected:
-  void SetUp() override {
-    folder_ = ::testing::TempDir() + "/search";
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-    setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);
-  }
-
-  static absl::Status Call(std::vector<std::string> words) {
-    CLI::App verb;
-    const tools::Run run = tools::AddSearch(verb);
-    std::reverse(words.begin(), words.end());
-    try {
-      verb.parse(words);
-    } catch (const CLI::ParseError& error) {
-      return absl::InvalidArgumentError(error.what());
-    }
-    return run();
-  }
-  static std::string Printed(const std::vector<std::string>& words) {
-    ::testing::internal::CaptureStdout();
-    const absl::Status status = Call(words);
-    const std::string printed = ::testing::internal::GetCapturedStdout();
-    EXPECT_TRUE(status.ok()) << status;
-    return printed;
-  }
-  static std::string Refusal(const std::vector<std::string>& words) {
-    const absl::Status status = Call(words);
-    EXPECT_FALSE(status.ok());
-    return std::string(status.message());
-  }
-  std::string Text(const std::string& name) const {
-    std::stringstream text;
-    text << std::ifstream(folder_ + "/" + name).rdbuf();
-    return text.str();
-  }
   void Write(const std::string& name, const std::string& text) const { std::ofstream(folder_ + "/" + name) << text; }
-
-  std::string folder_;
 };
 
 TEST_F(SearchVerb, PrintsBothObjectivesTheirBoundsAndWhatIsOptimised) {

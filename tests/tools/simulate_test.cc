@@ -1,18 +1,14 @@
 // `sluice simulate` as it is typed: its tables, and what it says when it can't.
-#include <algorithm>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 #include "scheduler/generators.h"
-#include "tools/verbs.h"
+#include "tests/tools/verb_test.h"
 
 namespace sluice {
 namespace {
@@ -21,47 +17,12 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// Each test stands in an empty folder of its own, as `bazel run` would have it.
-class Simulate : public ::testing::Test {
+class Simulate : public VerbTest<tools::AddSimulate> {
  protected:
-  void SetUp() override {
-    folder_ = ::testing::TempDir() + "/simulate";
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-    setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);
-  }
-
-  // Words after `sluice simulate`. Errors of the command line come as INVALID_ARGUMENT.
-  static absl::Status Call(std::vector<std::string> words) {
-    CLI::App verb;
-    const tools::Run run = tools::AddSimulate(verb);
-    std::reverse(words.begin(), words.end());
-    try {
-      verb.parse(words);
-    } catch (const CLI::ParseError& error) {
-      return absl::InvalidArgumentError(error.what());
-    }
-    return run();
-  }
-  static std::string Printed(const std::vector<std::string>& words) {
-    ::testing::internal::CaptureStdout();
-    const absl::Status status = Call(words);
-    std::fflush(stdout);
-    const std::string printed = ::testing::internal::GetCapturedStdout();
-    EXPECT_TRUE(status.ok()) << status;
-    return printed;
-  }
   static nlohmann::json Json(std::vector<std::string> words) {
     words.insert(words.end(), {"--format", "json"});
     return nlohmann::json::parse(Printed(words));
   }
-  static std::string Refusal(const std::vector<std::string>& words) {
-    const absl::Status status = Call(words);
-    EXPECT_FALSE(status.ok());
-    return std::string(status.message());
-  }
-
-  std::string folder_;
 };
 
 TEST_F(Simulate, ComparesEveryScheduleThatTrainsAtOneSetting) {

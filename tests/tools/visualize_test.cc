@@ -1,19 +1,16 @@
 // `sluice visualize` as it is typed: what it writes, and what it says when it can't.
-#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "CLI/CLI.hpp"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/trace/chrome_trace.h"
 #include "tests/runtime/trace/test_timelines.h"
-#include "tools/verbs.h"
+#include "tests/tools/verb_test.h"
 
 namespace sluice {
 namespace {
@@ -22,51 +19,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-// Each test stands in an empty folder of its own, as `bazel run` would have it.
-class Visualize : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = ::testing::TempDir() + "/visualize";
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-    setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);
-  }
-
-  // Words after `sluice visualize`. Errors of the command line come as INVALID_ARGUMENT.
-  static absl::Status Call(std::vector<std::string> words) {
-    CLI::App verb;
-    const tools::Run run = tools::AddVisualize(verb);
-    std::reverse(words.begin(), words.end());
-    try {
-      verb.parse(words);
-    } catch (const CLI::ParseError& error) {
-      return absl::InvalidArgumentError(error.what());
-    }
-    return run();
-  }
-
-  static std::string Printed(const std::vector<std::string>& words) {
-    ::testing::internal::CaptureStdout();
-    const absl::Status status = Call(words);
-    const std::string printed = ::testing::internal::GetCapturedStdout();
-    EXPECT_TRUE(status.ok()) << status;
-    return printed;
-  }
-
-  static std::string Refusal(const std::vector<std::string>& words) {
-    const absl::Status status = Call(words);
-    EXPECT_FALSE(status.ok());
-    return std::string(status.message());
-  }
-
-  std::string Text(const std::string& name) const {
-    std::stringstream text;
-    text << std::ifstream(folder_ + "/" + name).rdbuf();
-    return text.str();
-  }
-
-  std::string folder_;
-};
+using Visualize = VerbTest<tools::AddVisualize>;
 
 TEST_F(Visualize, PrintsAScheduleAsText) {
   const std::string text = Printed({"1f1b", "--ranks", "2", "--micro-batches", "3", "--width", "60"});
@@ -179,7 +132,7 @@ TEST_F(Visualize, CostsComeFromAFileTooAndFitTheScheduleByReDividing) {
 }
 
 TEST_F(Visualize, SaysWhatIsWrongWithItsInput) {
-  EXPECT_THAT(Refusal({"1f2b"}), AllOf(HasSubstr("'1f2b'"), HasSubstr("visualize/1f2b"), HasSubstr("gpipe, 1f1b")));
+  EXPECT_THAT(Refusal({"1f2b"}), AllOf(HasSubstr("'1f2b'"), HasSubstr("verb/1f2b"), HasSubstr("gpipe, 1f1b")));
   EXPECT_THAT(Refusal({"1f1b", "-o", "picture.bmp"}), AllOf(HasSubstr("picture.bmp"), HasSubstr(".svg")));
   EXPECT_THAT(Refusal({"1f1b", "-o", "no/such/folder.svg"}), HasSubstr("no/such/folder.svg"));
   EXPECT_THAT(Refusal({"1f1b", "--ranks", "0"}), HasSubstr("--ranks"));
