@@ -274,7 +274,7 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
              0, kLarge, problems);
   CheckRange({FIELD(layout, threads_per_rank), FIELD(schedule, receive_ahead)}, 0, 4096, problems);
   CheckRange({FIELD(schedule, group_size)}, 0, int64_t{1} << 24, problems);
-  CheckReal({FIELD(schedule, in_flight_cap)}, 0, infinity, Least::kIncluded, problems);
+  CheckReal({FIELD(schedule, in_flight_cap)}, 0, 1e9, Least::kIncluded, problems);
   CheckRange({FIELD(sample, length)}, 0, kSize, problems);
   CheckRange({FIELD(schedule, send_slots)}, 1, 4096, problems);
   CheckReal({FIELD(model, dropout),

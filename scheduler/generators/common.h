@@ -1,6 +1,7 @@
 // What the generators share.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,6 +43,12 @@ inline absl::Status CheckCap(absl::string_view name, const GeneratorParams& para
   if (params.in_flight_cap == 0 || params.in_flight_cap >= 1) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(name, " needs a cap of at least one micro-batch in flight, not ",
                                                  params.in_flight_cap, "; 0 is p of them, as 1f1b holds"));
+}
+
+// GeneratorParams::in_flight_cap, or what it is when left out; never more than there are micro-batches.
+inline double InFlightCap(const GeneratorParams& params) {
+  const double cap = params.in_flight_cap > 0 ? params.in_flight_cap : params.ranks;
+  return std::min<double>(cap, params.micro_batches);
 }
 
 // The shape of the 1F1B family: forwards 0 ... warm_up-1, then one forward and one backward in turn, then the backwards

@@ -208,7 +208,7 @@ absl::StatusOr<Schedule> GenerateZeroBubbleAuto(const GeneratorParams& params) {
   RETURN_IF_ERROR(CheckCap("zb_auto", params));
   ASSIGN_OR_RETURN(const std::vector<PassCosts> costs, CostsOfStages(params.costs, params.ranks));
   const std::vector<PassCosts> mean = WithMeanTimes(costs);
-  const double cap = params.in_flight_cap > 0 ? params.in_flight_cap : params.ranks;
+  const double cap = InFlightCap(params);
   Schedule best = EmptySchedule("zb_auto", Placement::Loop(params.ranks, 1), params.micro_batches);
   int64_t best_span = std::numeric_limits<int64_t>::max();
   KeepBest(costs, costs, cap, best, best_span);

@@ -67,7 +67,7 @@ bool Fits(const Schedule& schedule, const std::vector<PassCosts>& costs, const s
 // b differ.
 std::vector<int64_t> Caps(const GeneratorParams& params, const std::vector<PassCosts>& costs,
                           const Schedule& handcrafted) {
-  const double cap = params.in_flight_cap > 0 ? params.in_flight_cap : params.ranks;
+  const double cap = InFlightCap(params);
   std::vector<int64_t> caps = PeakBytesOf(handcrafted, costs);
   for (int r = 0; r < params.ranks; ++r) {
     const int64_t micro_batch = costs[r].forward_bytes + costs[2 * params.ranks - 1 - r].forward_bytes;

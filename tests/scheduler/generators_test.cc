@@ -426,6 +426,18 @@ TEST(GeneratorsTest, RefusesWhatItCannotDo) {
   EXPECT_THAT(refusal("zb_v", {.ranks = 2, .in_flight_cap = -1}), HasSubstr("at least one micro-batch"));
 }
 
+TEST(GeneratorsTest, ACapBeyondAllMicroBatchesIsNone) {
+  for (const char* name : {"zb_v", "zb_auto"}) {
+    GeneratorParams params{.ranks = 2, .micro_batches = 6};
+    params.in_flight_cap = 6;
+    const auto six = Generate(name, params);
+    params.in_flight_cap = 1e300;
+    const auto any = Generate(name, params);
+    ASSERT_TRUE(six.ok() && any.ok());
+    EXPECT_EQ(any->ranks, six->ranks) << name;
+  }
+}
+
 TEST(PlacementTest, Maps) {
   const auto ranks = [](const Placement& placement, int copy) {
     std::vector<int> map;
