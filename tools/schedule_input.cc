@@ -107,7 +107,9 @@ absl::StatusOr<ScheduleInput> ReadCsvFile(const std::string& input, const Schedu
   const int stages = result.schedule.placement.stages();
   if (setting.costs_of_a_stage) {
     result.profile = setting.profile;
-    result.profile.stages.assign(stages, setting.profile.stages.front());
+    const size_t model_stages = result.schedule.ranks.size() * setting.params.chunks;
+    result.profile.stages.assign(model_stages, setting.profile.stages.front());
+    result.profile = Redivide(result.profile, stages);
   } else {
     result.profile = Redivide(setting.profile, stages);
   }
@@ -198,6 +200,17 @@ absl::StatusOr<ScheduleSetting> Settle(const ScheduleArguments& arguments) {
   return setting;
 }
 
+absl::Status CheckIsNoInput(const std::string& output, const std::vector<std::string>& inputs) {
+  std::error_code error;
+  for (const std::string& input : inputs) {
+    const auto path = [](const std::string& name) { return ResolvePath(UserDirectory(), name); };
+    if (output.empty() || !std::filesystem::equivalent(path(output), path(input), error)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", output, "' is what is read; give the output another name, so that it isn't lost"));
+  }
+  return absl::OkStatus();
+}
+
 bool NamesSchedule(const std::string& input) {
   return FindGenerator(input) != nullptr || absl::EndsWith(input, ".csv");
 }
@@ -217,10 +230,11 @@ absl::StatusOr<ScheduleInput> ReadSchedule(const std::string& input, const Sched
 }
 
 absl::StatusOr<Program> LowerAndProve(const Schedule& schedule, const Costs& costs) {
-  ASSIGN_OR_RETURN(Program program, Lower(schedule));
-  RETURN_IF_ERROR(
-      Verify(program, {.stage_bytes = costs.stage_bytes, .weight_gradient_order = WeightGradientOrder::kReported})
-          .status());
+  absl::StatusOr<Program> program = Lower(schedule);
+  if (!program.ok()) return Annotate(program.status(), schedule.name);
+  const VerifierOptions options{.stage_bytes = costs.stage_bytes,
+                                .weight_gradient_order = WeightGradientOrder::kReported};
+  RETURN_IF_ERROR(Annotate(Verify(*program, options).status(), schedule.name));
   return program;
 }
 

@@ -2,6 +2,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -40,29 +41,40 @@ struct SimulateArguments {
   int hosts = 1;
 };
 
-absl::Status AddStragglers(const std::vector<std::string>& words, int ranks, std::vector<double>& slowdown) {
+struct Straggler {
+  int rank = 0;
+  double factor = 1;
+};
+
+absl::StatusOr<std::vector<Straggler>> ReadStragglers(const std::vector<std::string>& words) {
+  std::vector<Straggler> stragglers;
   for (const std::string& word : words) {
     const std::vector<std::string> parts = absl::StrSplit(word, '=');
-    int rank = 0;
-    double factor = 0;
+    Straggler straggler;
     constexpr double kFactorMax = 1000;
-    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &rank) || !absl::SimpleAtod(parts[1], &factor) ||
-        !(factor > 0 && factor <= kFactorMax)) {
+    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &straggler.rank) || straggler.rank < 0 ||
+        !absl::SimpleAtod(parts[1], &straggler.factor) || !(straggler.factor > 0 && straggler.factor <= kFactorMax)) {
       return absl::InvalidArgumentError(absl::StrCat("--straggler ", word,
                                                      ": expected RANK=FACTOR, as in 3=1.5, with a ",
                                                      "factor over 0 and at most ", kFactorMax));
     }
-    if (rank < 0 || rank >= ranks) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--straggler ", word, ": the schedule's ranks are 0 to ", ranks - 1));
-    }
-    slowdown.resize(ranks, 1.0);
-    slowdown[rank] = factor;
+    stragglers.push_back(straggler);
+  }
+  return stragglers;
+}
+
+absl::Status CheckHostLine(double bytes_per_second, const Costs& costs) {
+  constexpr double kSecondsMax = 1e6;  // of one message
+  for (const StageCosts& stage : costs.stages) {
+    const auto bytes = static_cast<double>(std::max(stage.activation_bytes, stage.gradient_bytes));
+    if (bytes_per_second <= 0 || bytes / bytes_per_second <= kSecondsMax) continue;
+    return absl::InvalidArgumentError(absl::StrCat("--host-bandwidth ", bytes_per_second, ": a message of ", bytes,
+                                                   " bytes would take over ", kSecondsMax, " seconds; 0 is unlimited"));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<Scenario> ScenarioFor(const SimulateArguments& arguments, int ranks) {
+absl::StatusOr<Scenario> ScenarioFor(const SimulateArguments& arguments, int ranks, const Costs& costs) {
   Scenario scenario{.jitter = arguments.jitter, .seed = arguments.seed};
   scenario.network.engines = arguments.engines == "one"   ? TransferEngines::kOne
                              : arguments.engines == "two" ? TransferEngines::kTwo
@@ -71,8 +83,17 @@ absl::StatusOr<Scenario> ScenarioFor(const SimulateArguments& arguments, int ran
     scenario.network.ranks_per_host = (ranks + arguments.hosts - 1) / arguments.hosts;
     scenario.network.host_latency_ns = std::llround(arguments.host_latency * kMillisecond);
     scenario.network.host_bytes_per_second = arguments.host_bandwidth;
+    RETURN_IF_ERROR(CheckHostLine(arguments.host_bandwidth, costs));
   }
-  RETURN_IF_ERROR(AddStragglers(arguments.stragglers, ranks, scenario.slowdown));
+  ASSIGN_OR_RETURN(const std::vector<Straggler> stragglers, ReadStragglers(arguments.stragglers));
+  for (const Straggler& straggler : stragglers) {
+    if (straggler.rank >= ranks) {
+      return absl::InvalidArgumentError(absl::StrCat("--straggler ", straggler.rank, "=", straggler.factor,
+                                                     ": the schedule's ranks are 0 to ", ranks - 1));
+    }
+    scenario.slowdown.resize(ranks, 1.0);
+    scenario.slowdown[straggler.rank] = straggler.factor;
+  }
   return scenario;
 }
 
@@ -91,7 +112,7 @@ absl::StatusOr<ComparisonRow> SimulateOne(const std::string& input, const Schedu
   ASSIGN_OR_RETURN(const ScheduleInput read, ReadWithOwnChunks(input, setting));
   const Costs costs = CostsOf(read.profile);
   ASSIGN_OR_RETURN(const Program program, LowerAndProve(read.schedule, costs));
-  ASSIGN_OR_RETURN(const Scenario scenario, ScenarioFor(arguments, program.placement.ranks()));
+  ASSIGN_OR_RETURN(const Scenario scenario, ScenarioFor(arguments, program.placement.ranks(), costs));
   ASSIGN_OR_RETURN(const Timeline timeline, Simulate(program, costs, scenario));
   return MakeRow(input, program, timeline);
 }
@@ -127,13 +148,16 @@ int Width(const SimulateArguments& arguments) {
 
 absl::Status RunSimulate(const SimulateArguments& arguments) {
   ASSIGN_OR_RETURN(const std::string format, FormatOf(arguments));
+  RETURN_IF_ERROR(CheckIsNoInput(arguments.output, arguments.inputs));
+  RETURN_IF_ERROR(ReadStragglers(arguments.stragglers).status());
   ASSIGN_OR_RETURN(const ScheduleSetting setting, Settle(arguments.schedule));
   std::vector<ComparisonRow> rows;
   for (const std::string& input : Inputs(arguments)) {
     absl::StatusOr<ComparisonRow> row = SimulateOne(input, setting, arguments);
     rows.push_back(row.ok() ? *std::move(row) : ComparisonRow{.schedule = input, .refusal = row.status()});
   }
-  if (rows.size() == 1 && !rows.front().refusal.ok()) return rows.front().refusal;
+  const bool none = std::all_of(rows.begin(), rows.end(), [](const ComparisonRow& row) { return !row.refusal.ok(); });
+  if (none) return rows.front().refusal;
   const std::string text = format == "csv"    ? RowsToCsv(rows)
                            : format == "json" ? RowsToJson(rows)
                                               : RowsToText(rows, Width(arguments));
@@ -162,7 +186,7 @@ Run AddSimulate(CLI::App& verb) {
       ->group(group)
       ->type_name("RANK=FACTOR")
       ->take_all()
-      ->expected(1);
+      ->allow_extra_args(false);
   verb.add_option("--engines", arguments->engines,
                   "how many messages a rank moves at once: one, two (one each way), unlimited")
       ->group(group)

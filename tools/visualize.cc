@@ -170,6 +170,7 @@ absl::StatusOr<std::string> Draw(const VisualizeOptions& options, const std::str
 
 absl::Status Visualize(const VisualizeOptions& options) {
   ASSIGN_OR_RETURN(const std::string format, FormatOf(options));
+  RETURN_IF_ERROR(CheckIsNoInput(options.output, {options.input, options.against}));
   const std::string path = OutputPath(options);
   if (format == "json" || format == "perfetto") {
     RETURN_IF_ERROR(WriteTrace(options, format, path));

@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "scheduler/csv.h"
 #include "scheduler/generators.h"
 #include "tests/tools/verb_test.h"
 
@@ -106,6 +107,33 @@ TEST_F(Simulate, SaysWhatIsWrongWithItsInput) {
   EXPECT_THAT(Refusal({"1f1b", "--straggler", "1"}), HasSubstr("RANK=FACTOR"));
   EXPECT_THAT(Refusal({"1f1b", "--engines", "three"}), HasSubstr("--engines"));
   EXPECT_THAT(Refusal({"1f1b", "--costs", "a", "--job", "b"}), AllOf(HasSubstr("--costs"), HasSubstr("--job")));
+}
+
+TEST_F(Simulate, AnOptionIsOneWordAndIsCheckedOnce) {
+  EXPECT_THAT(Printed({"--straggler", "1=2", "--straggler", "2=3", "1f1b"}), Not(HasSubstr("gpipe")));
+  EXPECT_THAT(Refusal({"--straggler", "1=x"}), HasSubstr("--straggler 1=x: expected RANK=FACTOR"));
+  EXPECT_THAT(Refusal({"--straggler", "9=2"}), HasSubstr("ranks are 0 to 3"));
+  EXPECT_THAT(Refusal({"1f1b", "--hosts", "2", "--host-bandwidth", "1e-300", "--message-bytes", "5"}),
+              HasSubstr("--host-bandwidth 1e-300"));
+}
+
+TEST_F(Simulate, AFileHasTheCostsOfTheGeneratorThatWroteIt) {
+  const auto schedule = Generate("v_half", {.ranks = 2, .micro_batches = 4});
+  ASSERT_TRUE(schedule.ok()) << schedule.status();
+  std::ofstream(folder_ + "/mine.csv") << WriteCsv(schedule->ranks);
+  const nlohmann::json rows = Json({"mine.csv", "v_half", "--ranks", "2", "--micro-batches", "4"});
+  EXPECT_EQ(rows[0]["makespan_ns"], rows[1]["makespan_ns"]);
+}
+
+TEST_F(Simulate, NeverWritesOverWhatItReads) {
+  std::ofstream(folder_ + "/mine.csv") << "0F0,0B0\n";
+  EXPECT_THAT(Refusal({"mine.csv", "-o", "mine.csv"}), HasSubstr("'mine.csv' is what is read"));
+  EXPECT_EQ(Text("mine.csv"), "0F0,0B0\n");
+}
+
+TEST_F(Simulate, NamesTheFileThatCannotRun) {
+  std::ofstream(folder_ + "/twice.csv") << "0F0,0F0,0B0\n";
+  EXPECT_THAT(Refusal({"twice.csv"}), HasSubstr("twice.csv: "));
 }
 
 }  // namespace
