@@ -12,6 +12,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "kernels/cpu/large_pages.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/cpu/operations.h"
 #include "kernels/cpu/stream.h"
@@ -37,15 +38,21 @@ std::string ProcessorName() {
   return "CPU";
 }
 
-// Zeroed by the system when it is large, so that the thread that first writes a page decides where it lies. The word
-// before the aligned address remembers what to free.
+// Small pieces come from the heap, whose borders sanitizers watch. The word before the aligned address remembers what to
+// free.
 std::byte* AllocateZeroed(int64_t bytes) {
+  if (bytes >= kLargePage) return MapLargePages(bytes);
   void* const whole = std::calloc(1, static_cast<size_t>(bytes) + kAlignment + sizeof(void*));
   if (whole == nullptr) return nullptr;
   const uintptr_t after_word = reinterpret_cast<uintptr_t>(whole) + sizeof(void*);
   const uintptr_t aligned = (after_word + kAlignment - 1) / kAlignment * kAlignment;
   reinterpret_cast<void**>(aligned)[-1] = whole;
   return reinterpret_cast<std::byte*>(aligned);
+}
+
+void FreeZeroed(std::byte* data, int64_t bytes) {
+  if (bytes >= kLargePage) return UnmapLargePages(data, bytes);
+  std::free(reinterpret_cast<void**>(data)[-1]);
 }
 
 class CpuDevice final : public Device {
@@ -91,7 +98,7 @@ class CpuDevice final : public Device {
 
  private:
   void Free(std::byte* data, int64_t bytes) override {
-    std::free(reinterpret_cast<void**>(data)[-1]);
+    FreeZeroed(data, bytes);
     std::lock_guard lock(mutex_);
     memory_.bytes -= bytes;
   }

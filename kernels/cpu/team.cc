@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/cpu/large_pages.h"
 
 // Debian's oneDNN is built over libgomp, whose number of threads is a property of the calling thread.
 extern "C" void omp_set_num_threads(int threads);
@@ -182,23 +183,25 @@ void Team::ParallelFor(int64_t blocks, absl::FunctionRef<void(int64_t)> body) {
 }
 
 std::byte* ThreadScratch(ScratchSlot slot, int64_t bytes) {
-  struct Free {
-    void operator()(std::byte* data) const { std::free(data); }
-  };
   struct Piece {
-    std::unique_ptr<std::byte, Free> data;
+    std::byte* data = nullptr;
     int64_t bytes = 0;
+    ~Piece() { Free(); }
+    void Free() {
+      if (data != nullptr) UnmapLargePages(data, bytes);
+      data = nullptr;
+      bytes = 0;
+    }
   };
   thread_local Piece pieces[3];
   Piece& piece = pieces[static_cast<int>(slot)];
   if (bytes > piece.bytes) {
-    const int64_t rounded = (bytes + 4095) / 4096 * 4096;
-    piece.bytes = 0;
-    piece.data.reset(static_cast<std::byte*>(std::aligned_alloc(64, rounded)));
+    piece.Free();
+    piece.data = MapLargePages(bytes);
     if (piece.data == nullptr) throw std::bad_alloc();
-    piece.bytes = rounded;
+    piece.bytes = bytes;
   }
-  return piece.data.get();
+  return piece.data;
 }
 
 }  // namespace sluice::cpu
