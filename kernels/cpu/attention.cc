@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/attention_heads.h"
 #include "kernels/cpu/attention_rows.h"
+#include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/matrix_rows.h"
 #include "kernels/cpu/panel_product.h"
 #include "kernels/cpu/tensor_check.h"
+#include "kernels/cpu/tile_product.h"
 
 namespace sluice::cpu {
 namespace {
@@ -17,41 +20,6 @@ constexpr int64_t kQueries = 64;
 constexpr int64_t kPadding = 16;
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-
-// Gives out pieces of this thread's scratch: first asked without memory for the sum, then with it.
-class Pieces {
- public:
-  explicit Pieces(float* memory) : memory_(memory) {}
-  float* Take(int64_t floats) {
-    float* piece = memory_ == nullptr ? nullptr : memory_ + used_;
-    used_ += RoundUp(floats, 16);
-    return piece;
-  }
-  int64_t bytes() const { return used_ * SizeOf(DType::kF32); }
-
- private:
-  float* memory_;
-  int64_t used_ = 0;
-};
-
-// One row of the micro-batch and one key head of it: addresses, and products over its keys.
-struct KeyHead {
-  AttentionShape shape;
-  int64_t row;
-  int64_t head;
-  const int32_t* first_key;  // of this row, or none
-
-  int64_t token(int64_t t) const { return row * shape.sequence + t; }
-  int64_t group() const { return shape.heads / shape.kv_heads; }
-  int64_t query_head(int64_t i) const { return head * group() + i; }
-  int64_t width() const { return (shape.heads + 2 * shape.kv_heads) * shape.head_size; }
-  // Elements of qkv (dqkv) before token t's part of a head; heads are counted through queries, keys and values.
-  int64_t QkvAt(int64_t t, int64_t part) const { return token(t) * width() + part * shape.head_size; }
-  int64_t key_part() const { return shape.heads + head; }
-  int64_t value_part() const { return key_part() + shape.kv_heads; }
-  int64_t YAt(int64_t t, int64_t query) const { return (token(t) * shape.heads + query) * shape.head_size; }
-  int64_t LseAt(int64_t t, int64_t query) const { return (row * shape.heads + query) * shape.sequence + t; }
-};
 
 // A block of queries and the keys [first, end) that any of them attends to; first is on a panel's border.
 struct QueryBlock {
@@ -142,13 +110,13 @@ void PackForSums(const KeyHead& head, const T* qkv, int64_t part, float* panels)
 }
 
 struct ForwardScratch {
-  ForwardScratch(const AttentionShape& shape, float* memory) {
+  ForwardScratch(const AttentionShape& shape, std::byte* memory) {
     Pieces pieces(memory);
-    keys = pieces.Take(PanelFloats(shape.head_size, shape.sequence));
-    values = pieces.Take(PanelFloats(shape.sequence, shape.head_size));
-    queries = pieces.Take(kQueries * shape.head_size);
-    results = pieces.Take(kQueries * shape.head_size);
-    scores = pieces.Take(kQueries * ScoreStride(shape));
+    keys = pieces.Take<float>(PanelFloats(shape.head_size, shape.sequence));
+    values = pieces.Take<float>(PanelFloats(shape.sequence, shape.head_size));
+    queries = pieces.Take<float>(kQueries * shape.head_size);
+    results = pieces.Take<float>(kQueries * shape.head_size);
+    scores = pieces.Take<float>(kQueries * ScoreStride(shape));
     bytes = pieces.bytes();
   }
   float *keys, *values, *queries, *results, *scores;
@@ -179,7 +147,7 @@ void ForwardBlock(const AttentionForwardArgs& args, const KeyHead& head, int64_t
 template <class T>
 void ForwardHead(const AttentionForwardArgs& args, const KeyHead& head) {
   const int64_t bytes = ForwardScratch(head.shape, nullptr).bytes;
-  const ForwardScratch s(head.shape, reinterpret_cast<float*>(ThreadScratch(ScratchSlot::kOperation, bytes)));
+  const ForwardScratch s(head.shape, ThreadScratch(ScratchSlot::kOperation, bytes));
   PackForProducts(head, args.qkv.as<const T>(), head.key_part(), s.keys);
   PackForSums(head, args.qkv.as<const T>(), head.value_part(), s.values);
   for (int64_t i = 0; i < head.group(); ++i) {
@@ -190,18 +158,18 @@ void ForwardHead(const AttentionForwardArgs& args, const KeyHead& head) {
 }
 
 struct BackwardScratch {
-  BackwardScratch(const AttentionShape& shape, float* memory) {
+  BackwardScratch(const AttentionShape& shape, std::byte* memory) {
     Pieces pieces(memory);
-    key_products = pieces.Take(PanelFloats(shape.head_size, shape.sequence));
-    value_products = pieces.Take(PanelFloats(shape.head_size, shape.sequence));
-    key_sums = pieces.Take(PanelFloats(shape.sequence, shape.head_size));
-    dk = pieces.Take(shape.sequence * shape.head_size);
-    dv = pieces.Take(shape.sequence * shape.head_size);
-    for (float** rows : {&queries, &y, &dy, &dq}) *rows = pieces.Take(kQueries * shape.head_size);
-    query_panels = pieces.Take(PanelFloats(kQueries, shape.head_size));
-    dy_panels = pieces.Take(PanelFloats(kQueries, shape.head_size));
-    p = pieces.Take(kQueries * ScoreStride(shape));
-    ds = pieces.Take(kQueries * ScoreStride(shape));
+    key_products = pieces.Take<float>(PanelFloats(shape.head_size, shape.sequence));
+    value_products = pieces.Take<float>(PanelFloats(shape.head_size, shape.sequence));
+    key_sums = pieces.Take<float>(PanelFloats(shape.sequence, shape.head_size));
+    dk = pieces.Take<float>(shape.sequence * shape.head_size);
+    dv = pieces.Take<float>(shape.sequence * shape.head_size);
+    for (float** rows : {&queries, &y, &dy, &dq}) *rows = pieces.Take<float>(kQueries * shape.head_size);
+    query_panels = pieces.Take<float>(PanelFloats(kQueries, shape.head_size));
+    dy_panels = pieces.Take<float>(PanelFloats(kQueries, shape.head_size));
+    p = pieces.Take<float>(kQueries * ScoreStride(shape));
+    ds = pieces.Take<float>(kQueries * ScoreStride(shape));
     bytes = pieces.bytes();
   }
   float *key_products, *value_products, *key_sums;  // panels over all keys
@@ -243,7 +211,7 @@ void BackwardBlock(const AttentionBackwardArgs& args, const KeyHead& head, int64
 template <class T>
 void BackwardHead(const AttentionBackwardArgs& args, const KeyHead& head) {
   const int64_t bytes = BackwardScratch(head.shape, nullptr).bytes;
-  const BackwardScratch s(head.shape, reinterpret_cast<float*>(ThreadScratch(ScratchSlot::kOperation, bytes)));
+  const BackwardScratch s(head.shape, ThreadScratch(ScratchSlot::kOperation, bytes));
   const int64_t sequence = head.shape.sequence, size = head.shape.head_size;
   PackForProducts(head, args.qkv.as<const T>(), head.key_part(), s.key_products);
   PackForProducts(head, args.qkv.as<const T>(), head.value_part(), s.value_products);
@@ -272,16 +240,6 @@ void CheckShape(const AttentionShape& shape, const TensorView& qkv, const Tensor
   if (first_key) CheckVector("first_key", first_key, tokens, DType::kI32);
 }
 
-// Calls body for every (row, key head).
-template <class Body>
-void ForEachKeyHead(Team& team, const AttentionShape& shape, const TensorView& first_key, Body body) {
-  team.ParallelFor(shape.rows * shape.kv_heads, [&](int64_t block) {
-    const int64_t row = block / shape.kv_heads;
-    body(KeyHead{shape, row, block % shape.kv_heads,
-                 first_key ? first_key.as<int32_t>() + row * shape.sequence : nullptr});
-  });
-}
-
 }  // namespace
 
 void AttentionForward(Team& team, const AttentionForwardArgs& args) {
@@ -289,6 +247,7 @@ void AttentionForward(Team& team, const AttentionForwardArgs& args) {
   CheckShape(shape, args.qkv, args.first_key);
   CheckMatrix("y", args.y, shape.rows * shape.sequence, shape.heads * shape.head_size, args.qkv.dtype);
   CheckVector("lse", args.lse, shape.rows * shape.heads * shape.sequence, DType::kF32);
+  if (args.qkv.dtype == DType::kBF16 && tiles::Available()) return tiles::AttentionForward(team, args);
   ForEachKeyHead(team, shape, args.first_key, [&](const KeyHead& head) {
     args.qkv.dtype == DType::kBF16 ? ForwardHead<BFloat16>(args, head) : ForwardHead<float>(args, head);
   });
@@ -302,6 +261,7 @@ void AttentionBackward(Team& team, const AttentionBackwardArgs& args) {
   }
   CheckVector("lse", args.lse, shape.rows * shape.heads * shape.sequence, DType::kF32);
   CheckMatrix("dqkv", args.dqkv, args.qkv.rows(), args.qkv.columns(), args.qkv.dtype);
+  if (args.qkv.dtype == DType::kBF16 && tiles::Available()) return tiles::AttentionBackward(team, args);
   ForEachKeyHead(team, shape, args.first_key, [&](const KeyHead& head) {
     args.qkv.dtype == DType::kBF16 ? BackwardHead<BFloat16>(args, head) : BackwardHead<float>(args, head);
   });

@@ -1,4 +1,5 @@
-// Products with a weight: the CPU's linear operations (kernels/operations.h), over our panels or oneDNN on fixed blocks.
+// Products with a weight: the CPU's linear operations (kernels/operations.h), over our panels or oneDNN on fixed
+// blocks.
 //
 // bf16: where the library has fast bf16 products they are used; elsewhere the operands, rounded to bf16, are widened
 // and multiplied in f32, which is exact, and the result is rounded once. Both sum in f32. Errors: a failure of the

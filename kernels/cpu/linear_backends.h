@@ -1,7 +1,7 @@
-// The two ways in which the CPU multiplies with weights. linear.h chooses by element type and instruction set, never by
-// timing; tests run both. Tensors were checked by the caller.
+// The three ways in which the CPU multiplies with weights. linear.h chooses by element type and instruction set, never
+// by timing; tests run all. Tensors were checked by the caller.
 //
-// Both cut the result into fixed blocks, and each block is one thread's, whatever the team.
+// All cut the result into fixed blocks, and each block is one thread's, whatever the team.
 #pragma once
 
 #include <algorithm>
@@ -34,6 +34,16 @@ struct PackedProductArgs {
   TensorView y;
 };
 
+struct Range {
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+// The bias' gradient, of all rows and outputs; nothing where it isn't wanted.
+void BiasGradient(Team& team, const LinearWeightGradientArgs& args);
+// The part of some rows and at most kBiasColumns outputs, on the calling thread.
+inline constexpr int64_t kBiasColumns = 64;
+void BiasGradient(const LinearWeightGradientArgs& args, Range rows, Range outputs, Accumulate accumulate);
+
 // oneDNN's primitives on weights in its own layout.
 namespace library {
 int64_t PackedLinearBytes(const LinearShape& shape);
@@ -41,6 +51,14 @@ void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::
 void Multiply(Team& team, const PackedProductArgs& args);
 void WeightGradient(Team& team, const LinearWeightGradientArgs& args);
 }  // namespace library
+
+// tile_product.h: bf16 on matrix registers, where the processor has them.
+namespace tiles {
+int64_t PackedLinearBytes(const LinearShape& shape);
+void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::byte* packed);
+void Multiply(Team& team, const PackedProductArgs& args);
+void WeightGradient(Team& team, const LinearWeightGradientArgs& args);
+}  // namespace tiles
 
 // panel_product.h, in f32: bf16 operands are widened, which is exact, and the result is rounded once.
 namespace panels {

@@ -73,6 +73,7 @@ void WeightGradient(Team& team, const LinearWeightGradientArgs& args) {
                   At(args.dy, 0, output), At(args.x, 0, input),
                   reinterpret_cast<float*>(At(args.dweight, output, input)));
   });
+  BiasGradient(team, args);
 }
 
 }  // namespace sluice::cpu::library

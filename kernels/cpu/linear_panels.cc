@@ -158,6 +158,7 @@ void WeightGradient(Team& team, const LinearWeightGradientArgs& args) {
     GradientBlock(args, outputs.begin(output_block), outputs.size(output_block), inputs.begin(input_block),
                   inputs.size(input_block));
   });
+  BiasGradient(team, args);
 }
 
 }  // namespace sluice::cpu::panels

@@ -175,6 +175,8 @@ bool HasFastBFloat16() {
   return has;
 }
 
+bool HasTiles() { return dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx; }
+
 int64_t PackedBytes(const RightMatrix& matrix) { return static_cast<int64_t>(Layout(matrix).get_size()); }
 
 void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides, std::byte* packed) {

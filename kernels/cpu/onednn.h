@@ -18,6 +18,8 @@ namespace sluice::cpu {
 std::string InstructionSet();
 // Whether the library multiplies bf16 matrices faster than f32 ones here. Elsewhere bf16 is emulated exactly, in f32.
 bool HasFastBFloat16();
+// Whether the library would multiply bf16 on matrix registers (Intel AMX).
+bool HasTiles();
 
 // The right-hand matrix of a product, [depth, columns] of one element type, in the layout that the library likes best.
 // The layout depends on nothing else, so it serves any number of rows.

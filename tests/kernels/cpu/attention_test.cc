@@ -30,22 +30,24 @@ std::string NameOf(const testing::TestParamInfo<Case>& info) {
   return name;
 }
 
-// The root of the mean square of the difference, and the largest, against the values' root mean square.
+// The root of the mean square of the difference, and the largest, against the values' root mean square; and so the largest value.
 struct Error {
   double mean = 0;
   double worst = 0;
+  double largest = 0;
 };
 Error ErrorOf(const std::vector<double>& actual, const reference::Values& expected) {
   EXPECT_EQ(actual.size(), expected.size());
-  double norm = 0, difference = 0, worst = 0;
+  double norm = 0, difference = 0, worst = 0, largest = 0;
   for (size_t i = 0; i < actual.size(); ++i) {
     const double d = std::abs(actual[i] - expected[i]);
     norm += expected[i] * expected[i];
     difference += d * d;
+    largest = std::max(largest, std::abs(expected[i]));
     if (!(d <= worst)) worst = d;  // a NaN counts
   }
   const double unit = std::sqrt(norm / actual.size()) + 1e-6;
-  return {std::sqrt(difference / actual.size()) / unit, worst / unit};
+  return {std::sqrt(difference / actual.size()) / unit, worst / unit, largest / unit};
 }
 
 class AttentionTest : public testing::TestWithParam<Case> {
@@ -101,16 +103,18 @@ TEST_P(AttentionTest, ForwardAndBackwardAgreeWithReference) {
   // Rounding of scores of size s moves a probability by s * 2^-24: spread^2 is about the scores' size.
   const double f32 = 1e-6 * c_.spread * c_.spread;
   const bool bf16 = c_.compute == DType::kBF16;
-  // A bf16 result is rounded to 8 bits (2^-9 relative, mean about half); the gradient sees y rounded, too.
+  // A bf16 result is rounded to 8 bits (2^-9 relative, mean about half), and so are, on matrix registers, the
+  // probabilities before it and the scores' gradients; the gradient sees y rounded, too.
   const Error y = ErrorOf(actual.y.Doubles(), expected.y);
-  EXPECT_LE(y.mean, bf16 ? 0x1p-9 : f32);
+  EXPECT_LE(y.mean, bf16 ? 1.5 * 0x1p-9 : f32);
   EXPECT_LE(y.worst, bf16 ? 0x1p-4 : 20 * f32);  // values of the first queries are many times the mean
   const std::vector<double> lse = actual.lse.Doubles();
   for (size_t i = 0; i < lse.size(); ++i)
     ASSERT_NEAR(lse[i], expected.lse[i], 2 * f32 + 1e-6 * std::abs(expected.lse[i]));
   const Error dqkv = ErrorOf(actual.dqkv.Doubles(), expected.Backward(dy_.Doubles()));
-  EXPECT_LE(dqkv.mean, bf16 ? 0x1p-8 : 3 * f32);
-  EXPECT_LE(dqkv.worst, bf16 ? 0x1p-4 : 100 * f32);
+  // The first keys' gradients are sums over all queries, many times the mean, and saturated probabilities cancel.
+  EXPECT_LE(dqkv.mean, bf16 ? 0x1p-7 : 3 * f32);
+  EXPECT_LE(dqkv.worst, bf16 ? 0x1p-4 + 0x1p-7 * dqkv.largest : 100 * f32);
 }
 
 TEST_P(AttentionTest, BitsDoNotDependOnTheTeam) {
@@ -130,7 +134,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                                          Case{2, 33, 2, 2, 128, DType::kF32, false, 8.0f},
                                          Case{1, 1, 1, 1, 8, DType::kBF16}, Case{3, 33, 4, 2, 20, DType::kBF16},
                                          Case{2, 70, 4, 2, 64, DType::kBF16, true},
-                                         Case{1, 140, 2, 1, 32, DType::kBF16}),
+                                         Case{1, 140, 2, 1, 32, DType::kBF16},
+                                         Case{1, 330, 4, 2, 64, DType::kBF16},
+                                         Case{2, 200, 2, 1, 128, DType::kBF16, true},
+                                         Case{1, 97, 2, 2, 48, DType::kBF16, false, 8.0f}),
                          NameOf);
 
 // What a query may not see has no influence: other documents, and the future.

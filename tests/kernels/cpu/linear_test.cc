@@ -156,7 +156,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest,
                                          Case{129, 70, 130, DType::kF32}, Case{140, 530, 270, DType::kF32},
                                          Case{64, 256, 64, DType::kF32}, Case{1, 1, 1, DType::kBF16},
                                          Case{7, 33, 20, DType::kBF16}, Case{129, 70, 130, DType::kBF16},
-                                         Case{140, 530, 270, DType::kBF16}, Case{64, 256, 64, DType::kBF16}),
+                                         Case{140, 530, 270, DType::kBF16}, Case{64, 256, 64, DType::kBF16},
+                                         Case{300, 600, 96, DType::kBF16}, Case{40, 70, 1100, DType::kBF16},
+                                         Case{35, 3200, 40, DType::kBF16}, Case{1100, 40, 33, DType::kBF16}),
                          NameOf);
 
 // The library's products are chosen on processors where they are faster than our panels; in f32 they run everywhere.
