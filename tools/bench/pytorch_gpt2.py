@@ -57,10 +57,15 @@ class Setting:
     threads: int
 
 
-def environment(threads):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENBLAS", "GOMP", "KMP", "OMP", "MKL", "MALLOC"))}
-    # The heap keeps what it has: without this each step's gradients are new pages, and PyTorch is slower.
-    return kept | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_PROC_BIND": "true",
+def environment():
+    """Without what tunes libraries: Sluice needs none of it (and OMP_PROC_BIND would leave it one processor)."""
+    tuning = ("OPENBLAS", "GOMP", "KMP", "OMP", "MKL", "MALLOC")
+    return {name: value for name, value in os.environ.items() if not name.startswith(tuning)}
+
+
+def pytorch_environment(threads):
+    """Its best: the heap keeps its pages, which each step's gradients and activations would otherwise take anew."""
+    return environment() | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_PROC_BIND": "true",
                    "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "GLOO_SOCKET_IFNAME": "lo"}
 
 
@@ -71,6 +76,7 @@ class Processes:
         self.setting, self.timeout, self.children = setting, timeout, []
 
     def __enter__(self):
+        """Each a process group, to be ended with its compilers; one session with Sluice, since Linux may share out time by session."""
         processors = sorted(os.sched_getaffinity(0))
         for rank in range(self.setting.ranks):
             mine = [processors[(rank * self.setting.threads + i) % len(processors)] for i in range(self.setting.threads)]
@@ -78,8 +84,8 @@ class Processes:
             errors = open(f"{self.setting.meeting}.{rank}.txt", "w+")
             self.children.append((subprocess.Popen(
                 [sys.executable, str(HERE / "pytorch_gpt2_worker.py"), json.dumps(arguments)], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
-                env=environment(self.setting.threads)), errors))
+                stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=os.setpgrp,
+                env=pytorch_environment(self.setting.threads)), errors))
         return self
 
     def __exit__(self, *_):
@@ -122,25 +128,25 @@ class Sluice:
             f'training {{ batch: {job["batch"]} micro_batches: {job["micro_batches"]} sequence: {job["sequence"]} '
             f'seed: {job["seed"]} }}\noptimizer {{ {optimizer} }}\noutput {{ metrics: "{self.metrics}" }}\n')
 
-    def run(self, verb, row, *arguments):
+    def run(self, verb, row, arguments=(), changes=()):
         layout, precision = row.split("-")
         stages, threads = LAYOUTS[layout]
-        settings = [f"training.precision={precision}", f"layout.pp={stages}", f"layout.threads_per_rank={threads}",
-                    f"schedule.name={self.options.schedule if stages > 1 else '1f1b'}", *arguments]
-        command = [self.program, verb, self.job] + [word for setting in settings for word in ("--set", setting)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=self.options.timeout, env=environment(threads))
+        changes = [f"training.precision={precision}", f"layout.pp={stages}", f"layout.threads_per_rank={threads}",
+                   f"schedule.name={self.options.schedule if stages > 1 else '1f1b'}", *changes]
+        command = [self.program, verb, self.job, *arguments] + [word for change in changes for word in ("--set", change)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=self.options.timeout, env=environment())
         if done.returncode != 0:
             sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
         return done.stdout
 
     def train(self, row, steps):
-        self.run("train", row, f"training.steps={steps}")
+        self.run("train", row, changes=[f"training.steps={steps}"])
         lines = map(json.loads, pathlib.Path(self.metrics).read_text().splitlines())
         return [[line["loss"], line["step_seconds"]] for line in lines]
 
     def floor_seconds(self, row):
         """Of `sluice bench`: the matrix products of a step at their best rates."""
-        found = re.search(r"^floor\s+([0-9.]+) ms", self.run("bench", row), re.M)
+        found = re.search(r"^floor\s+([0-9.]+) ms", self.run("bench", row, arguments=["--steps", "1"]), re.M)
         return float(found.group(1)) / 1e3 if found else None
 
 
