@@ -52,7 +52,7 @@ class Setting:
     meeting: str    # file over which they find each other
     precision: str  # f32, bf16 or autocast
     compiled: bool
-    cut: int        # blocks before the cut of a pipeline
+    cut: int        # blocks before the cut of a pipeline; of one process: None
     ranks: int
     threads: int
 
@@ -102,17 +102,21 @@ class Processes:
             with contextlib.suppress(BrokenPipeError):  # its end shows below
                 child.stdin.write(f"{steps}\n")
                 child.stdin.flush()
-        return [self.answer(*child) for child in self.children][-1]
+        return [self.answer(child) for child, _ in self.children][-1]
 
-    def answer(self, child, errors):
+    def answer(self, child):
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
             line = child.stdout.readline() if selector.select(self.timeout) else None
         if line:
             return json.loads(line)
+        what = "a process of PyTorch's ended" if line == "" else f"no answer from PyTorch within {self.timeout:.0f} s"
+        sys.exit(f"{what}; the last words:\n" + "\n".join(self.last_words(errors) for _, errors in self.children))
+
+    @staticmethod
+    def last_words(errors):
         errors.seek(0)
-        what = "PyTorch's process ended" if line == "" else f"no answer from PyTorch within {self.timeout} s"
-        sys.exit(f"{what}; its last words:\n{errors.read()[-3000:]}")
+        return errors.read()[-2000:]
 
 
 class Sluice:
@@ -185,7 +189,9 @@ class Comparison:
     def best_cut(self, row):
         """From where both stages have as many FLOPs in their products, downhill."""
         sizes = self.job["sizes"]
-        if self.options.cut or not row.startswith("pipeline"):
+        if not row.startswith("pipeline"):
+            return None
+        if self.options.cut:
             return self.options.cut
         head = sizes["vocabulary"] / (12 * sizes["channels"])  # in blocks
         cut = min(sizes["layers"] - 1, round((sizes["layers"] + head) / 2))
@@ -200,7 +206,7 @@ class Comparison:
         return cut
 
     def compare(self, row):
-        """Name -> [(loss, seconds)] of its steps, round by round."""
+        """Name -> the seconds of its measured steps, and its losses from the first step to the end of the first round."""
         cut = self.cuts[row] = self.best_cut(row)
         rounds = {"sluice": []} | {variant: [] for variant in self.options.variants}
         with contextlib.ExitStack() as stack:
@@ -212,28 +218,31 @@ class Comparison:
                 rounds["sluice"].append(steps[WARM_UP:])
                 for name, process in running.items():
                     rounds[name].append(process.train(self.options.steps))
-        losses = {name: [loss for loss, _ in first[name] + ([] if name == "sluice" else rounds[name][0])] for name in rounds}
-        return {name: {"step_seconds": [seconds for round in rounds[name] for _, seconds in round], "losses": losses[name]}
-                for name in rounds}
+        for name in running:
+            first[name] = first[name] + rounds[name][0]
+        return {name: {"step_seconds": [seconds for steps in rounds[name] for _, seconds in steps],
+                       "losses": [loss for loss, _ in first[name]]} for name in rounds}
 
     def report(self, row):
         measured = self.compare(row)
-        result = {"cut": self.cuts[row] and self.cut_name(self.cuts[row]), "runs": measured,
-                  "floor_seconds": self.sluice.floor_seconds(row) if self.options.floor else None}
+        floor = self.sluice.floor_seconds(row) if self.options.floor else None
         ours = statistics.median(measured["sluice"]["step_seconds"])
-        tokens = self.job["batch"] * self.job["sequence"]
         for name, run in measured.items():
             run["median"] = statistics.median(run["step_seconds"])
             run["times_sluice"] = run["median"] / ours
             run["loss_difference"] = max(abs(a - b) for a, b in zip(run["losses"], measured["sluice"]["losses"]))
-            title = name if name == "sluice" or not result["cut"] else f"{name}, cut {result['cut']}"
-            share = f"{100 * result['floor_seconds'] / run['median']:8.1f} %" if result["floor_seconds"] else ""
-            print(f"{row:<15}{title:<26}{run['median'] * 1e3:9.1f}{min(run['step_seconds']) * 1e3:9.1f}"
-                  f"{max(run['step_seconds']) * 1e3:9.1f}{tokens / run['median']:10.0f}{run['times_sluice']:8.2f}"
-                  f"{run['loss_difference']:12.1e}{share}", flush=True)
+            title = f"{name}, cut {self.cut_name(self.cuts[row])}" if self.cuts[row] and name != "sluice" else name
+            self.print_run(row, title, run, floor)
         for name, run in measured.items():
             print(f"    losses, {name}: " + " ".join(f"{loss:.6f}" for loss in run["losses"]), flush=True)
-        return result
+        return {"blocks_before_cut": self.cuts[row], "floor_seconds": floor, "runs": measured}
+
+    def print_run(self, row, title, run, floor):
+        tokens = self.job["batch"] * self.job["sequence"]
+        milliseconds = [1e3 * seconds for seconds in (run["median"], min(run["step_seconds"]), max(run["step_seconds"]))]
+        print(f"{row:<15}{title:<26}" + "".join(f"{value:9.1f}" for value in milliseconds) +
+              f"{tokens / run['median']:10.0f}{run['times_sluice']:8.2f}{run['loss_difference']:12.1e}" +
+              (f"{100 * floor / run['median']:8.1f} %" if floor else ""), flush=True)
 
 
 def processor():
