@@ -76,7 +76,7 @@ class Processes:
         self.setting, self.timeout, self.children = setting, timeout, []
 
     def __enter__(self):
-        """Each a process group, to be ended with its compilers; one session with Sluice, since Linux may share out time by session."""
+        """Each a process group, ended with its compilers; one session with Sluice, as Linux may share out time by session."""
         processors = sorted(os.sched_getaffinity(0))
         for rank in range(self.setting.ranks):
             mine = [processors[(rank * self.setting.threads + i) % len(processors)] for i in range(self.setting.threads)]

@@ -6,7 +6,7 @@ Reads a number of steps per line of standard input, trains them, and answers wit
 step's seconds count from the end of the step before, with its optimizer. The losses are null but on the last rank.
 
 bf16 means what it means in Sluice: master weights, moments and the sums of gradients in f32; weights are rounded to bf16 once a
-step but for the norms', activations are bf16. "autocast" is PyTorch's own way to the same: f32 modules, casts cached for the step.
+step but for the norms', activations are bf16. "autocast" is PyTorch's own way to the same: f32 modules, casts kept for the step.
 """
 import contextlib
 import ctypes
@@ -19,6 +19,7 @@ import time
 import numpy as np
 
 SETTING = json.loads(sys.argv[1])
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the program that reads the answers
 os.sched_setaffinity(0, SETTING["processors"])  # before PyTorch starts threads
 
 import torch
@@ -201,7 +202,6 @@ class Trainer:
 
 
 def main():
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not without the program that reads the answers
     torch.set_num_threads(SETTING["threads"])
     dist.init_process_group("gloo", init_method=f"file://{SETTING['meeting']}", rank=SETTING["rank"],
                             world_size=SETTING["ranks"])
