@@ -130,6 +130,7 @@ class GradientPiece {
                           .right = x_ + inputs.begin / kStep * group_elements_,
                           .right_stride = group_elements_,
                           .sums = Scratch<float>(ScratchSlot::kOperation, 2 * kStepElements),
+                          .walk = Walk::kAlongRows,
                           .target = {.y = y,
                                      .y_stride = args_.shape.k,
                                      .add = accumulate_ == Accumulate::kAdd ? y : nullptr,

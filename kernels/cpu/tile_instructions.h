@@ -4,5 +4,5 @@
 
 #include <immintrin.h>
 
-#define TILE_FUNCTION __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16,prfchw")))
+#define TILE_FUNCTION __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")))
 #define TILE_INLINE TILE_FUNCTION __attribute__((always_inline)) inline

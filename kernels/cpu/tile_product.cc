@@ -65,13 +65,14 @@ TILE_INLINE void FinishRow(const Target& target, const Pending& done, int64_t ro
   }
 }
 
-// Brings a row that will be written or added to near.
+// Brings a row that will be written or added to near: as far as the second-level cache, since the first one's few open
+// requests are needed for operands.
 TILE_INLINE void FetchRow(const Target& target, int64_t row, int64_t column) {
   const std::byte* y = target.y + (row * target.y_stride + column) * SizeOf(target.y_type);
-  __builtin_prefetch(y, 1);
-  if (target.y_type == DType::kF32) __builtin_prefetch(y + kTileBytes, 1);
+  _mm_prefetch(y, _MM_HINT_T1);
+  if (target.y_type == DType::kF32) _mm_prefetch(y + kTileBytes, _MM_HINT_T1);
   if (target.add != nullptr && target.add != target.y) {
-    __builtin_prefetch(target.add + (row * target.add_stride + column) * SizeOf(target.add_type), 0);
+    _mm_prefetch(target.add + (row * target.add_stride + column) * SizeOf(target.add_type), _MM_HINT_T1);
   }
 }
 
@@ -81,8 +82,8 @@ struct Beside {
   bool fetch = false;  // whether this block's target is written next
   int64_t row = 0;     // of this block
   int64_t column = 0;
-  const std::byte* ahead;  // the next packed columns ...
-  int64_t lines_per_step;  // ... of which each step fetches a share
+  const std::byte* ahead = nullptr;  // the next packed columns ...
+  int64_t lines_per_step = 0;        // ... of which each step fetches a share
 };
 
 // Where a block's four tiles of sums go.
@@ -161,32 +162,31 @@ TILE_FUNCTION void Multiply(const Product& p) {
   const Target& target = p.target;
   // Sums that are results as they are go there straight from the tiles.
   const bool plain = p.last && target.y_type == DType::kF32 && target.bias == nullptr && target.add == nullptr;
-  const bool one_piece = p.first && p.last;
-  Beside beside{.fetch = p.last, .lines_per_step = (kStep + groups - 1) / groups};
-  int64_t number = 0;
-  for (int64_t panel = 0; panel < panels; ++panel) {
+  const bool one_piece = p.first && p.last, by_columns = p.walk == Walk::kDownColumns;
+  Beside beside{.fetch = p.last};
+  for (int64_t number = 0; number < groups * panels; ++number) {
+    const int64_t group = by_columns ? number % groups : number / panels;
+    const int64_t panel = by_columns ? number / groups : number % panels;
     const BFloat16* right = p.right + panel * p.right_stride;
-    beside.ahead = reinterpret_cast<const std::byte*>(right + p.right_stride);
+    beside.row = group * kStep;
     beside.column = panel * kStep;
-    const int64_t columns = std::min(kStep, p.columns - beside.column);
-    for (int64_t group = 0; group < groups; ++group, ++number) {
-      beside.row = group * kStep;
-      const int64_t rows = std::min(kStep, p.rows - beside.row);
-      // With one piece two places take turns: the results of one are written while the other is filled.
-      float* sums = p.sums + (one_piece ? number % 2 : group * panels + panel) * kStepElements;
-      const bool straight = plain && rows == kStep && columns == kStep;
-      const Store store = straight
-                              ? Store{reinterpret_cast<float*>(target.y) + beside.row * target.y_stride + beside.column,
-                                      target.y_stride * 4}
-                              : Store{sums, 2 * kTileBytes};
-      const bool is_tail = p.tail != nullptr && group + 1 == groups;
-      MultiplyBlock(p, is_tail ? p.tail : p.left.data + group * p.left.group_stride, is_tail ? tail : p.left, right,
-                    sums, store, beside);
-      beside.ahead += p.steps * beside.lines_per_step * kTileBytes;
-      beside.done = {};
-      if (p.last && !straight) {
-        beside.done = {sums, beside.row, rows, beside.column, columns == kStep ? ~0u : (1u << columns) - 1};
-      }
+    if (by_columns) {  // each block fetches its share of the next columns
+      beside.lines_per_step = (kStep + groups - 1) / groups;
+      beside.ahead = reinterpret_cast<const std::byte*>(right + p.right_stride) +
+                     group * p.steps * beside.lines_per_step * kTileBytes;
+    }
+    const int64_t rows = std::min(kStep, p.rows - beside.row), columns = std::min(kStep, p.columns - beside.column);
+    // With one piece two places take turns: the results of one are written while the other is filled.
+    float* sums = p.sums + (one_piece ? number % 2 : group * panels + panel) * kStepElements;
+    const bool straight = plain && rows == kStep && columns == kStep;
+    float* const y = reinterpret_cast<float*>(target.y) + beside.row * target.y_stride + beside.column;
+    const Store store = straight ? Store{y, target.y_stride * 4} : Store{sums, 2 * kTileBytes};
+    const bool is_tail = p.tail != nullptr && group + 1 == groups;
+    MultiplyBlock(p, is_tail ? p.tail : p.left.data + group * p.left.group_stride, is_tail ? tail : p.left, right, sums,
+                  store, beside);
+    beside.done = {};
+    if (p.last && !straight) {
+      beside.done = {sums, beside.row, rows, beside.column, columns == kStep ? ~0u : (1u << columns) - 1};
     }
   }
   for (int64_t row = 0; row < beside.done.rows; ++row) FinishRow(target, beside.done, row);

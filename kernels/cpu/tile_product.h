@@ -60,6 +60,10 @@ inline int64_t SumFloats(int64_t rows, int64_t columns) {
   return std::max<int64_t>(2, Steps(rows) * Steps(columns)) * kStepElements;
 }
 
+// In which order blocks are multiplied: down the columns, where the right-hand side comes from far and is read once; or
+// along the rows, where what is added to does, so that it is walked through as it lies.
+enum class Walk : uint8_t { kDownColumns, kAlongRows };
+
 // One block of a product: rows x columns over a piece of the depth.
 struct Product {
   int64_t rows = 0;
@@ -72,6 +76,7 @@ struct Product {
   float* sums = nullptr;     // scratch between the pieces of a depth, 64-byte aligned
   bool first = true;         // piece of the depth
   bool last = true;          // `target` is written
+  Walk walk = Walk::kDownColumns;
   Target target;
 };
 void Multiply(const Product& product);
