@@ -1,0 +1,95 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <memory>
+#include <numeric>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/cpu/matmul_rate.h"
+#include "kernels/cpu/stream.h"
+
+namespace sluice::cpu {
+namespace {
+
+constexpr int kRuns = 3;
+
+enum class Motion : uint8_t { kRead, kWrite, kUpdate };
+
+// So large that the threads' buffers together have twice the largest cache.
+int64_t BufferBytes(int threads) {
+  const int64_t cache = std::max<int64_t>(0, sysconf(_SC_LEVEL3_CACHE_SIZE));
+  return std::max<int64_t>(int64_t{256} << 20, 2 * cache / threads) / 4096 * 4096;
+}
+
+// Several sums at once, so that no addition waits for the one before.
+uint64_t Read(const std::vector<uint64_t>& data) {
+  constexpr size_t kSums = 32;
+  uint64_t sums[kSums] = {};
+  for (size_t i = 0; i + kSums <= data.size(); i += kSums) {
+    for (size_t j = 0; j < kSums; ++j) sums[j] += data[i + j];
+  }
+  return std::accumulate(std::begin(sums), std::end(sums), uint64_t{0});
+}
+
+struct Part {
+  std::vector<uint64_t> data;
+  uint64_t sum = 0;  // so that reading isn't optimized away
+  std::unique_ptr<CpuStream> stream;
+  std::vector<EventRef> ends;
+
+  void Move(Motion motion) {
+    switch (motion) {
+      case Motion::kRead:
+        sum += Read(data);
+        break;
+      case Motion::kWrite:  // the C library writes large pieces past the caches
+        std::memset(data.data(), static_cast<int>(sum & 1), data.size() * sizeof(uint64_t));
+        break;
+      case Motion::kUpdate:
+        for (uint64_t& word : data) word += 1;
+        break;
+    }
+  }
+};
+
+double RateOf(World* world, Motion motion, std::vector<Part>& parts) {
+  for (Part& part : parts) {
+    part.ends.clear();
+    part.stream->Record();
+    for (int run = 0; run < kRuns; ++run) {
+      part.stream->Issue([mine = &part, motion](Team&) { mine->Move(motion); });
+      part.ends.push_back(part.stream->Record());
+    }
+  }
+  double rate = 0;
+  for (Part& part : parts) {
+    Nanoseconds best = kForever;
+    for (const EventRef& end : part.ends) {
+      CHECK_OK(world->Wait(end));
+      best = std::min(best, end->ended() - end->began());
+    }
+    rate += static_cast<double>(part.data.size() * sizeof(uint64_t)) * kSecond / static_cast<double>(best);
+  }
+  return rate / static_cast<double>(parts.size());
+}
+
+}  // namespace
+
+MemoryRate MeasureMemoryRate(World* world, int threads) {
+  std::vector<Part> parts(threads);
+  for (Part& part : parts) {
+    part.data.resize(BufferBytes(threads) / sizeof(uint64_t));
+    part.stream = std::make_unique<CpuStream>(world, "rates", 1, std::vector<int>());
+  }
+  MemoryRate rate;
+  rate.read = RateOf(world, Motion::kRead, parts);
+  rate.write = RateOf(world, Motion::kWrite, parts);
+  rate.update = RateOf(world, Motion::kUpdate, parts);
+  return rate;
+}
+
+}  // namespace sluice::cpu
