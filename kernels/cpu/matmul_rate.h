@@ -33,13 +33,14 @@ enum class LibraryLayout : uint8_t {
 // loops. bf16 where the processor has nothing for it is measured as f32, which its exact emulation can't beat.
 double LibraryRate(World* world, const MatmulShape& shape, LibraryLayout layout, int threads);
 
-// Bytes a second and per thread, that `threads` threads move at once from and to memory, each streaming over a buffer
-// of its own that no cache holds; the best of several runs.
+// Bytes a second and per thread, that `threads` threads move at once, each streaming over a buffer of its own; the best
+// of several runs. The buffers together are as large as `working_set_bytes`, so that the rate is that of the cache or
+// memory that holds it, but no larger than what no cache holds.
 struct MemoryRate {
   double read = 0;
   double write = 0;   // without reading before
   double update = 0;  // reading and writing the same bytes, counted once
 };
-MemoryRate MeasureMemoryRate(World* world, int threads);
+MemoryRate MeasureMemoryRate(World* world, int64_t working_set_bytes, int threads);
 
 }  // namespace sluice::cpu

@@ -15,22 +15,26 @@
 namespace sluice::cpu {
 namespace {
 
-constexpr int kRuns = 3;
+constexpr int kRuns = 5;
 
 enum class Motion : uint8_t { kRead, kWrite, kUpdate };
 
-// So large that the threads' buffers together have twice the largest cache.
-int64_t BufferBytes(int threads) {
+constexpr int64_t kSmallestBuffer = int64_t{1} << 20;
+
+// Of one thread: no more than what makes all of them together twice the largest cache.
+int64_t BufferBytes(int64_t working_set_bytes, int threads) {
   const int64_t cache = std::max<int64_t>(0, sysconf(_SC_LEVEL3_CACHE_SIZE));
-  return std::max<int64_t>(int64_t{256} << 20, 2 * cache / threads) / 4096 * 4096;
+  const int64_t largest = std::max<int64_t>(int64_t{256} << 20, 2 * cache / threads);
+  return std::clamp(working_set_bytes / threads, kSmallestBuffer, largest) / 4096 * 4096;
 }
 
-// Several sums at once, so that no addition waits for the one before.
+// Several words at once, so that no addition waits for the one before.
+constexpr size_t kWords = 8;
+
 uint64_t Read(const std::vector<uint64_t>& data) {
-  constexpr size_t kSums = 32;
-  uint64_t sums[kSums] = {};
-  for (size_t i = 0; i + kSums <= data.size(); i += kSums) {
-    for (size_t j = 0; j < kSums; ++j) sums[j] += data[i + j];
+  uint64_t sums[kWords] = {};
+  for (size_t i = 0; i < data.size(); i += kWords) {
+    for (size_t j = 0; j < kWords; ++j) sums[j] += data[i + j];
   }
   return std::accumulate(std::begin(sums), std::end(sums), uint64_t{0});
 }
@@ -50,7 +54,9 @@ struct Part {
         std::memset(data.data(), static_cast<int>(sum & 1), data.size() * sizeof(uint64_t));
         break;
       case Motion::kUpdate:
-        for (uint64_t& word : data) word += 1;
+        for (size_t i = 0; i < data.size(); i += kWords) {
+          for (size_t j = 0; j < kWords; ++j) data[i + j] += 1;
+        }
         break;
     }
   }
@@ -79,11 +85,13 @@ double RateOf(World* world, Motion motion, std::vector<Part>& parts) {
 
 }  // namespace
 
-MemoryRate MeasureMemoryRate(World* world, int threads) {
+MemoryRate MeasureMemoryRate(World* world, int64_t working_set_bytes, int threads) {
   std::vector<Part> parts(threads);
   for (Part& part : parts) {
-    part.data.resize(BufferBytes(threads) / sizeof(uint64_t));
     part.stream = std::make_unique<CpuStream>(world, "rates", 1, std::vector<int>());
+    const int64_t words = BufferBytes(working_set_bytes, threads) / static_cast<int64_t>(sizeof(uint64_t));
+    // Whoever uses memory touches it first.
+    part.stream->Issue([mine = &part, words](Team&) { mine->data.resize(words); });
   }
   MemoryRate rate;
   rate.read = RateOf(world, Motion::kRead, parts);
