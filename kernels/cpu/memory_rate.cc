@@ -3,40 +3,69 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <iterator>
 #include <memory>
-#include <numeric>
 #include <vector>
 
 #include "base/check.h"
 #include "kernels/cpu/matmul_rate.h"
+#include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/stream.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/memory_rate.cc"
+#include "hwy/foreach_target.h"
+// In this order.
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using Words = hn::ScalableTag<uint64_t>;
+
+// Two vectors at once, so that an addition needn't wait for the one before. `count` is a multiple of both.
+uint64_t ReadWords(const uint64_t* data, size_t count) {
+  const Words words;
+  const size_t lanes = hn::Lanes(words);
+  auto even = hn::Zero(words), odd = hn::Zero(words);
+  for (size_t i = 0; i < count; i += 2 * lanes) {
+    even = hn::Add(even, hn::LoadU(words, data + i));
+    odd = hn::Add(odd, hn::LoadU(words, data + i + lanes));
+  }
+  return hn::GetLane(hn::SumOfLanes(words, hn::Add(even, odd)));
+}
+
+void UpdateWords(uint64_t* data, size_t count) {
+  const Words words;
+  const auto one = hn::Set(words, 1);
+  for (size_t i = 0; i < count; i += hn::Lanes(words)) {
+    hn::StoreU(hn::Add(one, hn::LoadU(words, data + i)), words, data + i);
+  }
+}
+
+}  // namespace
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace sluice::cpu {
+
+HWY_EXPORT(ReadWords);
+HWY_EXPORT(UpdateWords);
+
 namespace {
 
 constexpr int kRuns = 5;
+constexpr int64_t kSmallestBuffer = int64_t{1} << 20;
 
 enum class Motion : uint8_t { kRead, kWrite, kUpdate };
-
-constexpr int64_t kSmallestBuffer = int64_t{1} << 20;
 
 // Of one thread: no more than what makes all of them together twice the largest cache.
 int64_t BufferBytes(int64_t working_set_bytes, int threads) {
   const int64_t cache = std::max<int64_t>(0, sysconf(_SC_LEVEL3_CACHE_SIZE));
   const int64_t largest = std::max<int64_t>(int64_t{256} << 20, 2 * cache / threads);
   return std::clamp(working_set_bytes / threads, kSmallestBuffer, largest) / 4096 * 4096;
-}
-
-// Several words at once, so that no addition waits for the one before.
-constexpr size_t kWords = 8;
-
-uint64_t Read(const std::vector<uint64_t>& data) {
-  uint64_t sums[kWords] = {};
-  for (size_t i = 0; i < data.size(); i += kWords) {
-    for (size_t j = 0; j < kWords; ++j) sums[j] += data[i + j];
-  }
-  return std::accumulate(std::begin(sums), std::end(sums), uint64_t{0});
 }
 
 struct Part {
@@ -48,15 +77,13 @@ struct Part {
   void Move(Motion motion) {
     switch (motion) {
       case Motion::kRead:
-        sum += Read(data);
+        sum += HWY_DYNAMIC_DISPATCH(ReadWords)(data.data(), data.size());
         break;
       case Motion::kWrite:  // the C library writes large pieces past the caches
         std::memset(data.data(), static_cast<int>(sum & 1), data.size() * sizeof(uint64_t));
         break;
       case Motion::kUpdate:
-        for (size_t i = 0; i < data.size(); i += kWords) {
-          for (size_t j = 0; j < kWords; ++j) data[i + j] += 1;
-        }
+        HWY_DYNAMIC_DISPATCH(UpdateWords)(data.data(), data.size());
         break;
     }
   }
@@ -76,7 +103,7 @@ double RateOf(World* world, Motion motion, std::vector<Part>& parts) {
     Nanoseconds best = kForever;
     for (const EventRef& end : part.ends) {
       CHECK_OK(world->Wait(end));
-      best = std::min(best, end->ended() - end->began());
+      best = std::min(best, std::max<Nanoseconds>(end->ended() - end->began(), 1));
     }
     rate += static_cast<double>(part.data.size() * sizeof(uint64_t)) * kSecond / static_cast<double>(best);
   }
@@ -101,3 +128,4 @@ MemoryRate MeasureMemoryRate(World* world, int64_t working_set_bytes, int thread
 }
 
 }  // namespace sluice::cpu
+#endif  // HWY_ONCE
