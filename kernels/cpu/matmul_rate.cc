@@ -13,21 +13,18 @@
 namespace sluice::cpu {
 namespace {
 
-constexpr int kRuns = 5;
-constexpr Nanoseconds kRunTime = 20 * kMillisecond;
+constexpr Nanoseconds kTime = 100 * kMillisecond;
+constexpr int kCallsMin = 3;
 
 // Best time of one call.
 Nanoseconds Time(World* world, const std::function<void()>& call) {
   call();  // makes the primitive
   Nanoseconds best = kForever;
-  for (int run = 0; run < kRuns; ++run) {
+  const Nanoseconds first = world->Now();
+  for (int calls = 0; calls < kCallsMin || world->Now() - first < kTime; ++calls) {
     const Nanoseconds began = world->Now();
-    int64_t calls = 0;
-    do {
-      call();
-      ++calls;
-    } while (world->Now() - began < kRunTime);
-    best = std::min(best, (world->Now() - began) / calls);
+    call();
+    best = std::min(best, world->Now() - began);
   }
   return best;
 }

@@ -29,13 +29,13 @@ enum class LibraryLayout : uint8_t {
 
 // The rate, in FLOPs a second and per thread, that `threads` threads reach at once, each on a product of its own
 // (threads may share a core, its clock and the memory), with operands that stay in cache as far as they fit: the whole
-// product in one call of oneDNN; the best of several runs of at least 20 ms. 0 where oneDNN would run its reference
+// product in one call of oneDNN; the best of at least three calls in 100 ms. 0 where oneDNN would run its reference
 // loops. bf16 where the processor has nothing for it is measured as f32, which its exact emulation can't beat.
 double LibraryRate(World* world, const MatmulShape& shape, LibraryLayout layout, int threads);
 
-// Bytes a second and per thread, that `threads` threads move at once, each streaming over a buffer of its own; the best
-// of several runs. The buffers together are as large as `working_set_bytes`, so that the rate is that of the cache or
-// memory that holds it, but no larger than what no cache holds.
+// Bytes a second and per thread, that `threads` threads move at once, each streaming over a buffer of its own; the
+// median of pieces of 4 MiB. The buffers together are as large as `working_set_bytes`, so that the rate is that of the
+// cache or memory that holds it, but no larger than what no cache holds.
 struct MemoryRate {
   double read = 0;
   double write = 0;   // without reading before

@@ -10,9 +10,8 @@
 namespace sluice::tools {
 namespace {
 
-constexpr Nanoseconds kRunTime = 20 * kMillisecond;
-constexpr int kRuns = 5;
-constexpr int64_t kCallsMax = 100;
+constexpr Nanoseconds kTime = 100 * kMillisecond;
+constexpr int64_t kCallsMin = 3, kCallsMax = 200;
 
 // One thread's own operands for an operation, and the stream it runs on.
 struct Bench {
@@ -57,34 +56,34 @@ void IssueOnce(const ProductShape& what, Bench& bench) {
   }
 }
 
-// The next run of all threads: as many calls on each, and how long the fastest of them took.
-absl::StatusOr<Nanoseconds> RunOnce(World* world, const ProductShape& what, int64_t calls, std::vector<Bench>& benches,
-                                    std::vector<Nanoseconds>* best) {
-  std::vector<EventRef> ends;
-  for (Bench& bench : benches) {
-    bench.stream->Record();
-    for (int64_t call = 0; call < calls; ++call) IssueOnce(what, bench);
-    ends.push_back(bench.stream->Record());
+// As many calls on all threads at once; each thread's best time of one call.
+absl::Status TimeCalls(World* world, const ProductShape& what, int64_t calls, std::vector<Bench>& benches,
+                       std::vector<Nanoseconds>* best) {
+  std::vector<std::vector<EventRef>> ends(benches.size());
+  for (size_t thread = 0; thread < benches.size(); ++thread) {
+    benches[thread].stream->Record();
+    for (int64_t call = 0; call < calls; ++call) {
+      IssueOnce(what, benches[thread]);
+      ends[thread].push_back(benches[thread].stream->Record());
+    }
   }
-  Nanoseconds fastest = kForever;
-  for (size_t thread = 0; thread < ends.size(); ++thread) {
-    RETURN_IF_ERROR(world->Wait(ends[thread]));
-    const Nanoseconds time = (ends[thread]->ended() - ends[thread]->began()) / calls;
-    (*best)[thread] = std::min((*best)[thread], std::max<Nanoseconds>(time, 1));
-    fastest = std::min(fastest, time);
+  for (size_t thread = 0; thread < benches.size(); ++thread) {
+    for (const EventRef& end : ends[thread]) {
+      RETURN_IF_ERROR(world->Wait(end));
+      (*best)[thread] = std::min((*best)[thread], std::max<Nanoseconds>(end->ended() - end->began(), 1));
+    }
   }
-  return fastest;
+  return absl::OkStatus();
 }
 
-// Our own operation, alone on each of `threads` threads at once: FLOPs a second and thread, best of several runs.
+// Our own operation, alone on each of `threads` threads at once: FLOPs a second and thread, best call in 100 ms.
 absl::StatusOr<double> OwnRate(World* world, const ProductShape& what, int threads) {
   std::vector<Bench> benches(threads);
   for (Bench& bench : benches) RETURN_IF_ERROR(Prepare(world, what, &bench));
   std::vector<Nanoseconds> best(threads, kForever);
-  RETURN_IF_ERROR(RunOnce(world, what, 1, benches, &best).status());  // makes primitives and scratch
-  ASSIGN_OR_RETURN(const Nanoseconds call, RunOnce(world, what, 1, benches, &best));
-  const int64_t calls = std::clamp<int64_t>(kRunTime / std::max<Nanoseconds>(call, 1), 1, kCallsMax);
-  for (int run = 0; run < kRuns; ++run) RETURN_IF_ERROR(RunOnce(world, what, calls, benches, &best).status());
+  RETURN_IF_ERROR(TimeCalls(world, what, 2, benches, &best));  // the first one makes primitives and scratch
+  const int64_t calls = std::clamp(kTime / best.front(), kCallsMin, kCallsMax);
+  RETURN_IF_ERROR(TimeCalls(world, what, calls, benches, &best));
   const double flops = 2.0 * static_cast<double>(what.m) * static_cast<double>(what.n) * static_cast<double>(what.k);
   double rate = 0;
   for (const Nanoseconds time : best) rate += flops * kSecond / static_cast<double>(time);
