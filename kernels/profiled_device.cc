@@ -11,22 +11,62 @@ namespace {
 
 OperationTime Named(const char* operation) { return {.operation = operation, .calls = 1}; }
 
-OperationTime Linear(const char* operation, int64_t m, const LinearShape& shape) {
-  return {.operation = operation,
-          .m = m,
-          .n = shape.n,
-          .k = shape.k,
-          .compute = shape.compute,
-          .calls = 1,
-          .flops = 2.0 * static_cast<double>(m) * static_cast<double>(shape.n) * static_cast<double>(shape.k)};
+OperationTime Moving(const char* operation, int64_t read_bytes, int64_t written_bytes) {
+  OperationTime time = Named(operation);
+  time.read_bytes = static_cast<double>(read_bytes);
+  time.written_bytes = static_cast<double>(written_bytes);
+  return time;
+}
+
+OperationTime Linear(const char* operation, Products products, int64_t m, const LinearShape& shape) {
+  OperationTime time = Named(operation);
+  time.products = products;
+  time.m = m;
+  time.n = shape.n;
+  time.k = shape.k;
+  time.compute = shape.compute;
+  time.flops = 2.0 * static_cast<double>(m) * static_cast<double>(shape.n) * static_cast<double>(shape.k);
+  // However the device packs it, a weight has this many bytes.
+  time.read_bytes = static_cast<double>(shape.n * shape.k * SizeOf(shape.compute));
+  return time;
+}
+
+OperationTime LinearWeight(const LinearWeightGradientArgs& args) {
+  OperationTime time = Linear("linear weight gradient", Products::kWeightGradient, args.dy.rows(), args.shape);
+  const double bytes = static_cast<double>(args.dweight.bytes());
+  time.read_bytes = args.accumulate == Accumulate::kAdd ? bytes : 0;
+  time.written_bytes = bytes;
+  return time;
 }
 
 // Causal: half of the T x T scores; `products` of them with the head size, two flops each.
-OperationTime Attention(const char* operation, const AttentionShape& shape, int products) {
+OperationTime Attention(const char* operation, const AttentionShape& shape, DType compute, int products) {
   OperationTime time = Named(operation);
+  time.products = Products::kAttention;
+  time.m = time.n = shape.sequence;
+  time.k = shape.head_size;
+  time.compute = compute;
   time.flops = products * static_cast<double>(shape.rows * shape.heads) *
                static_cast<double>(shape.sequence * (shape.sequence + 1) * shape.head_size);
   return time;
+}
+
+// The rows of the tables that the tokens name.
+OperationTime RowsRead(const EmbeddingForwardArgs& args) {
+  return Moving("embedding forward", args.tokens.elements() * args.table.columns() * (args.position_table ? 8 : 4), 0);
+}
+
+OperationTime RowsAdded(const EmbeddingGradientArgs& args) {
+  const int64_t rows = args.indices.elements() * args.dtable.columns() * 4;
+  return Moving("embedding gradient", rows, args.accumulate == Accumulate::kAdd ? rows : args.dtable.bytes());
+}
+
+OperationTime Updated(const AdamWArgs& args) {
+  return Moving("AdamW", 4 * args.parameter.bytes(), 3 * args.parameter.bytes());
+}
+
+OperationTime Sum(absl::Span<const TensorView> parts, const TensorView& sum) {
+  return Moving("sum of gradients", static_cast<int64_t>(parts.size()) * sum.bytes(), sum.bytes());
 }
 
 class ProfiledOperations final : public Operations {
@@ -35,18 +75,19 @@ class ProfiledOperations final : public Operations {
 
   int64_t PackedLinearBytes(const LinearShape& shape) const override { return inner_.PackedLinearBytes(shape); }
   void PackLinear(Stream& stream, const LinearShape& shape, TensorView weight, TensorView packed) const override {
-    Timed(stream, Named("pack weights"), [&] { inner_.PackLinear(stream, shape, weight, packed); });
+    const int64_t bytes = shape.n * shape.k * SizeOf(shape.compute);  // read where AdamW writes them
+    Timed(stream, Moving("pack weights", 0, bytes), [&] { inner_.PackLinear(stream, shape, weight, packed); });
   }
   void LinearForward(Stream& stream, const LinearForwardArgs& args) const override {
-    Timed(stream, Linear("linear forward", args.x.rows(), args.shape), [&] { inner_.LinearForward(stream, args); });
+    Timed(stream, Linear("linear forward", Products::kForward, args.x.rows(), args.shape),
+          [&] { inner_.LinearForward(stream, args); });
   }
   void LinearInputGradient(Stream& stream, const LinearInputGradientArgs& args) const override {
-    Timed(stream, Linear("linear input gradient", args.dy.rows(), args.shape),
+    Timed(stream, Linear("linear input gradient", Products::kInputGradient, args.dy.rows(), args.shape),
           [&] { inner_.LinearInputGradient(stream, args); });
   }
   void LinearWeightGradient(Stream& stream, const LinearWeightGradientArgs& args) const override {
-    Timed(stream, Linear("linear weight gradient", args.dy.rows(), args.shape),
-          [&] { inner_.LinearWeightGradient(stream, args); });
+    Timed(stream, LinearWeight(args), [&] { inner_.LinearWeightGradient(stream, args); });
   }
   void NormForward(Stream& stream, const NormForwardArgs& args) const override {
     Timed(stream, Named("norm forward"), [&] { inner_.NormForward(stream, args); });
@@ -58,10 +99,12 @@ class ProfiledOperations final : public Operations {
     Timed(stream, Named("norm weight gradient"), [&] { inner_.NormWeightGradient(stream, args); });
   }
   void AttentionForward(Stream& stream, const AttentionForwardArgs& args) const override {
-    Timed(stream, Attention("attention forward", args.shape, 2), [&] { inner_.AttentionForward(stream, args); });
+    Timed(stream, Attention("attention forward", args.shape, args.qkv.dtype, 2),
+          [&] { inner_.AttentionForward(stream, args); });
   }
   void AttentionBackward(Stream& stream, const AttentionBackwardArgs& args) const override {
-    Timed(stream, Attention("attention backward", args.shape, 5), [&] { inner_.AttentionBackward(stream, args); });
+    Timed(stream, Attention("attention backward", args.shape, args.qkv.dtype, 5),
+          [&] { inner_.AttentionBackward(stream, args); });
   }
   void Rope(Stream& stream, const RopeArgs& args) const override {
     Timed(stream, Named("rope"), [&] { inner_.Rope(stream, args); });
@@ -85,10 +128,10 @@ class ProfiledOperations final : public Operations {
     Timed(stream, Named("add"), [&] { inner_.Add(stream, args); });
   }
   void EmbeddingForward(Stream& stream, const EmbeddingForwardArgs& args) const override {
-    Timed(stream, Named("embedding forward"), [&] { inner_.EmbeddingForward(stream, args); });
+    Timed(stream, RowsRead(args), [&] { inner_.EmbeddingForward(stream, args); });
   }
   void EmbeddingGradient(Stream& stream, const EmbeddingGradientArgs& args) const override {
-    Timed(stream, Named("embedding gradient"), [&] { inner_.EmbeddingGradient(stream, args); });
+    Timed(stream, RowsAdded(args), [&] { inner_.EmbeddingGradient(stream, args); });
   }
   void CrossEntropyForward(Stream& stream, const CrossEntropyForwardArgs& args) const override {
     Timed(stream, Named("cross-entropy forward"), [&] { inner_.CrossEntropyForward(stream, args); });
@@ -97,10 +140,11 @@ class ProfiledOperations final : public Operations {
     Timed(stream, Named("cross-entropy backward"), [&] { inner_.CrossEntropyBackward(stream, args); });
   }
   void SumInOrder(Stream& stream, absl::Span<const TensorView> parts, TensorView sum) const override {
-    Timed(stream, Named("sum of gradients"), [&] { inner_.SumInOrder(stream, parts, sum); });
+    Timed(stream, Sum(parts, sum), [&] { inner_.SumInOrder(stream, parts, sum); });
   }
   void SquaredNorm(Stream& stream, TensorView gradient, TensorView partials) const override {
-    Timed(stream, Named("gradient norm"), [&] { inner_.SquaredNorm(stream, gradient, partials); });
+    Timed(stream, Moving("gradient norm", gradient.bytes(), 0),
+          [&] { inner_.SquaredNorm(stream, gradient, partials); });
   }
   void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const override {
     Timed(stream, Named("gradient norm"), [&] { inner_.DecideStep(stream, partials, max_norm, control); });
@@ -109,13 +153,13 @@ class ProfiledOperations final : public Operations {
     Timed(stream, Named("gradient norm"), [&] { inner_.GuessStep(stream, control, guess); });
   }
   void AdamW(Stream& stream, const AdamWArgs& args) const override {
-    Timed(stream, Named("AdamW"), [&] { inner_.AdamW(stream, args); });
+    Timed(stream, Updated(args), [&] { inner_.AdamW(stream, args); });
   }
   void Fill(Stream& stream, TensorView target, float value) const override {
-    Timed(stream, Named("fill"), [&] { inner_.Fill(stream, target, value); });
+    Timed(stream, Moving("fill", 0, target.bytes()), [&] { inner_.Fill(stream, target, value); });
   }
   void Copy(Stream& stream, TensorView source, TensorView target) const override {
-    Timed(stream, Named("copy"), [&] { inner_.Copy(stream, source, target); });
+    Timed(stream, Moving("copy", source.bytes(), target.bytes()), [&] { inner_.Copy(stream, source, target); });
   }
   void InitNormal(Stream& stream, RandomKey key, float deviation, TensorView target) const override {
     Timed(stream, Named("initial values"), [&] { inner_.InitNormal(stream, key, deviation, target); });
@@ -155,14 +199,20 @@ class ProfiledDevice final : public Device {
 }  // namespace
 
 std::vector<OperationTime> OperationProfile::Collect() {
-  std::map<std::tuple<std::string, int64_t, int64_t, int64_t, DType>, OperationTime> sums;
+  std::map<std::tuple<int, std::string, int64_t, int64_t, int64_t, DType>, OperationTime> sums;
   for (const Record& record : records_) {
     const OperationTime& what = record.what;
-    OperationTime& sum = sums[{what.operation, what.m, what.n, what.k, what.compute}];
-    if (sum.calls == 0) sum = {.operation = what.operation, .m = what.m, .n = what.n, .k = what.k, .compute = what.compute};
+    OperationTime& sum = sums[{what.label, what.operation, what.m, what.n, what.k, what.compute}];
+    if (sum.calls == 0) {
+      sum = what;
+      sum.calls = 0;
+      sum.flops = sum.read_bytes = sum.written_bytes = 0;
+    }
     sum.calls += what.calls;
     sum.time += record.end->ended() - record.end->began();
     sum.flops += what.flops;
+    sum.read_bytes += what.read_bytes;
+    sum.written_bytes += what.written_bytes;
   }
   records_.clear();
   std::vector<OperationTime> result;

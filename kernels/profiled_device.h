@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/device.h"
@@ -12,14 +13,29 @@
 
 namespace sluice {
 
+// What an operation multiplies.
+enum class Products : uint8_t {
+  kNone,
+  kForward,         // y[M,N] = x[M,K] . weight[N,K]^T
+  kInputGradient,   // dx[M,K] = dy[M,N] . weight
+  kWeightGradient,  // dweight[N,K] += dy^T . x
+  kAttention,       // per head, of M = N = T positions and K = D columns
+};
+
 // All calls of one operation with the same sizes.
 struct OperationTime {
-  std::string operation;             // "linear forward"
-  int64_t m = 0, n = 0, k = 0;       // of matrix products: rows, outputs, inputs; else 0
-  DType compute = DType::kF32;       // of matrix products
+  std::string operation;  // "linear forward"
+  Products products = Products::kNone;
+  int64_t m = 0, n = 0, k = 0;  // of products; else 0
+  DType compute = DType::kF32;  // of products
+  int label = -1;               // what they were done for, see OperationProfile::SetLabel()
   int64_t calls = 0;
-  Nanoseconds time = 0;              // in all
-  double flops = 0;                  // in all, of matrix products (attention's included)
+  Nanoseconds time = 0;  // in all
+  double flops = 0;      // in all, of products
+  // In all, what must come from and go to memory because a whole model lies between one use and the next: weights,
+  // gradients of parameters, optimizer state. What one layer hands to the next may stay in a cache: 0 bytes.
+  double read_bytes = 0;
+  double written_bytes = 0;
 };
 
 // Threads: written by the issuing thread of one device, collected when its streams are idle.
@@ -29,11 +45,17 @@ class OperationProfile {
     OperationTime what;
     EventRef end;
   };
-  void Add(Record record) { records_.push_back(std::move(record)); }
+  // Operations issued from now on are done for `label` (say, a layer); -1: for nothing in particular.
+  void SetLabel(int label) { label_ = label; }
+  void Add(Record record) {
+    record.what.label = label_;
+    records_.push_back(std::move(record));
+  }
   // Sums up and forgets what was recorded since the last call. REQUIRES: all of it has ended.
   std::vector<OperationTime> Collect();
 
  private:
+  int label_ = -1;
   std::vector<Record> records_;
 };
 

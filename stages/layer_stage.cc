@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
                                                    "; it must be a multiple of the ", options.copies,
                                                    " copies of the model"));
   }
-  auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, id, options));
+  auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, id, range, options));
   const Operations& operations = device->operations();
   stage->layout_ = PlanStage(graph, range, stage->options_,
                              [&](const LinearShape& shape) { return operations.PackedLinearBytes(shape); });
@@ -54,11 +54,12 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
   return stage;
 }
 
-LayerStage::LayerStage(Device* device, Stream* stream, StageId id, StageOptions options)
+LayerStage::LayerStage(Device* device, Stream* stream, StageId id, NodeRange range, StageOptions options)
     : device_(device),
       operations_(device->operations()),
       stream_(stream),
       id_(id),
+      first_node_(range.begin),
       options_(std::move(options)),
       compute_(options_.precision == Precision::kF32 ? DType::kF32 : DType::kBF16) {}
 
@@ -128,11 +129,12 @@ EventRef LayerStage::Forward(const MicroBatchInfo& info, const StageSlots& slots
   WaitFor(after);
   CopyBatch(info, slots.stash);
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    Tell(layer, Phase::kForward);
     const LayerCall call = CallFor(layer, info, slots, Phase::kForward);
     layers_[layer]->Forward(call);
     if (call.loss) logits_ = call.x;
   }
-  return stream_->Record();
+  return EndOfAction();
 }
 
 EventRef LayerStage::InputGradient(const MicroBatchInfo& info, const StageSlots& slots,
@@ -140,7 +142,7 @@ EventRef LayerStage::InputGradient(const MicroBatchInfo& info, const StageSlots&
   CHECK(options_.backward == BackwardForm::kSplit) << "planned for whole backward passes";
   WaitFor(after);
   for (size_t layer = layers_.size(); layer-- > 0;) LayerInputGradient(layer, info, slots);
-  return stream_->Record();
+  return EndOfAction();
 }
 
 EventRef LayerStage::WeightGradient(const MicroBatchInfo& info, const StageSlots& slots,
@@ -148,7 +150,7 @@ EventRef LayerStage::WeightGradient(const MicroBatchInfo& info, const StageSlots
   CHECK(options_.backward == BackwardForm::kSplit) << "planned for whole backward passes";
   WaitFor(after);
   for (size_t layer = layers_.size(); layer-- > 0;) LayerWeightGradient(layer, info, slots);
-  return stream_->Record();
+  return EndOfAction();
 }
 
 // Layer by layer, so that what a layer has just written is still near.
@@ -158,19 +160,32 @@ EventRef LayerStage::Backward(const MicroBatchInfo& info, const StageSlots& slot
     LayerInputGradient(layer, info, slots);
     LayerWeightGradient(layer, info, slots);
   }
-  return stream_->Record();
+  return EndOfAction();
 }
 
 void LayerStage::LayerInputGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots) {
+  Tell(layer, Phase::kInputGradient);
   LayerCall call = CallFor(layer, info, slots, Phase::kInputGradient);
   if (layout_.layers[layer].recompute_full) layers_[layer]->Forward(call);
   layers_[layer]->InputGradient(call);
 }
 
 void LayerStage::LayerWeightGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots) {
+  Tell(layer, Phase::kWeightGradient);
   const LayerCall call = CallFor(layer, info, slots, Phase::kWeightGradient);
   if (layout_.layers[layer].recompute_cheap) layers_[layer]->RecomputeCheap(call);
   layers_[layer]->WeightGradient(call);
+}
+
+void LayerStage::Tell(size_t layer, Phase phase) const {
+  if (!options_.on_layer) return;
+  const LayerWork work{.node = first_node_ + layer, .pass = phase};
+  options_.on_layer(&work);
+}
+
+EventRef LayerStage::EndOfAction() {
+  if (options_.on_layer) options_.on_layer(nullptr);
+  return stream_->Record();
 }
 
 void LayerStage::WaitFor(absl::Span<const EventRef> after) {

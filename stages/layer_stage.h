@@ -69,9 +69,9 @@ class LayerStage final : public Stage {
   absl::StatusOr<EventRef> Write(StateKind kind, absl::string_view name, absl::Span<const float> host);
 
  private:
-  enum class Phase { kForward, kInputGradient, kWeightGradient };
+  using Phase = LayerPass;
 
-  LayerStage(Device* device, Stream* stream, StageId id, StageOptions options);
+  LayerStage(Device* device, Stream* stream, StageId id, NodeRange range, StageOptions options);
   void MakeLayers(const LayerGraph& graph, NodeRange range);
   void MakeTied();
   void MakeCopyGradients();
@@ -81,6 +81,8 @@ class LayerStage final : public Stage {
   template <class Copy>
   void ForEachKept(const ParameterPlace& place, const Copy& copy);
 
+  void Tell(size_t layer, Phase phase) const;
+  EventRef EndOfAction();
   void WaitFor(absl::Span<const EventRef> after);
   void CopyBatch(const MicroBatchInfo& info, int stash);
   LayerCall CallFor(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase) const;
@@ -100,6 +102,7 @@ class LayerStage final : public Stage {
   const Operations& operations_;
   Stream* const stream_;
   const StageId id_;
+  const size_t first_node_;
   const StageOptions options_;
   const DType compute_;
   StageLayout layout_;

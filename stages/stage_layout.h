@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,14 @@ struct AdamWOptions {
   float weight_decay = 0.1f;
 };
 
+// What a stage issues next: a pass of a node's layer.
+enum class LayerPass : uint8_t { kForward, kInputGradient, kWeightGradient };
+inline constexpr int kLayerPasses = 3;
+struct LayerWork {
+  size_t node = 0;  // of the graph
+  LayerPass pass = LayerPass::kForward;
+};
+
 struct StageOptions {
   Precision precision = Precision::kF32;
   Recomputation recomputation = Recomputation::kNone;
@@ -55,6 +64,8 @@ struct StageOptions {
   bool keeps_state = false;  // room for a copy of what the optimizer overwrites (post-validation)
   uint64_t seed = 0;         // of initial weights and dropout
   AdamWOptions adam;
+  // For profiles, by the issuing thread: what is issued from now on; null: work of no layer. May be empty.
+  std::function<void(const LayerWork* work)> on_layer;
 };
 
 // PackedLinearBytes of the device's operations.

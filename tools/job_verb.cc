@@ -12,7 +12,8 @@ namespace sluice::tools {
 
 void AddJobArguments(CLI::App& verb, JobArguments* arguments) {
   verb.add_option("job", arguments->file, "the job file (text form of proto/job.proto)")->required()->type_name("JOB");
-  verb.add_option("--set", arguments->overrides, "changes a field of the job: training.steps=10 (may be given repeatedly)")
+  verb.add_option("--set", arguments->overrides,
+                  "changes a field of the job: training.steps=10 (may be given repeatedly)")
       ->type_name("PATH=VALUE")
       ->take_all()
       ->expected(1);
@@ -32,11 +33,14 @@ std::vector<int> Processors() {
   return processors;
 }
 
-absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments) {
+absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file) {
   const std::string directory = UserDirectory();
-  ASSIGN_OR_RETURN(JobConfig job, sluice::LoadJob(ResolvePath(directory, arguments.file),
-                                                  {.user_directory = directory, .overrides = arguments.overrides}));
-  if (job.layout.threads_per_rank == 0) job.layout.threads_per_rank = std::max(1, static_cast<int>(Processors().size()) / job.layout.pp);
+  ASSIGN_OR_RETURN(
+      JobConfig job,
+      sluice::LoadJob(ResolvePath(directory, arguments.file),
+                      {.user_directory = directory, .overrides = arguments.overrides, .profile_file = profile_file}));
+  if (job.layout.threads_per_rank == 0)
+    job.layout.threads_per_rank = std::max(1, static_cast<int>(Processors().size()) / job.layout.pp);
   return job;
 }
 

@@ -20,7 +20,7 @@ void AddJobArguments(CLI::App& verb, JobArguments* arguments);
 
 // Reads the job. threads_per_rank is settled: the processors that this process may use, shared among the ranks, if the job
 // doesn't say.
-absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments);
+absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file = ProfileFile::kRead);
 
 // Where the user stands, also under `bazel run`.
 std::string UserDirectory();

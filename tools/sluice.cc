@@ -13,6 +13,7 @@
 #include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
 #include "tools/verbs.h"
+#include "tools/version.h"
 
 namespace {
 
@@ -29,6 +30,8 @@ constexpr Verb kVerbs[] = {
      sluice::tools::AddSimulate},
     {"visualize", "draw the timeline of a recorded trace or of a schedule", sluice::tools::AddVisualize},
     {"search", "find the best schedule for given costs and a memory cap", sluice::tools::AddSearch},
+    {"profile", "say where a step's time goes, and measure the layers' costs for the partitioner",
+     sluice::tools::AddProfile},
     {"bench", "time the steps of a job beside the floor of this machine", sluice::tools::AddBench},
 };
 
@@ -42,7 +45,8 @@ void StartLog(const std::string& level) {
 
 }  // namespace
 
-// A descriptor that the caller closed would be given to the next file that is opened, and what is printed would go into it.
+// A descriptor that the caller closed would be given to the next file that is opened, and what is printed would go into
+// it.
 void KeepStandardFilesOpen() {
   for (int file = 0; file <= 2; ++file) {
     if (fcntl(file, F_GETFD) == -1 && open("/dev/null", file == 0 ? O_RDONLY : O_WRONLY) != file) std::abort();
@@ -55,7 +59,8 @@ absl::Status RunVerb(const sluice::tools::Run& run) {
     if (status.ok() && std::fflush(stdout) != 0) status = absl::ErrnoToStatus(errno, "cannot write to standard output");
     return status;
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError("out of memory: this machine can't hold what was asked for; make sizes smaller");
+    return absl::ResourceExhaustedError(
+        "out of memory: this machine can't hold what was asked for; make sizes smaller");
   }
 }
 
@@ -64,7 +69,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Sluice: pipeline-parallel training of neural networks, from a laptop's CPU up."};
   app.require_subcommand(1);
   app.option_defaults()->always_capture_default();
-  app.set_version_flag("--version", "sluice 0.1.0");
+  app.set_version_flag("--version", sluice::tools::kProgram);
   std::string level = "info";
   app.add_option("--log", level, "what to log: trace, debug (also the actions of each rank), info, warning, error, off")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}));

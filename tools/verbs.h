@@ -18,5 +18,6 @@ Run AddSimulate(CLI::App& verb);
 Run AddVisualize(CLI::App& verb);
 Run AddSearch(CLI::App& verb);
 Run AddBench(CLI::App& verb);
+Run AddProfile(CLI::App& verb);
 
 }  // namespace sluice::tools

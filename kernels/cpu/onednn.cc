@@ -51,6 +51,8 @@ dnnl::primitive_attr Attributes(Result result) {
 
 dnnl::memory::desc ChooseLayout(const RightMatrix& matrix) {
   const DType type = matrix.type;
+  if (matrix.layout == RightLayout::kRowMajor) return Strided(matrix.depth, matrix.columns, type, matrix.columns, 1);
+  if (matrix.layout == RightLayout::kColumnMajor) return Strided(matrix.depth, matrix.columns, type, 1, matrix.depth);
   const dnnl::matmul::desc wish(Strided(kTypicalRows, matrix.depth, type, matrix.depth, 1),
                                 dnnl::memory::desc(Dims{matrix.depth, matrix.columns}, TypeOf(type), Tag::any),
                                 Strided(kTypicalRows, matrix.columns, type, matrix.columns, 1));
@@ -114,8 +116,9 @@ Matmul& Cached(const Key& key, Make make) {
 }
 
 const dnnl::memory::desc& Layout(const RightMatrix& matrix) {
-  thread_local absl::flat_hash_map<std::array<int64_t, 3>, dnnl::memory::desc> cache;
-  const std::array<int64_t, 3> key = {matrix.depth, matrix.columns, static_cast<int64_t>(matrix.type)};
+  thread_local absl::flat_hash_map<std::array<int64_t, 4>, dnnl::memory::desc> cache;
+  const std::array<int64_t, 4> key = {matrix.depth, matrix.columns, static_cast<int64_t>(matrix.type),
+                                      static_cast<int64_t>(matrix.layout)};
   auto found = cache.find(key);
   if (found == cache.end()) found = cache.emplace(key, ChooseLayout(matrix)).first;
   return found->second;
@@ -132,13 +135,29 @@ Matmul& MatmulOf(const RightProduct& p) {
                    p.rows,
                    p.x_stride,
                    p.y_stride,
-                   0,
+                   static_cast<int64_t>(p.right.layout),
                    Flags(0, p.right.type, p.y_type, p.result, p.has_bias)};
   return Cached(key, [&] {
     const dnnl::memory::desc bias_layout(Dims{1, p.right.columns}, LibraryType::f32, Tag::ab);
     return Matmul(Strided(p.rows, p.right.depth, p.right.type, p.x_stride, 1), Layout(p.right),
                   Strided(p.rows, p.right.columns, p.y_type, p.y_stride, 1), p.has_bias ? &bias_layout : nullptr,
                   p.result);
+  });
+}
+
+Matmul& MatmulOf(const TransposedProduct& p) {
+  const bool library = p.b_layout == RightLayout::kLibrary;
+  const Key key = {p.rows,
+                   p.columns,
+                   p.depth,
+                   p.a_stride,
+                   p.b_stride,
+                   p.y_stride,
+                   Flags(library ? 2 : 1, p.type, DType::kF32, p.result, false)};
+  return Cached(key, [&] {
+    return Matmul(Strided(p.rows, p.depth, p.type, 1, p.a_stride),
+                  library ? Layout({p.depth, p.columns, p.type}) : Strided(p.depth, p.columns, p.type, p.b_stride, 1),
+                  Strided(p.rows, p.columns, DType::kF32, p.y_stride, 1), nullptr, p.result);
   });
 }
 
@@ -180,8 +199,12 @@ bool HasTiles() { return dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_
 int64_t PackedBytes(const RightMatrix& matrix) { return static_cast<int64_t>(Layout(matrix).get_size()); }
 
 void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides, std::byte* packed) {
-  dnnl::memory from(Strided(matrix.depth, matrix.columns, DType::kF32, strides.depth, strides.column), Engine(),
-                    const_cast<float*>(source));
+  Pack(matrix, source, DType::kF32, strides, packed);
+}
+
+void Pack(const RightMatrix& matrix, const void* source, DType source_type, SourceStrides strides, std::byte* packed) {
+  dnnl::memory from(Strided(matrix.depth, matrix.columns, source_type, strides.depth, strides.column), Engine(),
+                    const_cast<void*>(source));
   dnnl::memory to(Layout(matrix), Engine(), packed);
   dnnl::reorder(from, to).execute(LibraryStream(), from, to);
 }
@@ -192,13 +215,8 @@ void Multiply(const RightProduct& p, const void* x, const void* right, const flo
   MatmulOf(p).Run(x, right, bias, y);
 }
 
-void Multiply(const TransposedProduct& p, const void* a, const void* b, float* y) {
-  const Key key = {
-      p.rows, p.columns, p.depth, p.a_stride, p.b_stride, p.y_stride, Flags(1, p.type, DType::kF32, p.result, false)};
-  Cached(key, [&] {
-    return Matmul(Strided(p.rows, p.depth, p.type, 1, p.a_stride), Strided(p.depth, p.columns, p.type, p.b_stride, 1),
-                  Strided(p.rows, p.columns, DType::kF32, p.y_stride, 1), nullptr, p.result);
-  }).Run(a, b, nullptr, y);
-}
+std::string ImplementationOf(const TransposedProduct& product) { return MatmulOf(product).implementation(); }
+
+void Multiply(const TransposedProduct& p, const void* a, const void* b, float* y) { MatmulOf(p).Run(a, b, nullptr, y); }
 
 }  // namespace sluice::cpu

@@ -21,12 +21,20 @@ bool HasFastBFloat16();
 // Whether the library would multiply bf16 on matrix registers (Intel AMX).
 bool HasTiles();
 
-// The right-hand matrix of a product, [depth, columns] of one element type, in the layout that the library likes best.
+// How a right-hand matrix lies in memory.
+enum class RightLayout : uint8_t {
+  kLibrary,     // as the library likes it best
+  kRowMajor,    // one row of `columns` after the other ...
+  kColumnMajor  // ... or one column of `depth`
+};
+
+// The right-hand matrix of a product, [depth, columns] of one element type.
 // The layout depends on nothing else, so it serves any number of rows.
 struct RightMatrix {
   int64_t depth = 0;
   int64_t columns = 0;
   DType type = DType::kF32;
+  RightLayout layout = RightLayout::kLibrary;
   friend bool operator==(const RightMatrix&, const RightMatrix&) = default;
 };
 int64_t PackedBytes(const RightMatrix& matrix);
@@ -37,6 +45,8 @@ struct SourceStrides {
   int64_t column = 0;
 };
 void Pack(const RightMatrix& matrix, const float* source, SourceStrides strides, std::byte* packed);
+// The same from a source of another type.
+void Pack(const RightMatrix& matrix, const void* source, DType source_type, SourceStrides strides, std::byte* packed);
 
 enum class Result : uint8_t { kWrite, kAddTo };
 
@@ -57,7 +67,8 @@ struct RightProduct {
 std::string ImplementationOf(const RightProduct& product);
 void Multiply(const RightProduct& product, const void* x, const void* right, const float* bias, void* y);
 
-// y[rows, columns] f32 = a^T . b (+ y before), with a[depth, rows] and b[depth, columns] of one type.
+// y[rows, columns] f32 = a^T . b (+ y before), with a[depth, rows] and b[depth, columns] of one type; b_stride is that of
+// a row-major b.
 struct TransposedProduct {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -67,8 +78,10 @@ struct TransposedProduct {
   int64_t y_stride = 0;
   DType type = DType::kF32;
   Result result = Result::kWrite;
+  RightLayout b_layout = RightLayout::kRowMajor;  // not kColumnMajor
   friend bool operator==(const TransposedProduct&, const TransposedProduct&) = default;
 };
+std::string ImplementationOf(const TransposedProduct& product);
 void Multiply(const TransposedProduct& product, const void* a, const void* b, float* y);
 
 }  // namespace sluice::cpu

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "proto/job.pb.h"
 #include "proto/text.h"
+#include "runtime/config/layer_profile.h"
 #include "runtime/config/model.h"
 #include "runtime/config/paths.h"
 #include "runtime/config/problems.h"
@@ -118,6 +119,7 @@ LayoutConfig LayoutFrom(const proto::Layout& from, const ScheduleConfig& schedul
   layout.chunks = from.has_chunks() ? Narrow(from.chunks()) : ChunksOf(schedule.name);
   if (from.has_threads_per_rank()) layout.threads_per_rank = Narrow(from.threads_per_rank());
   TAKE(from, layout, pin);
+  TAKE(from, layout, profile);
   layout.layers_per_stage.assign(from.layers_per_stage().begin(), from.layers_per_stage().end());
   for (const std::string& limit : from.memory_limit()) layout.memory_limit.push_back(ParseBytes(limit).value_or(0));
   if (layout.memory_limit.size() == 1) layout.memory_limit.resize(std::max(layout.pp, 1), layout.memory_limit[0]);
@@ -179,12 +181,21 @@ void ResolvePaths(const std::string& file, const std::string& user_directory, co
   };
   resolve("model.graph", config.model.graph);
   resolve("schedule.file", config.schedule.file);
+  resolve("layout.profile", config.layout.profile);
   resolve("data.text", config.data.text);
   for (size_t i = 0; i < config.data.tokens.size(); ++i) {
     resolve(absl::StrCat("data.tokens.", i), config.data.tokens[i]);
   }
   config.output.metrics = ResolvePath(user_directory, config.output.metrics);
   config.output.trace = ResolvePath(user_directory, config.output.trace);
+}
+
+// Whether it fits the job is known once the threads of a rank are.
+absl::Status FollowProfile(LayoutConfig& layout) {
+  if (layout.profile.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(LayerProfile profile, ReadLayerProfile(layout.profile));
+  layout.measured = std::make_shared<const LayerProfile>(std::move(profile));
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -200,7 +211,14 @@ absl::StatusOr<JobConfig> ParseJob(absl::string_view text, const std::string& fi
   config.file = file;
   ResolvePaths(file, source.user_directory, problems, config);
   config.layout.memory_limit_place = problems.Place("layout.memory_limit");
+  config.layout.profile_place = problems.Place("layout.profile");
   FollowScheduleFile(job, config, problems);
+  if (source.profile_file == ProfileFile::kRead) {
+    if (absl::Status status = FollowProfile(config.layout); !status.ok()) {
+      problems.Add("layout.profile", absl::StrCat("layout.profile: ", status.message(), "; `sluice profile ", file,
+                                                  "` makes it"));
+    }
+  }
   CheckTogether(config, problems);
   if (!problems.empty()) return problems.status();
   absl::StatusOr<LayerGraph> graph = GraphOf(config);

@@ -16,6 +16,8 @@
 
 namespace sluice {
 
+struct LayerProfile;
+
 // Sizes that are not given come from the preset or the family.
 struct ModelConfig {
   std::string family = "gpt2";
@@ -75,6 +77,9 @@ struct LayoutConfig {
   std::vector<int64_t> layers_per_stage;  // manual cuts, checked against the graph; empty: the partitioner's
   std::vector<int64_t> memory_limit;      // bytes per rank, one for each; empty: none
   std::string memory_limit_place;         // where it is written, before a message: "job.textproto:12: "
+  std::string profile;                    // path of measured costs; empty: they are estimated
+  std::string profile_place;
+  std::shared_ptr<const LayerProfile> measured;  // what `profile` holds
 
   int stages_of_file = 0;  // of the job's schedule file, which need not have as many on each rank
 
@@ -125,9 +130,13 @@ struct JobConfig {
   LayerGraph graph;              // what `model` means, valid
 };
 
+// Whether the file that layout.profile names must be there: not for who is about to write it.
+enum class ProfileFile : uint8_t { kRead, kIgnored };
+
 struct JobSource {
   std::string user_directory = ".";    // what the user's own paths are relative to (paths.h)
   std::vector<std::string> overrides;  // "training.steps=10", applied in order
+  ProfileFile profile_file = ProfileFile::kRead;
 };
 
 // Reads and validates a job file. Paths of data and graph files inside it are relative to its folder; paths in

@@ -1,6 +1,7 @@
 #include "runtime/planner/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <set>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "kernels/cpu/operations.h"
+#include "runtime/config/layer_profile.h"
 #include "runtime/config/schedule.h"
 #include "runtime/planner/stage_sizes.h"
 #include "scheduler/lowering.h"
@@ -24,7 +26,7 @@ constexpr int64_t kCollectiveNs = 20'000;  // a hand-over and a wake-up per memb
 class Planner {
  public:
   Planner(const JobConfig& job, const PlanOptions& options)
-      : options_(options), packed_bytes_(options.packed_bytes), device_(options.device) {
+      : packed_bytes_(options.packed_bytes), device_(options.device), measured_(options.measured) {
     plan_.job = job;
     const double threads = std::max(1, job.layout.threads_per_rank);
     device_.flops_f32 *= threads;
@@ -39,6 +41,7 @@ class Planner {
 
   absl::StatusOr<Plan> Run() {
     ASSIGN_OR_RETURN(schedule_, ScheduleOf(job()));
+    RETURN_IF_ERROR(UseProfile());
     SetLayerTimes();
     if (absl::Status status = SettleWithinMemory(); absl::IsResourceExhausted(status)) {
       return absl::Status(status.code(), absl::StrCat(job().layout.memory_limit_place, status.message()));
@@ -174,21 +177,40 @@ class Planner {
     for (Program* program : {&plan_.training, &plan_.evaluation, &plan_.generation}) program->pools = most;
   }
 
+  // The costs that the job's profile measured.
+  absl::Status UseProfile() {
+    if (job().layout.measured == nullptr || !measured_.empty()) return absl::OkStatus();
+    const LayerProfile& profile = *job().layout.measured;
+    if (absl::Status status = CheckFits(profile, job()); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat(job().layout.profile_place, status.message()));
+    }
+    for (const ProfiledLayer& layer : profile.layers) measured_.push_back(layer.times);
+    optimizer_ns_per_parameter_ = profile.optimizer_ns_per_parameter;
+    if (profile.hand_over_ns > 0) device_.link_latency_ns = profile.hand_over_ns;
+    plan_.cost_source = absl::StrCat("measured on ", profile.processor);
+    return absl::OkStatus();
+  }
+
+  int64_t OptimizerTime(int64_t parameters) const {
+    if (optimizer_ns_per_parameter_ == 0) return sluice::OptimizerTime(parameters, device_);
+    return std::llround(optimizer_ns_per_parameter_ * static_cast<double>(parameters));
+  }
+
   void SetLayerTimes() {
     const LayerGraph& graph = job().graph;
-    CHECK(options_.measured.empty() || options_.measured.size() == graph.nodes.size());
+    CHECK(measured_.empty() || measured_.size() == graph.nodes.size());
     for (int stage = 0; stage < stages(); ++stage) {
-      std::vector<LayerTimes>& times = times_.emplace_back(options_.measured);
+      std::vector<LayerTimes>& times = times_.emplace_back(measured_);
       if (!times.empty()) continue;
       for (const Node& node : graph.nodes) {
         times.push_back(AnalyticTimes(node, job().training.rows_per_micro_batch(), job().training.sequence,
                                       job().training.precision, job().training.recompute[stage], device_));
       }
     }
-    plan_.cost_source = options_.measured.empty()
-                            ? absl::StrCat("estimated from FLOPs and bytes for ",
-                                           std::max(1, job().layout.threads_per_rank), " x ", device_.name)
-                            : "measured";
+    if (!plan_.cost_source.empty()) return;
+    plan_.cost_source = measured_.empty() ? absl::StrCat("estimated from FLOPs and bytes for ",
+                                                         std::max(1, job().layout.threads_per_rank), " x ", device_.name)
+                                          : "measured";
   }
 
   // Time of the messages over the border after a node. Handed-over memory is still cold for the core that reads it.
@@ -289,7 +311,7 @@ class Planner {
       stage.costs.weight_gradient_ns += times_[i][node].weight_gradient_ns;
     }
     stage.costs.backward_ns = stage.costs.input_gradient_ns + stage.costs.weight_gradient_ns;
-    stage.costs.optimizer_ns = OptimizerTime(stage.parameters, device_);
+    stage.costs.optimizer_ns = OptimizerTime(stage.parameters);
     stage.costs.activation_bytes = stage.memory.output_message;
     stage.costs.gradient_bytes = stage.memory.input_gradient_message;
     plan_.stages.push_back(std::move(stage));
@@ -352,9 +374,10 @@ class Planner {
     return absl::OkStatus();
   }
 
-  const PlanOptions& options_;
   std::function<int64_t(const LinearShape&)> packed_bytes_;
-  DeviceDescription device_;  // of a rank: all its threads
+  DeviceDescription device_;          // of a rank: all its threads
+  std::vector<LayerTimes> measured_;  // per node; empty: none were
+  double optimizer_ns_per_parameter_ = 0;  // 0: not measured
   Plan plan_;
   Schedule schedule_;
   std::vector<int> in_flight_;

@@ -66,27 +66,43 @@ std::optional<Producer> ProducerOf(const Action& action, const Placement& placem
   return Producer{stage, forward};
 }
 
+// The compute actions of a step: of each rank in order of time, and when each message was made.
+struct ComputeOrder {
+  std::vector<std::vector<const Span*>> ranks;
+  std::map<std::tuple<int32_t, bool, int32_t>, int64_t> made;  // (stage, forward, micro-batch) -> end
+};
+
+ComputeOrder OrderOf(const Timeline& step) {
+  ComputeOrder order{.ranks = std::vector<std::vector<const Span*>>(step.ranks)};
+  for (const Span& span : step.spans) {
+    if (!IsCompute(span.action.kind)) continue;
+    order.ranks[span.rank.index()].push_back(&span);
+    if (span.action.kind == ActionKind::kWeightGradient) continue;
+    const bool forward = span.action.kind == ActionKind::kForward;
+    order.made[{span.action.stage.value(), forward, span.action.micro_batch.value()}] = span.end_ns;
+  }
+  for (auto& rank : order.ranks) {
+    std::sort(rank.begin(), rank.end(), [](const Span* a, const Span* b) { return a->begin_ns < b->begin_ns; });
+  }
+  return order;
+}
+
+// When the input of a compute action was made on another rank.
+std::optional<int64_t> InputMade(const Action& action, const ComputeOrder& order, const Placement& placement) {
+  const auto producer = ProducerOf(action, placement);
+  if (!producer) return std::nullopt;
+  const auto end = order.made.find({producer->stage, producer->forward, action.micro_batch.value()});
+  return end == order.made.end() ? std::nullopt : std::optional(end->second);
+}
+
 // From the end of the work that made a message to the beginning of the work that waited for it: the transfer, and the waking up
 // at both ends. Only where the receiver stood idle.
 void AddHandOvers(const Timeline& step, const Placement& placement, std::vector<int64_t>* latencies) {
-  std::map<std::tuple<int32_t, bool, int32_t>, int64_t> made;  // (stage, forward, micro-batch) -> end
-  std::vector<std::vector<const Span*>> computes(step.ranks);
-  for (const Span& span : step.spans) {
-    if (!IsCompute(span.action.kind)) continue;
-    computes[span.rank.index()].push_back(&span);
-    if (span.action.kind == ActionKind::kWeightGradient) continue;
-    const bool forward = span.action.kind == ActionKind::kForward;
-    made[{span.action.stage.value(), forward, span.action.micro_batch.value()}] = span.end_ns;
-  }
-  for (auto& rank : computes) {
-    std::sort(rank.begin(), rank.end(), [](const Span* a, const Span* b) { return a->begin_ns < b->begin_ns; });
+  const ComputeOrder order = OrderOf(step);
+  for (const auto& rank : order.ranks) {
     for (size_t i = 1; i < rank.size(); ++i) {
-      const Action& action = rank[i]->action;
-      const auto producer = ProducerOf(action, placement);
-      if (!producer) continue;
-      const auto end = made.find({producer->stage, producer->forward, action.micro_batch.value()});
-      if (end == made.end() || end->second <= rank[i - 1]->end_ns) continue;
-      latencies->push_back(rank[i]->begin_ns - end->second);
+      const std::optional<int64_t> made = InputMade(rank[i]->action, order, placement);
+      if (made && *made > rank[i - 1]->end_ns) latencies->push_back(rank[i]->begin_ns - *made);
     }
   }
 }
@@ -115,6 +131,27 @@ std::vector<RankBreakdown> BreakDown(const Timeline& timeline) {
                       .optimizer_ns = optimizer,
                       .transfer_ns = transfer,
                       .waiting_ns = end - compute_ns - optimizer - transfer});
+  }
+  return result;
+}
+
+std::vector<RankIdle> ExplainIdle(const Timeline& timeline, const Placement& placement) {
+  const ComputeOrder order = OrderOf(timeline);
+  const std::vector<RankBreakdown> breakdown = BreakDown(timeline);
+  std::vector<RankIdle> result(timeline.ranks);
+  for (int rank = 0; rank < timeline.ranks; ++rank) {
+    RankIdle& idle = result[rank];
+    int64_t free = 0;  // since when the rank has been able to work
+    for (const Span* span : order.ranks[rank]) {
+      const int64_t ready = std::max(free, InputMade(span->action, order, placement).value_or(0));
+      idle.explained_ns += ready - free;
+      idle.overhead_ns += std::max<int64_t>(0, span->begin_ns - ready);
+      free = std::max(free, span->end_ns);
+    }
+    // The rest is waiting for the end of the others.
+    const RankBreakdown& parts = breakdown[rank];
+    const int64_t end = parts.step_ns - parts.compute_ns - parts.optimizer_ns - idle.explained_ns - idle.overhead_ns;
+    idle.explained_ns += std::max<int64_t>(0, end);
   }
   return result;
 }

@@ -21,6 +21,15 @@ struct RankBreakdown {
 
 std::vector<RankBreakdown> BreakDown(const Timeline& timeline);
 
+// Why a rank does nothing while it neither computes nor ends the step. All in nanoseconds.
+struct RankIdle {
+  int64_t explained_ns = 0;  // what it needed hadn't been made yet, or all others hadn't ended: the schedule's
+  int64_t overhead_ns = 0;   // all was there, and it still hadn't begun: executor and transport
+};
+
+// Of a step that ends with a barrier.
+std::vector<RankIdle> ExplainIdle(const Timeline& timeline, const Placement& placement);
+
 // Median time of every kind of action of every stage over the given steps, and of a hand-over between ranks (end of the work
 // that made a message to the begin of the work that stood waiting for it); a rank's optimizer time is shared equally by
 // its stages. Message and slot sizes are those of `sizes`.

@@ -18,6 +18,7 @@
 #include "runtime/trainer/report.h"
 #include "scheduler/timeline.h"
 #include "stages/stage.h"
+#include "stages/stage_layout.h"
 
 namespace sluice {
 
@@ -27,6 +28,8 @@ struct PipelineOptions {
   double watchdog_seconds = 60;
   // Wraps a rank's device before anything is built on it (profiling); null: as it is.
   std::function<std::unique_ptr<Device>(Device* device, PipelineRank rank)> wrap_device;
+  // StageOptions::on_layer of the stages of each rank.
+  std::function<void(PipelineRank rank, const LayerWork* work)> on_layer;
 };
 
 // One optimizer step, as all ranks need it. What the infos point to stays until its FinishStep().

@@ -122,8 +122,12 @@ absl::Status Rank::MakeStages(std::vector<std::unique_ptr<Stage>>* stages) {
   Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
   for (const StagePlan& stage : plan.stages) {
     if (stage.rank != rank_) continue;
+    StageOptions options = StageOptionsOf(plan, stage);
+    if (const auto& on_layer = shared_->options.on_layer) {
+      options.on_layer = [on_layer, rank = rank_](const LayerWork* work) { on_layer(rank, work); };
+    }
     ASSIGN_OR_RETURN(auto made, LayerStage::Create(device, stream_.get(), plan.job.graph, stage.id,
-                                                   {stage.begin, stage.end}, StageOptionsOf(plan, stage)));
+                                                   {stage.begin, stage.end}, options));
     layer_stages_.push_back(made.get());
     stages->push_back(std::move(made));
   }

@@ -91,6 +91,45 @@ head -c 2000 jobs/text/a.txt >tokens.bin
 "$sluice" train $job --quiet --set data.text= --set 'data.hold_out.files=[]' --set data.tokens.0="$work/tokens.bin" \
   --set model.vocabulary=65536 --set training.steps=2 2>err || fail "token file: $(cat err)"
 
+# --- benchmarks and profiles ---
+"$sluice" bench $job --steps 3 --shapes -o result.json >bench 2>err || fail "bench: $(cat err)"
+expect '^share of floor +[0-9.]+ %' bench
+expect '^overhead +-?[0-9.]+ %' bench
+expect '^peak memory +[0-9.]+ MiB' bench
+expect 'linear weight gradient .*%$' bench
+expect 'Busy time: matrix products' bench
+expect '^ +attention forward +32 +32 +16 f32' bench
+"$sluice" bench $job --steps 3 --no-floor --compare result.json >bench 2>err || fail "compare: $(cat err)"
+expect '^  step +[0-9.]+' bench
+"$sluice" bench $job --steps 2 --rounds 1 --against "$sluice" >bench 2>err || fail "against: $(cat err)"
+expect '^  step +[0-9.]+' bench
+"$sluice" profile $job --steps 2 -o jobs/profile.textproto >profile 2>err || fail "profile: $(cat err)"
+expect 'all attention' profile
+expect 'measured, best cut +layers' profile
+"$sluice" plan $job --set layout.profile="$work/jobs/profile.textproto" >plan 2>err || fail "plan with a profile: $(cat err)"
+expect 'measured on ' plan
+sed -e 's/^layout .*/layout { pp: 2 threads_per_rank: 1 profile: "profile.textproto" }/' $job >jobs/profiled.textproto
+"$sluice" train jobs/profiled.textproto --quiet 2>err || fail "train with a profile: $(cat err)"
+
+# --- wrong things about them ---
+expect_error 'none.json' "$sluice" bench $job --compare none.json
+echo '{"format": "sluice' >broken.json
+expect_error 'broken.json|parse error|-o FILE' "$sluice" bench $job --compare broken.json
+sed 's/"processor": ".*"/"processor": "a DEC Alpha"/' result.json >alpha.json
+expect_error 'alpha.json|a DEC Alpha there' "$sluice" bench $job --compare alpha.json
+expect_error 'result.json|sequence is 32 there and 16 here' "$sluice" bench $job --compare result.json --set training.sequence=16
+sed 's/"format_version": 1/"format_version": 9/' result.json >newer.json
+expect_error 'newer.json|version 9' "$sluice" bench $job --compare newer.json
+expect_error 'no-such-folder' "$sluice" bench $job -o no-such-folder/result.json
+expect_error 'cannot run|no-program' "$sluice" bench $job --steps 1 --against ./no-program
+expect_error 'failed with code' "$sluice" bench $job --steps 1 --against /bin/false
+expect_error 'profiled.textproto:5:|sequence 32 (the job has 16)|sluice profile' "$sluice" plan jobs/profiled.textproto \
+  --set training.sequence=16
+rm jobs/profile.textproto
+expect_error 'profiled.textproto:5:|profile.textproto|sluice profile' "$sluice" plan jobs/profiled.textproto
+"$sluice" profile jobs/profiled.textproto --steps 1 --no-floor >profile 2>err || fail "profile makes what its job names: $(cat err)"
+[[ -s jobs/profile.textproto ]] || fail "no profile where the job names it"
+
 # --- wrong things ---
 expect_error 'none.textproto' "$sluice" train none.textproto
 expect_error 'none.txt' "$sluice" train $job --set data.text="$work/none.txt"

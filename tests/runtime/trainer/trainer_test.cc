@@ -65,6 +65,24 @@ TEST(MeasuredCosts, GiveBackTheCostsOfASimulatedStep) {
   EXPECT_EQ(Measure(*Simulate(program, measured)).makespan_ns, Measure(steps[0]).makespan_ns);
 }
 
+TEST(ExplainIdle, SeparatesOverheadFromWhatTheScheduleMakesWait) {
+  const Program program = OneFOneB(2, 3);
+  Costs costs = SomeCosts(2);
+  costs.transfer_latency_ns = costs.collective_ns = 0;
+  Timeline step = *Simulate(program, costs);
+  for (const RankIdle& idle : ExplainIdle(step, program.placement)) EXPECT_EQ(idle.overhead_ns, 0);
+  const auto explained = ExplainIdle(step, program.placement)[1].explained_ns;
+  EXPECT_GE(explained, 1000);  // rank 1 waits for the first forward pass of rank 0
+  // All begins 40 later on rank 1, the first time: its input was there.
+  for (Span& span : step.spans) {
+    if (span.rank == PipelineRank(1) && IsCompute(span.action.kind)) span.begin_ns += 40, span.end_ns += 40;
+  }
+  EXPECT_GE(ExplainIdle(step, program.placement)[1].overhead_ns, 40);
+  const RankBreakdown parts = BreakDown(step)[1];
+  const RankIdle idle = ExplainIdle(step, program.placement)[1];
+  EXPECT_EQ(parts.compute_ns + parts.optimizer_ns + idle.explained_ns + idle.overhead_ns, parts.step_ns);
+}
+
 TEST(Progress, LineHasEveryNumber) {
   const std::string line = FormatProgress({.step = 12,
                                            .steps = 400,
