@@ -177,20 +177,17 @@ struct EmbeddingGradientArgs {
   Accumulate accumulate = Accumulate::kAdd;
 };
 
-// Per token: loss[i] = lse[i] - logits[i][target[i]], 0 where the target is negative (ignored). `total` is their sum in a fixed order.
-struct CrossEntropyForwardArgs {
-  TensorView logits;   // [M, V] compute or f32
+// Per token: loss = log of the sum of exponentials of its logits - the target's logit; dlogits = (softmax(logits) -
+// onehot(target)) * scale. All are 0 where the target is negative (ignored). Without dlogits the losses are the same
+// bits.
+struct CrossEntropyArgs {
+  TensorView logits;   // [M, V] f32
   TensorView targets;  // [M] i32
-  TensorView lse;      // [M] f32
-  TensorView total;    // [1] f32
-};
-// dlogits = (softmax(logits) - onehot(target)) * scale; 0 where the target is ignored.
-struct CrossEntropyBackwardArgs {
-  TensorView logits;
-  TensorView targets;
-  TensorView lse;
+  TensorView losses;   // [M] f32
+  TensorView total;    // [1] f32: (+)= their sum, in order
+  Accumulate accumulate = Accumulate::kOverwrite;  // of `total`
   float scale = 1.0f;
-  TensorView dlogits;  // [M, V] like logits or compute; may be logits
+  TensorView dlogits;  // [M, V] compute, optional; may be logits
 };
 
 // Fixed blocks of elements that a gradient's squared norm is summed in.
@@ -248,8 +245,7 @@ class Operations {
 
   virtual void EmbeddingForward(Stream& stream, const EmbeddingForwardArgs& args) const = 0;
   virtual void EmbeddingGradient(Stream& stream, const EmbeddingGradientArgs& args) const = 0;
-  virtual void CrossEntropyForward(Stream& stream, const CrossEntropyForwardArgs& args) const = 0;
-  virtual void CrossEntropyBackward(Stream& stream, const CrossEntropyBackwardArgs& args) const = 0;
+  virtual void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const = 0;
 
   // sum = parts[0] + parts[1] + ... element by element in that order, f32; sum may be parts[0]. At most 64 parts.
   virtual void SumInOrder(Stream& stream, absl::Span<const TensorView> parts, TensorView sum) const = 0;

@@ -133,11 +133,8 @@ class ProfiledOperations final : public Operations {
   void EmbeddingGradient(Stream& stream, const EmbeddingGradientArgs& args) const override {
     Timed(stream, RowsAdded(args), [&] { inner_.EmbeddingGradient(stream, args); });
   }
-  void CrossEntropyForward(Stream& stream, const CrossEntropyForwardArgs& args) const override {
-    Timed(stream, Named("cross-entropy forward"), [&] { inner_.CrossEntropyForward(stream, args); });
-  }
-  void CrossEntropyBackward(Stream& stream, const CrossEntropyBackwardArgs& args) const override {
-    Timed(stream, Named("cross-entropy backward"), [&] { inner_.CrossEntropyBackward(stream, args); });
+  void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const override {
+    Timed(stream, Named("cross-entropy"), [&] { inner_.CrossEntropy(stream, args); });
   }
   void SumInOrder(Stream& stream, absl::Span<const TensorView> parts, TensorView sum) const override {
     Timed(stream, Sum(parts, sum), [&] { inner_.SumInOrder(stream, parts, sum); });

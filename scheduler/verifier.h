@@ -24,7 +24,9 @@ struct StageBytes {
 };
 
 enum class WeightGradientOrder : uint8_t {
-  kRequired,  // ascending micro-batches per (stage, copy, gradient group), or an error
+  // Ascending micro-batches per (stage, copy, gradient group), or an error; those of the last stage's I too, which adds
+  // the gradient of the head's weight.
+  kRequired,
   kReported,  // only VerifyReport::weight_gradient_order says so
 };
 

@@ -10,8 +10,8 @@
 namespace sluice {
 namespace {
 
-constexpr std::array<const char*, kLayerKinds> kNames = {"embedding", "attention",  "mlp",  "norm",
-                                                         "linear",    "activation", "head", "cross_entropy"};
+constexpr std::array<const char*, kLayerKinds> kNames = {"embedding", "attention",  "mlp", "norm",
+                                                         "linear",    "activation", "head"};
 
 // Largest size of any one axis: products of two stay far from overflow.
 constexpr int64_t kMaxSize = int64_t{1} << 30;
@@ -46,7 +46,7 @@ bool HasNorm(LayerKind kind) {
 }
 
 absl::Status CheckNode(const Node& node) {
-  RETURN_IF_ERROR(CheckSize(node, node.kind == LayerKind::kCrossEntropy ? "vocabulary" : "channels", node.channels));
+  RETURN_IF_ERROR(CheckSize(node, "channels", node.channels));
   if (!(node.dropout >= 0 && node.dropout < 1)) {
     return Wrong(node, "dropout is ", node.dropout, "; it must be at least 0 and below 1");
   }
@@ -72,7 +72,6 @@ absl::Status CheckNode(const Node& node) {
       if (node.activation != Activation::kGelu) return Wrong(node, "only gelu stands alone; swiglu belongs to an mlp");
       return absl::OkStatus();
     case LayerKind::kNorm:
-    case LayerKind::kCrossEntropy:
       return absl::OkStatus();
   }
   return Wrong(node, "unknown kind");
@@ -109,15 +108,13 @@ absl::Status CheckEnds(const LayerGraph& graph) {
   if (graph.nodes.size() < 2) return absl::InvalidArgumentError("the layer graph has no layers");
   if (graph.nodes.front().kind != LayerKind::kEmbedding)
     return Wrong(graph.nodes.front(), "the first layer must be an embedding");
-  if (graph.nodes.back().kind != LayerKind::kCrossEntropy)
-    return Wrong(graph.nodes.back(), "the last layer must be cross_entropy");
+  if (graph.nodes.back().kind != LayerKind::kHead) return Wrong(graph.nodes.back(), "the last layer must be a head");
   if (graph.max_sequence < 1 || graph.max_sequence > kMaxSize) {
     return absl::InvalidArgumentError(absl::StrCat("max_sequence is ", graph.max_sequence));
   }
   for (const Node* node : {&graph.nodes.front(), &graph.nodes.back()}) {
-    const int64_t vocabulary = node->kind == LayerKind::kEmbedding ? node->vocabulary : node->channels;
-    if (vocabulary != graph.vocabulary) {
-      return Wrong(*node, "vocabulary is ", vocabulary, ", that of the graph is ", graph.vocabulary);
+    if (node->vocabulary != graph.vocabulary) {
+      return Wrong(*node, "vocabulary is ", node->vocabulary, ", that of the graph is ", graph.vocabulary);
     }
   }
   const int64_t positions = graph.nodes.front().positions;
@@ -141,11 +138,7 @@ absl::Status Validate(const LayerGraph& graph) {
     if (i > 0) {
       const Node& before = graph.nodes[i - 1];
       if (node.kind == LayerKind::kEmbedding) return Wrong(node, "an embedding can only be the first layer");
-      if (before.kind == LayerKind::kCrossEntropy) return Wrong(before, "the loss must be the last layer");
-      // Logits are f32 and nothing but the loss takes them.
-      if ((before.kind == LayerKind::kHead) != (node.kind == LayerKind::kCrossEntropy)) {
-        return Wrong(node, "a head is followed by cross_entropy, and cross_entropy follows a head");
-      }
+      if (before.kind == LayerKind::kHead) return Wrong(before, "a head makes the loss and must be the last layer");
       if (OutputWidth(before) != node.channels) {
         return Wrong(node, "takes ", node.channels, " channels, but \"", before.name, "\" before it gives ",
                      OutputWidth(before));
@@ -160,11 +153,9 @@ absl::Status Validate(const LayerGraph& graph) {
 
 int64_t OutputWidth(const Node& node) {
   switch (node.kind) {
-    case LayerKind::kHead:
-      return node.vocabulary;
     case LayerKind::kLinear:
       return node.width;
-    case LayerKind::kCrossEntropy:
+    case LayerKind::kHead:
       return 0;
     default:
       return node.channels;
@@ -172,11 +163,6 @@ int64_t OutputWidth(const Node& node) {
 }
 
 int64_t OutputBytesPerToken(const Node& node, Precision precision) {
-  const bool f32 = precision == Precision::kF32 || node.kind == LayerKind::kHead;
-  return OutputWidth(node) * (f32 ? 4 : 2);
-}
-
-int64_t OutputGradientBytesPerToken(const Node& node, Precision precision) {
   return OutputWidth(node) * (precision == Precision::kF32 ? 4 : 2);
 }
 

@@ -15,16 +15,15 @@
 namespace sluice {
 
 enum class LayerKind : uint8_t {
-  kEmbedding,     // tokens -> token row (+ position row), dropout
-  kAttention,     // x + dropout(projection(attention(rope(qkv(norm(x))))))
-  kMlp,           // x + dropout(projection(activation(fc(norm(x)))))
-  kNorm,          // norm(x)
-  kLinear,        // x . weight^T (+ bias)
-  kActivation,    // gelu(x)
-  kHead,          // logits, f32 whatever the precision: x . weight^T, without bias, tied or not
-  kCrossEntropy,  // loss over the targets; the end of the chain
+  kEmbedding,   // tokens -> token row (+ position row), dropout
+  kAttention,   // x + dropout(projection(attention(rope(qkv(norm(x))))))
+  kMlp,         // x + dropout(projection(activation(fc(norm(x)))))
+  kNorm,        // norm(x)
+  kLinear,      // x . weight^T (+ bias)
+  kActivation,  // gelu(x)
+  kHead,        // loss: cross-entropy of the logits x . weight^T, weight tied or not; the end of the chain
 };
-inline constexpr int kLayerKinds = 8;
+inline constexpr int kLayerKinds = 7;
 
 enum class Normalization : uint8_t { kLayerNorm, kRmsNorm };
 enum class Activation : uint8_t { kGelu, kSwiglu };
@@ -39,12 +38,12 @@ enum class Naming : uint8_t { kGpt2, kLlama };
 struct Node {
   std::string name;  // unique in the graph: "wte", "h.3.mlp"
   LayerKind kind = LayerKind::kNorm;
-  int64_t channels = 0;    // C: columns of the input (embedding: of the output; cross-entropy: the vocabulary)
+  int64_t channels = 0;    // C: columns of the input (embedding: of the output)
   int64_t heads = 0;       // attention: H query heads ...
   int64_t kv_heads = 0;    // ... G key/value heads, a divisor of H ...
   int64_t head_size = 0;   // ... of D columns, even with rope
   int64_t width = 0;       // mlp: F; linear: columns of the output
-  int64_t vocabulary = 0;  // embedding, head, cross-entropy: V
+  int64_t vocabulary = 0;  // embedding, head: V
   int64_t positions = 0;   // embedding: learned positions; 0: none
   Normalization norm = Normalization::kLayerNorm;  // attention, mlp, norm
   float norm_epsilon = 1e-5f;
@@ -71,6 +70,9 @@ struct LayerGraph {
 
 enum class Precision : uint8_t { kF32, kBF16 };
 
+// Tokens that a head works on at a time: enough for a matrix product to be fast, and few beside a long micro-batch.
+inline constexpr int64_t kHeadRows = 512;
+
 // What a stage does again in the backward pass in place of keeping it.
 enum class Recomputation : uint8_t {
   kNone,
@@ -78,16 +80,15 @@ enum class Recomputation : uint8_t {
   kFull,       // everything inside a layer: only layers' inputs are kept
 };
 
-// "embedding", "attention", "mlp", "norm", "linear", "activation", "head", "cross_entropy".
+// "embedding", "attention", "mlp", "norm", "linear", "activation", "head".
 absl::string_view Name(LayerKind kind);
 
 // INVALID_ARGUMENT names the node and says what doesn't fit and what would.
 absl::Status Validate(const LayerGraph& graph);
 
-// Columns of the activation that leaves the node; 0 for the loss.
+// Columns of the activation that leaves the node; 0 for the head.
 int64_t OutputWidth(const Node& node);
 // Bytes a token's activation has on the way out of `node`, and its gradient on the way back in.
 int64_t OutputBytesPerToken(const Node& node, Precision precision);
-int64_t OutputGradientBytesPerToken(const Node& node, Precision precision);
 
 }  // namespace sluice

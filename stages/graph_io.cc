@@ -47,7 +47,7 @@ void NodeTo(const Node& node, proto::Node& to) {
 #undef PLAIN_FIELDS
 
 static_assert(static_cast<int>(LayerKind::kEmbedding) + 1 == proto::Node::embedding);
-static_assert(static_cast<int>(LayerKind::kCrossEntropy) + 1 == proto::Node::cross_entropy && kLayerKinds == 8);
+static_assert(static_cast<int>(LayerKind::kHead) + 1 == proto::Node::head && kLayerKinds == 7);
 static_assert(static_cast<int>(Normalization::kRmsNorm) == proto::Node::rms_norm);
 static_assert(static_cast<int>(Activation::kSwiglu) == proto::Node::swiglu);
 static_assert(static_cast<int>(Naming::kLlama) == proto::Node::llama);
@@ -91,6 +91,10 @@ absl::StatusOr<LayerGraph> GraphFromText(absl::string_view text, absl::string_vi
     const std::string field = absl::StrCat("node.", i);
     if (from.node(i).kind() == proto::Node::unset) {
       return absl::InvalidArgumentError(absl::StrCat(locations.Prefix(field), "a node needs a kind"));
+    }
+    if (from.node(i).kind() == proto::Node::cross_entropy) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(locations.Prefix(field), "the head makes the loss: leave this node out and end with the head"));
     }
     graph.nodes.push_back(NodeFrom(from.node(i)));
   }

@@ -30,7 +30,8 @@ enum class Lifetime : uint8_t {
 struct LayerTensor {
   Lifetime lifetime = Lifetime::kScratch;
   DType dtype = DType::kF32;
-  int64_t columns = 0;  // elements per token; 0: not needed with these options
+  int64_t columns = 0;   // elements per token; 0: not needed with these options
+  int64_t rows_max = 0;  // tokens it has room for, of a layer that works through them in chunks; 0: all
 };
 inline constexpr int kMaxLayerTensors = 10;
 inline constexpr int kMaxLayerParameters = 6;
@@ -58,19 +59,22 @@ struct LayerCall {
   Stream& stream;
   int64_t rows = 0;                                            // B
   int64_t sequence = 0;                                        // T
-  TensorView x;                                                // [M, columns in] compute; loss: f32
-  TensorView y;                                                // [M, columns out] compute; head: f32
+  TensorView x;                                                // [M, columns in] compute
+  TensorView y;                                                // [M, columns out] compute
   TensorView dy;                                               // [M, columns out] compute
   TensorView dx;                                               // [M, columns in] compute
-  std::array<TensorView, kMaxLayerTensors> tensors;            // [M, columns], as declared by Tensors()
+  std::array<TensorView, kMaxLayerTensors> tensors;            // [M or rows_max, columns], as declared by Tensors()
   std::array<ParameterViews, kMaxLayerParameters> parameters;  // as declared by Parameters(graph, node)
   BatchViews batch;
   Accumulate accumulate = Accumulate::kAdd;
-  bool training = true;  // false: no dropout
+  bool training = true;  // false: no dropout, and the loss in the forward pass
   uint64_t seed = 0;     // of the run's random numbers
   uint32_t step = 0;
   float loss_scale = 0;
   TensorView loss;  // [1] f32: sum over the micro-batch's valid targets
+  // Without training: the tokens whose logits are wanted in place of the loss, and where they go; else absent.
+  absl::Span<const int32_t> logits_of;
+  TensorView logits;  // [tokens wanted, V] f32
 };
 
 class Layer {
@@ -78,11 +82,12 @@ class Layer {
   virtual ~Layer() = default;
   // At most kMaxLayerTensors, always in the same order.
   virtual std::vector<LayerTensor> Tensors() const = 0;
-  // Makes y and all saved and cheap tensors. Without y it may stop once those are made.
+  // Makes y and all saved and cheap tensors. Without y it may stop once those are made. A loss is made here only if
+  // nothing is trained, else by InputGradient.
   virtual void Forward(const LayerCall& call) const = 0;
   // Makes the cheap tensors again from x and the saved ones.
   virtual void RecomputeCheap(const LayerCall& call) const {}
-  // Makes dx (if wanted) and the gradient tensors.
+  // Makes dx (if wanted) and the gradient tensors. A layer may write or add the gradients of its parameters here.
   virtual void InputGradient(const LayerCall& call) const = 0;
   // Writes or adds the gradients of the parameters.
   virtual void WeightGradient(const LayerCall& call) const = 0;

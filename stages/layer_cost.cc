@@ -1,5 +1,7 @@
 #include "stages/layer_cost.h"
 
+#include <cmath>
+
 namespace sluice {
 namespace {
 
@@ -87,9 +89,15 @@ LayerCost Embedding(const Sizes& s, const Node& node) {
   return cost;
 }
 
-LayerCost CrossEntropy(const Sizes& s, const Node& node) {
-  const double logits = s.tokens * static_cast<double>(node.channels);
-  return {.forward = {0, 4 * logits}, .input_gradient = {0, (4 + s.element) * logits}};
+// Chunk by chunk: f32 logits, cross-entropy, and both products of the way back.
+LayerCost Head(const Sizes& s, const Node& node) {
+  const double vocabulary = static_cast<double>(node.vocabulary), chunks = std::ceil(s.tokens / kHeadRows);
+  Sizes chunk = s;
+  chunk.tokens /= chunks;  // on average
+  const LayerCost linear = Linear(chunk, vocabulary, static_cast<double>(node.channels), 4);
+  const OperationCost cross_entropy{0, (4 + s.element) * chunk.tokens * vocabulary};
+  const OperationCost one = linear.forward + cross_entropy + linear.input_gradient + linear.weight_gradient;
+  return {.input_gradient = {chunks * one.flops, chunks * one.bytes}};
 }
 
 LayerCost ActivationCost(const Sizes& s, const Node& node) {
@@ -117,9 +125,7 @@ LayerCost Cost(const Node& node, int64_t rows, int64_t sequence, Precision preci
     case LayerKind::kActivation:
       return ActivationCost(s, node);
     case LayerKind::kHead:
-      return Linear(s, static_cast<double>(node.vocabulary), channels, 4);
-    case LayerKind::kCrossEntropy:
-      return CrossEntropy(s, node);
+      return Head(s, node);
   }
   return {};
 }

@@ -23,6 +23,7 @@ struct OperationCost {
   friend bool operator==(const OperationCost&, const OperationCost&) = default;
 };
 
+// Of training: all work of a head is in its input gradient.
 struct LayerCost {
   OperationCost forward;
   OperationCost input_gradient;

@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
                                                    "; it must be a multiple of the ", options.copies,
                                                    " copies of the model"));
   }
-  auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, id, range, options));
+  auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, graph, id, range, options));
   const Operations& operations = device->operations();
   stage->layout_ = PlanStage(graph, range, stage->options_,
                              [&](const LinearShape& shape) { return operations.PackedLinearBytes(shape); });
@@ -54,24 +54,23 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
   return stage;
 }
 
-LayerStage::LayerStage(Device* device, Stream* stream, StageId id, NodeRange range, StageOptions options)
+LayerStage::LayerStage(Device* device, Stream* stream, const LayerGraph& graph, StageId id, NodeRange range,
+                       StageOptions options)
     : device_(device),
       operations_(device->operations()),
       stream_(stream),
       id_(id),
       first_node_(range.begin),
       options_(std::move(options)),
-      compute_(options_.precision == Precision::kF32 ? DType::kF32 : DType::kBF16) {}
+      compute_(options_.precision == Precision::kF32 ? DType::kF32 : DType::kBF16),
+      vocabulary_(graph.vocabulary) {}
 
 void LayerStage::MakeLayers(const LayerGraph& graph, NodeRange range) {
   for (size_t node = range.begin; node < range.end; ++node) {
     layers_.push_back(NewLayer(graph.nodes[node], compute_));
-    const bool after_head = node > 0 && graph.nodes[node - 1].kind == LayerKind::kHead;
-    const int64_t columns = node > 0 ? OutputWidth(graph.nodes[node - 1]) : 0;
-    boundaries_.push_back({columns, after_head ? DType::kF32 : compute_});
+    boundaries_.push_back(node > 0 ? OutputWidth(graph.nodes[node - 1]) : 0);
   }
-  const Node& last = graph.nodes[range.end - 1];
-  boundaries_.push_back({OutputWidth(last), last.kind == LayerKind::kHead ? DType::kF32 : compute_});
+  boundaries_.push_back(OutputWidth(graph.nodes[range.end - 1]));
 }
 
 void LayerStage::MakeTied() {
@@ -132,7 +131,7 @@ EventRef LayerStage::Forward(const MicroBatchInfo& info, const StageSlots& slots
     Tell(layer, Phase::kForward);
     const LayerCall call = CallFor(layer, info, slots, Phase::kForward);
     layers_[layer]->Forward(call);
-    if (call.loss) logits_ = call.x;
+    logits_ = call.logits;
   }
   return EndOfAction();
 }
@@ -200,7 +199,7 @@ void LayerStage::CopyBatch(const MicroBatchInfo& info, int stash) {
     stream_->CopyToDevice(host.data(), device);
   };
   copy(info.tokens, batch.tokens, "tokens");
-  copy(info.targets, batch.targets, "targets");
+  if (info.logits_of.empty()) copy(info.targets, batch.targets, "targets");
   copy(info.positions, batch.positions, "positions");
   copy(info.first_key, batch.first_key, "first keys");
   if (info.training) copy(info.samples, batch.samples, "samples");  // only dropout reads them
@@ -228,7 +227,7 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
                  .rows = info.rows,
                  .sequence = info.sequence,
                  .batch = Batch(info, slots.stash),
-                 .accumulate = info.accumulate,
+                 .accumulate = phase == Phase::kInputGradient ? info.head_accumulate : info.accumulate,
                  .training = info.training,
                  .seed = options_.seed,
                  .step = static_cast<uint32_t>(info.step),
@@ -237,8 +236,8 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
   const auto& places = phase == Phase::kForward ? place.forward : place.backward;
   for (size_t i = 0; i < place.tensors.size(); ++i) {
     if (places[i].region == Region::kNone) continue;
-    call.tensors[i] = {
-        At(places[i], slots), place.tensors[i].dtype, {info.rows * info.sequence, place.tensors[i].columns}};
+    const LayerTensor& tensor = place.tensors[i];
+    call.tensors[i] = {At(places[i], slots), tensor.dtype, {RowsOf(tensor, info.rows * info.sequence), tensor.columns}};
   }
   for (size_t i = 0; i < place.parameters.size(); ++i) {
     const ParameterPlace& parameter = layout_.parameters[place.parameters[i]];
@@ -250,12 +249,22 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
       call.parameters[i].gradient.shape = call.parameters[i].value.shape;
     }
   }
-  // The loss layer is the one that nothing leaves.
-  if (boundaries_[layer + 1].columns == 0) {
+  // The layer with the loss is the one that nothing leaves.
+  if (boundaries_[layer + 1] == 0) {
     CHECK_LT(info.index.value(), options_.micro_batches);
     call.loss = Floats(layout_.losses + 4 * info.index.value(), 1);
+    if (!info.training) SetLogits(info, &call);
   }
   return call;
+}
+
+void LayerStage::SetLogits(const MicroBatchInfo& info, LayerCall* call) const {
+  const auto count = static_cast<int64_t>(info.logits_of.size());
+  if (count == 0) return;
+  CHECK_LE(count, options_.rows) << "logits are wanted of more tokens than rows were planned for";
+  call->logits_of = info.logits_of;
+  call->logits = Floats(layout_.logits, count * vocabulary_);
+  call->logits.shape = {count, vocabulary_};
 }
 
 void LayerStage::SetBoundaries(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase,
@@ -263,23 +272,23 @@ void LayerStage::SetBoundaries(size_t layer, const MicroBatchInfo& info, const S
   const int64_t tokens = info.rows * info.sequence;
   const auto& places = layout_.layers;
   const bool first = layer == 0, last = layer + 1 == layers_.size(), backward = phase != Phase::kForward;
-  const Boundary &in = boundaries_[layer], &out = boundaries_[layer + 1];
-  const Shape in_shape{tokens, in.columns}, out_shape{tokens, out.columns};
-  if (in.columns > 0) {
-    call->x = first ? Message(slots.input, in.dtype, in_shape, "input")
-                    : TensorView{At(places[layer - 1].output, slots), in.dtype, in_shape};
+  const int64_t in = boundaries_[layer], out = boundaries_[layer + 1];
+  const Shape in_shape{tokens, in}, out_shape{tokens, out};
+  if (in > 0) {
+    call->x = first ? Message(slots.input, compute_, in_shape, "input")
+                    : TensorView{At(places[layer - 1].output, slots), compute_, in_shape};
     if (phase == Phase::kInputGradient) {  // by W it has left
       call->dx = first ? Message(slots.input_gradient, compute_, in_shape, "input's gradient")
                        : TensorView{At(places[layer - 1].output_gradient, slots), compute_, in_shape};
     }
   }
-  if (out.columns == 0) return;
+  if (out == 0) return;
   if (backward) {
     call->dy = last ? Message(slots.output_gradient, compute_, out_shape, "output's gradient")
                     : TensorView{At(places[layer].output_gradient, slots), compute_, out_shape};
   } else {
-    call->y = last ? Message(slots.output, out.dtype, out_shape, "output")
-                   : TensorView{At(places[layer].output, slots), out.dtype, out_shape};
+    call->y = last ? Message(slots.output, compute_, out_shape, "output")
+                   : TensorView{At(places[layer].output, slots), compute_, out_shape};
   }
 }
 

@@ -56,7 +56,6 @@ class LayerStage final : public Stage {
   void RollBack() override;
 
   TensorView losses() const override;
-  // Until the micro-batch's backward pass, which may write their gradient over them.
   TensorView logits() const override { return logits_; }
 
   const StageMemory& memory() const { return layout_.memory; }
@@ -71,7 +70,7 @@ class LayerStage final : public Stage {
  private:
   using Phase = LayerPass;
 
-  LayerStage(Device* device, Stream* stream, StageId id, NodeRange range, StageOptions options);
+  LayerStage(Device* device, Stream* stream, const LayerGraph& graph, StageId id, NodeRange range, StageOptions options);
   void MakeLayers(const LayerGraph& graph, NodeRange range);
   void MakeTied();
   void MakeCopyGradients();
@@ -86,6 +85,7 @@ class LayerStage final : public Stage {
   void WaitFor(absl::Span<const EventRef> after);
   void CopyBatch(const MicroBatchInfo& info, int stash);
   LayerCall CallFor(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase) const;
+  void SetLogits(const MicroBatchInfo& info, LayerCall* call) const;
   void SetBoundaries(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase,
                      LayerCall* call) const;
   BatchViews Batch(const MicroBatchInfo& info, int stash) const;
@@ -105,15 +105,11 @@ class LayerStage final : public Stage {
   const size_t first_node_;
   const StageOptions options_;
   const DType compute_;
+  const int64_t vocabulary_;
   StageLayout layout_;
   Buffer arena_;
   std::vector<std::unique_ptr<Layer>> layers_;
-  // What enters each layer and leaves the last: columns and type.
-  struct Boundary {
-    int64_t columns = 0;
-    DType dtype = DType::kF32;
-  };
-  std::vector<Boundary> boundaries_;
+  std::vector<int64_t> boundaries_;  // columns of what enters each layer and leaves the last
   std::vector<CopyGradient> copy_gradients_;
   std::vector<TiedGradient> tied_;
   int64_t norm_partials_ = 0;

@@ -119,7 +119,6 @@ std::vector<ParameterSpec> Parameters(const LayerGraph& graph, size_t index) {
       AddHead(&specs, graph, node);
       break;
     case LayerKind::kActivation:
-    case LayerKind::kCrossEntropy:
       break;
   }
   return specs;

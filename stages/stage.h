@@ -29,16 +29,19 @@ struct MicroBatchInfo {
   int64_t rows = 0;                       // B
   int64_t sequence = 0;                   // T
   absl::Span<const int32_t> tokens;       // [B*T]
-  absl::Span<const int32_t> targets;      // [B*T]; negative: ignored
+  absl::Span<const int32_t> targets;      // [B*T]; negative: ignored; empty where logits are wanted
   absl::Span<const int32_t> positions;    // [B*T]
   absl::Span<const int32_t> first_key;    // [B*T] first position a token may attend to; empty: 0
   absl::Span<const int32_t> samples;      // [B] global sample indices
   int64_t step = 0;                       // keys the random numbers
   float loss_scale = 0;                   // 1 / valid targets of the step, over all micro-batches and replicas
   int gradient_group = 0;                 // which partial sum this micro-batch's weight gradients go to
-  // Of B and W; whoever issues them sets it. kOverwrite: the stage's first of this gradient group.
-  Accumulate accumulate = Accumulate::kAdd;
-  bool training = true;                   // false: no dropout, nothing is kept
+  // Of weight gradients; whoever issues the actions sets them. kOverwrite: the stage's first of this gradient group.
+  Accumulate accumulate = Accumulate::kAdd;       // by W and B
+  Accumulate head_accumulate = Accumulate::kAdd;  // by I and B, in which the head makes its own
+  bool training = true;                           // false: no dropout, nothing is kept
+  // Without training: at most B of the B*T tokens, whose logits are wanted in place of the loss.
+  absl::Span<const int32_t> logits_of;
 };
 
 // The slots of one action; those it doesn't use are null or -1.
@@ -79,7 +82,8 @@ class Stage {
   virtual StageId id() const = 0;
 
   virtual EventRef Forward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
-  // I: gradient of the stage's input. W: adds to the gradients of its parameters. Backward: both, the same bits.
+  // I: gradient of the stage's input, and that of the head's weight. W: adds to the gradients of the other parameters.
+  // Backward: both, the same bits.
   virtual EventRef InputGradient(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
   virtual EventRef WeightGradient(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
   virtual EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
@@ -99,10 +103,11 @@ class Stage {
   virtual void KeepState() = 0;
   virtual void RollBack() = 0;
 
-  // For the stage that ends in the loss: the sum of the losses of each micro-batch's valid targets of the current step, [m] f32 on
-  // the device; absent elsewhere.
+  // For the stage that ends in the loss: the sum of the losses of each micro-batch's valid targets of the current step,
+  // [m] f32 on the device, once its I or B has run, or, without training, its F; absent elsewhere.
   virtual TensorView losses() const = 0;
-  // For the stage that ends in the loss: the logits of the last Forward; absent elsewhere.
+  // For the stage that ends in the loss: what the last Forward was to make for MicroBatchInfo::logits_of, [tokens, V]
+  // f32; absent elsewhere, and if that was nothing.
   virtual TensorView logits() const = 0;
 };
 

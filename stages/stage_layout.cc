@@ -79,7 +79,7 @@ class Planner {
       places |= node.positions > 0 || node.rope_theta > 0;
       attends |= node.kind == LayerKind::kAttention;
       drops |= node.dropout > 0;
-      ends |= node.kind == LayerKind::kCrossEntropy;
+      ends |= node.kind == LayerKind::kHead;
     }
     if (embeds) layout_.batch.tokens = stash_.Take(4 * tokens());
     if (ends) layout_.batch.targets = stash_.Take(4 * tokens());
@@ -98,7 +98,7 @@ class Planner {
   }
 
   void PlaceTensor(const LayerTensor& tensor, LayerPlace* layer, Packer* scratch, Packer* gradients) {
-    const int64_t bytes = tokens() * tensor.columns * SizeOf(tensor.dtype);
+    const int64_t bytes = RowsOf(tensor, tokens()) * tensor.columns * SizeOf(tensor.dtype);
     const bool saved = tensor.lifetime == Lifetime::kSaved, cheap = tensor.lifetime == Lifetime::kCheap;
     Place forward, backward;
     if (tensor.columns == 0) {
@@ -125,7 +125,7 @@ class Planner {
   // turns.
   void PlaceOutputs() {
     std::array<int64_t, 2> turn{};
-    if (!training()) turn = TakeTurns(&stash_, OutputBytesPerToken);
+    if (!training()) turn = TakeTurns(&stash_);
     for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
       const int64_t bytes = tokens() * OutputBytesPerToken(NodeOf(i), options_.precision);
       layout_.layers[i].output = {Region::kStash, training() ? stash_.Take(bytes) : turn[i % 2]};
@@ -138,29 +138,18 @@ class Planner {
     const bool whole = options_.backward == BackwardForm::kWhole;
     std::array<int64_t, 2> turn{};
     if (whole) CHECK_EQ(gradients_.Take(own_gradient_bytes_), 0);
-    if (whole) turn = TakeTurns(&gradients_, OutputGradientBytesPerToken);
+    if (whole) turn = TakeTurns(&gradients_);
     for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
-      LayerPlace& layer = layout_.layers[i];
-      const int64_t bytes = tokens() * OutputGradientBytesPerToken(NodeOf(i), options_.precision);
-      if (WritesOverInput(i)) {
-        layer.output_gradient = layer.output;
-      } else {
-        layer.output_gradient = {Region::kGradientStash, whole ? turn[i % 2] : gradients_.Take(bytes)};
-      }
+      const int64_t bytes = tokens() * OutputBytesPerToken(NodeOf(i), options_.precision);
+      layout_.layers[i].output_gradient = {Region::kGradientStash, whole ? turn[i % 2] : gradients_.Take(bytes)};
     }
   }
 
-  // The loss turns logits into their gradient in place, if both are f32.
-  bool WritesOverInput(size_t layer) const {
-    return NodeOf(layer).kind == LayerKind::kHead && options_.precision == Precision::kF32;
-  }
-
   // Room for what leaves the even and the odd ones of the layers but the last.
-  std::array<int64_t, 2> TakeTurns(Packer* packer, int64_t (*bytes_per_token)(const Node&, Precision)) {
+  std::array<int64_t, 2> TakeTurns(Packer* packer) {
     std::array<int64_t, 2> widest{};
     for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
-      if (packer == &gradients_ && WritesOverInput(i)) continue;
-      widest[i % 2] = std::max(widest[i % 2], tokens() * bytes_per_token(NodeOf(i), options_.precision));
+      widest[i % 2] = std::max(widest[i % 2], tokens() * OutputBytesPerToken(NodeOf(i), options_.precision));
     }
     const int64_t even = packer->Take(widest[0]);
     return {even, packer->Take(widest[1])};
@@ -179,7 +168,10 @@ class Planner {
     layout_.stash = arena.Take(options_.stash_slots * memory.stash_slot);
     layout_.gradient_stash = arena.Take(options_.gradient_stash_slots * memory.gradient_stash_slot);
     layout_.scratch = arena.Take(scratch_bytes_);
-    if (layout_.batch.targets >= 0) layout_.losses = arena.Take(4 * options_.micro_batches);
+    if (layout_.batch.targets >= 0) {
+      layout_.losses = arena.Take(4 * options_.micro_batches);
+      layout_.logits = arena.Take(4 * options_.rows * graph_.vocabulary);
+    }
     memory.scratch = arena.used() - layout_.scratch;
     CHECK_EQ(arena.used(), memory.ArenaBytes(options_.stash_slots, options_.gradient_stash_slots));
   }
@@ -215,13 +207,12 @@ class Planner {
     if (range_.begin > 0) {
       const Node& before = graph_.nodes[range_.begin - 1];
       memory.input_message = tokens() * OutputBytesPerToken(before, options_.precision);
-      if (training())
-        memory.input_gradient_message = tokens() * OutputGradientBytesPerToken(before, options_.precision);
+      if (training()) memory.input_gradient_message = memory.input_message;
     }
     if (range_.end < graph_.nodes.size()) {
       const Node& last = graph_.nodes[range_.end - 1];
       memory.output_message = tokens() * OutputBytesPerToken(last, options_.precision);
-      if (training()) memory.output_gradient_message = tokens() * OutputGradientBytesPerToken(last, options_.precision);
+      if (training()) memory.output_gradient_message = memory.output_message;
     }
   }
 

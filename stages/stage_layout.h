@@ -2,6 +2,7 @@
 // What `sluice plan` prints and what LayerStage allocates are the same numbers.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -80,7 +81,7 @@ struct StageMemory {
   int64_t kept = 0;                 // copy of parameters, m and v, until a step is known to be right
   int64_t stash_slot = 0;           // of one micro-batch, F to W or B
   int64_t gradient_stash_slot = 0;  // of one micro-batch, I to W or within B
-  int64_t scratch = 0;              // within one action, losses included
+  int64_t scratch = 0;              // within one action, losses and wanted logits included
   // One message slot of each pool; 0 where the pool isn't there.
   int64_t input_message = 0;
   int64_t output_message = 0;
@@ -152,9 +153,15 @@ struct StageLayout {
   int64_t stash = 0;  // offsets from the start of the arena
   int64_t gradient_stash = 0;
   int64_t scratch = 0;
-  int64_t losses = -1;  // [micro_batches]; -1: no loss here
+  int64_t losses = -1;  // [micro_batches]; -1: no loss here ...
+  int64_t logits = -1;  // ... and [rows, V]: a token of each row, of the last forward pass that was to make them
   StageMemory memory;
 };
+
+// Rows that a layer's tensor has, with so many tokens in the micro-batch.
+inline int64_t RowsOf(const LayerTensor& tensor, int64_t tokens) {
+  return tensor.rows_max > 0 ? std::min(tensor.rows_max, tokens) : tokens;
+}
 
 StageLayout PlanStage(const LayerGraph& graph, NodeRange range, const StageOptions& options,
                       PackedBytesFunction packed_bytes);

@@ -17,10 +17,11 @@
 namespace sluice::cpu {
 namespace {
 
-inline float AsFloat(float value) { return value; }
-inline float AsFloat(BFloat16 value) { return ToFloat(value); }
 inline void Assign(float value, float& target) { target = value; }
 inline void Assign(float value, BFloat16& target) { target = ToBFloat16(value); }
+
+// Logits whose exponentials are summed at a time: 8 KB stay in the innermost cache from their maximum to their sum.
+constexpr int64_t kPieceElements = 2048;
 
 }  // namespace
 }  // namespace sluice::cpu
@@ -31,81 +32,85 @@ namespace sluice::cpu::HWY_NAMESPACE {
 namespace {
 
 // The largest of n elements; a NaN among them may be passed over.
-template <class T>
-float Maximum(const T* x, int64_t n) {
-  const V first = Set(AsFloat(x[0]));
+float Maximum(const float* x, int64_t n) {
+  const V first = Set(x[0]);
   const int64_t lanes = Lanes();
-  V max0 = first, max1 = first;
+  V max0 = first, max1 = first, max2 = first, max3 = first;
   int64_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
     max0 = hn::Max(max0, Load(x + i, Whole()));
     max1 = hn::Max(max1, Load(x + i + lanes, Whole()));
+    max2 = hn::Max(max2, Load(x + i + 2 * lanes, Whole()));
+    max3 = hn::Max(max3, Load(x + i + 3 * lanes, Whole()));
   }
   for (; i + lanes <= n; i += lanes) max0 = hn::Max(max0, Load(x + i, Whole()));
   if (i < n) {
     const auto inside = hn::FirstN(F32Tag(), static_cast<size_t>(n - i));
     max1 = hn::Max(max1, hn::IfThenElse(inside, Load(x + i, Part{n - i}), first));
   }
-  return hn::GetLane(hn::MaxOfLanes(F32Tag(), hn::Max(max0, max1)));
+  return hn::GetLane(hn::MaxOfLanes(F32Tag(), hn::Max(hn::Max(max0, max1), hn::Max(max2, max3))));
 }
 
-template <class T>
-float LogSumExp(const T* logits, int64_t n) {
-  const float maximum = Maximum(logits, n);
-  const V shift = Set(maximum);
-  const float sum =
-      SumOverRow(n, [&](int64_t i, auto part) SIMD_LAMBDA { return Exp(hn::Sub(Load(logits + i, part), shift)); });
-  return static_cast<float>(maximum + std::log(double{sum}));
-}
-
-template <class T>
-double RowLoss(const CrossEntropyForwardArgs& args, int64_t row) {
-  const int32_t target = args.targets.as<int32_t>()[row];
-  if (target < 0) return 0;
-  return double{args.lse.as<float>()[row]} - AsFloat(args.logits.as<T>()[row * args.logits.columns() + target]);
-}
-
-template <class T, class G>
-void GradientRow(const CrossEntropyBackwardArgs& args, int64_t row) {
-  const int64_t columns = args.logits.columns();
-  const T* logits = args.logits.as<T>() + row * columns;
-  G* dlogits = args.dlogits.as<G>() + row * columns;
-  const int32_t target = args.targets.as<int32_t>()[row];
-  if (target < 0) {
-    ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA { Store(Set(0), dlogits + i, part); });
-    return;
+// In one pass: the sum so far is of e^(x - the maximum so far), and scaled when a larger one comes.
+double LogSumExp(const float* logits, int64_t n) {
+  double maximum = logits[0], sum = 0;
+  for (int64_t begin = 0; begin < n; begin += kPieceElements) {
+    const float* const piece = logits + begin;
+    const int64_t count = std::min(n - begin, kPieceElements);
+    const double largest = Maximum(piece, count);
+    if (largest > maximum) {
+      sum *= std::exp(maximum - largest);
+      maximum = largest;
+    }
+    const V shift = Set(static_cast<float>(maximum));
+    sum +=
+        SumOverRow(count, [&](int64_t i, auto part) SIMD_LAMBDA { return Exp(hn::Sub(Load(piece + i, part), shift)); });
   }
-  const float lse = args.lse.as<float>()[row];
-  // p - 1 without cancellation; taken before dlogits may overwrite the logit.
-  const double target_gradient = std::expm1(double{AsFloat(logits[target])} - lse);
-  const V shift = Set(lse), scale = Set(args.scale);
-  ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
-    Store(hn::Mul(Exp(hn::Sub(Load(logits + i, part), shift)), scale), dlogits + i, part);
-  });
-  Assign(static_cast<float>(target_gradient * args.scale), dlogits[target]);
+  return maximum + std::log(sum);
 }
 
-void LogSumExpRows(const CrossEntropyForwardArgs& args, int64_t begin, int64_t end) {
+// Fetches `next`, the row that the thread turns to after this one, while it computes: else memory would rest.
+template <class G>
+void GradientRow(const float* logits, int64_t columns, int32_t target, double lse, float scale, const float* next,
+                 G* dlogits) {
+  // p - 1 without cancellation; taken before dlogits may overwrite the logit.
+  const double target_gradient = std::expm1(logits[target] - lse);
+  const V shift = Set(static_cast<float>(lse)), factor = Set(scale);
+  ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
+    __builtin_prefetch(next + i, /*write=*/0, /*locality=*/2);
+    Store(hn::Mul(Exp(hn::Sub(Load(logits + i, part), shift)), factor), dlogits + i, part);
+  });
+  Assign(static_cast<float>(target_gradient * scale), dlogits[target]);
+}
+
+template <class G>
+void ZeroRow(int64_t columns, G* dlogits) {
+  ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA { Store(Set(0), dlogits + i, part); });
+}
+
+template <class G>
+void Rows(const CrossEntropyArgs& args, int64_t begin, int64_t end) {
   const int64_t columns = args.logits.columns();
   for (int64_t row = begin; row < end; ++row) {
-    args.lse.as<float>()[row] = args.logits.dtype == DType::kBF16
-                                    ? LogSumExp(args.logits.as<BFloat16>() + row * columns, columns)
-                                    : LogSumExp(args.logits.as<float>() + row * columns, columns);
+    const float* const logits = args.logits.as<float>() + row * columns;
+    G* const dlogits = args.dlogits ? args.dlogits.as<G>() + row * columns : nullptr;
+    const int32_t target = args.targets.as<int32_t>()[row];
+    float& loss = args.losses.as<float>()[row];
+    loss = 0;
+    if (target < 0) {
+      if (dlogits != nullptr) ZeroRow(columns, dlogits);
+      continue;
+    }
+    const double lse = LogSumExp(logits, columns);
+    loss = static_cast<float>(lse - logits[target]);
+    const float* const next = row + 1 < end ? logits + columns : logits;
+    if (dlogits != nullptr) GradientRow(logits, columns, target, lse, args.scale, next, dlogits);
   }
 }
 
-double TotalLoss(const CrossEntropyForwardArgs& args) {
-  const auto row_loss = args.logits.dtype == DType::kBF16 ? RowLoss<BFloat16> : RowLoss<float>;
-  double total = 0;
-  for (int64_t row = 0; row < args.logits.rows(); ++row) total += row_loss(args, row);
-  return total;
-}
-
-void CrossEntropyGradientRows(const CrossEntropyBackwardArgs& args, int64_t begin, int64_t end) {
-  auto row_function = GradientRow<float, float>;
-  if (args.dlogits.dtype == DType::kBF16) row_function = GradientRow<float, BFloat16>;
-  if (args.logits.dtype == DType::kBF16) row_function = GradientRow<BFloat16, BFloat16>;
-  for (int64_t row = begin; row < end; ++row) row_function(args, row);
+void CrossEntropyRows(const CrossEntropyArgs& args, int64_t begin, int64_t end) {
+  if (args.dlogits && args.dlogits.dtype == DType::kBF16) return Rows<BFloat16>(args, begin, end);
+  Rows<float>(args, begin, end);
 }
 
 }  // namespace
@@ -115,11 +120,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sluice::cpu {
 
-HWY_EXPORT(LogSumExpRows);
-HWY_EXPORT(TotalLoss);
-HWY_EXPORT(CrossEntropyGradientRows);
+HWY_EXPORT(CrossEntropyRows);
 
 namespace {
+
+// Rows of a block at least, so that there is a next one to fetch.
+constexpr int64_t kRowsMin = 8;
 
 void CheckTargets(const TensorView& targets, const TensorView& logits) {
   CheckVector("targets", targets, logits.rows(), DType::kI32);
@@ -130,29 +136,23 @@ void CheckTargets(const TensorView& targets, const TensorView& logits) {
 
 }  // namespace
 
-void CrossEntropyForward(Team& team, const CrossEntropyForwardArgs& args) {
+void CrossEntropy(Team& team, const CrossEntropyArgs& args) {
   const int64_t rows = args.logits.rows(), columns = args.logits.columns();
-  CheckCompute("logits", args.logits);
+  CheckMatrix("logits", args.logits, rows, columns, DType::kF32);
   CheckTargets(args.targets, args.logits);
-  CheckVector("lse", args.lse, rows, DType::kF32);
+  CheckVector("losses", args.losses, rows, DType::kF32);
   CheckVector("total", args.total, 1, DType::kF32);
-  ForEachRowBlock(team, rows, columns, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(LogSumExpRows)(args, begin, end);
+  if (args.dlogits) {
+    CheckCompute("dlogits", args.dlogits);
+    CheckMatrix("dlogits", args.dlogits, rows, columns, args.dlogits.dtype);
+  }
+  ForEachBlock(team, rows, std::max(kRowsMin, kBlockElements / columns), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(CrossEntropyRows)(args, begin, end);
   });
-  *args.total.as<float>() = static_cast<float>(HWY_DYNAMIC_DISPATCH(TotalLoss)(args));
-}
-
-void CrossEntropyBackward(Team& team, const CrossEntropyBackwardArgs& args) {
-  const int64_t rows = args.logits.rows(), columns = args.logits.columns();
-  CheckCompute("logits", args.logits);
-  CheckTargets(args.targets, args.logits);
-  CheckVector("lse", args.lse, rows, DType::kF32);
-  CheckCompute("dlogits", args.dlogits);
-  CheckMatrix("dlogits", args.dlogits, rows, columns, args.dlogits.dtype);
-  CHECK(args.logits.dtype == DType::kF32 || args.dlogits.dtype == DType::kBF16) << "dlogits is f32, logits bf16";
-  ForEachRowBlock(team, rows, columns, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(CrossEntropyGradientRows)(args, begin, end);
-  });
+  float& total = *args.total.as<float>();
+  double sum = args.accumulate == Accumulate::kAdd ? total : 0;
+  for (int64_t row = 0; row < rows; ++row) sum += args.losses.as<float>()[row];
+  total = static_cast<float>(sum);
 }
 
 }  // namespace sluice::cpu

@@ -7,8 +7,8 @@
 
 namespace sluice::cpu {
 
-// `total` is summed in double in the order of the rows and rounded once. lse is written for ignored rows too.
-void CrossEntropyForward(Team& team, const CrossEntropyForwardArgs& args);
-void CrossEntropyBackward(Team& team, const CrossEntropyBackwardArgs& args);
+// Memory sees a row once: its second pass is over what the first has brought into the cache. `total` is summed in
+// double in the order of the rows and rounded once.
+void CrossEntropy(Team& team, const CrossEntropyArgs& args);
 
 }  // namespace sluice::cpu

@@ -85,11 +85,8 @@ class CpuOperations final : public Operations {
   void EmbeddingGradient(Stream& stream, const EmbeddingGradientArgs& args) const override {
     Issue(stream, [args](Team& team) { cpu::EmbeddingGradient(team, args); });
   }
-  void CrossEntropyForward(Stream& stream, const CrossEntropyForwardArgs& args) const override {
-    Issue(stream, [args](Team& team) { cpu::CrossEntropyForward(team, args); });
-  }
-  void CrossEntropyBackward(Stream& stream, const CrossEntropyBackwardArgs& args) const override {
-    Issue(stream, [args](Team& team) { cpu::CrossEntropyBackward(team, args); });
+  void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::CrossEntropy(team, args); });
   }
   void AdamW(Stream& stream, const AdamWArgs& args) const override {
     Issue(stream, [args](Team& team) { cpu::AdamW(team, args); });

@@ -247,16 +247,23 @@ absl::StatusOr<EventRef> Executor::Compute(const Action& action) {
   }
 }
 
-// The list's order says whose weight gradient is the first of its group.
+// The list's order says whose weight gradient is the first of its group. A head's are made by I, the others by W: where
+// B and the two halves take turns, either may be the first.
 MicroBatchInfo Executor::InfoFor(const Action& action) {
   MicroBatchInfo info = input_->micro_batches[action.micro_batch.index()];
-  if (action.kind != ActionKind::kBackward && action.kind != ActionKind::kWeightGradient) return info;
-  const size_t begun =
-      info.gradient_group * locals_ + local_stage_[program_->placement.Index(action.stage, action.copy)];
-  if (begun >= begun_groups_.size()) begun_groups_.resize(begun + 1);
-  info.accumulate = begun_groups_[begun] ? Accumulate::kAdd : Accumulate::kOverwrite;
-  begun_groups_[begun] = true;
+  if (action.kind == ActionKind::kForward) return info;
+  const size_t group =
+      2 * (info.gradient_group * locals_ + local_stage_[program_->placement.Index(action.stage, action.copy)]);
+  if (action.kind != ActionKind::kInputGradient) info.accumulate = BeginGroup(group);
+  if (action.kind != ActionKind::kWeightGradient) info.head_accumulate = BeginGroup(group + 1);
   return info;
+}
+
+Accumulate Executor::BeginGroup(size_t group) {
+  if (group >= begun_groups_.size()) begun_groups_.resize(group + 1);
+  const bool begun = begun_groups_[group];
+  begun_groups_[group] = true;
+  return begun ? Accumulate::kAdd : Accumulate::kOverwrite;
 }
 
 absl::StatusOr<StageSlots> Executor::BindForward(const Action& action, Cell& cell) {

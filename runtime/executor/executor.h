@@ -61,7 +61,7 @@ struct StepInput {
   float learning_rate = 0;
   // Counts optimizer updates from 1. A step that validates the one before counts on from that instead.
   int64_t update = 1;
-  // Where the logits of the last Forward go on the rank that has them; empty: not wanted.
+  // Where the logits of the last Forward (MicroBatchInfo::logits_of) go on the rank that has them; empty: not wanted.
   absl::Span<std::byte> logits;
 };
 
@@ -116,6 +116,7 @@ class Executor {
   absl::Status Issue(const Action& action);
   absl::StatusOr<EventRef> Compute(const Action& action);
   MicroBatchInfo InfoFor(const Action& action);
+  Accumulate BeginGroup(size_t group);
   absl::StatusOr<StageSlots> BindForward(const Action& action, Cell& cell);
   absl::StatusOr<StageSlots> BindBackward(const Action& action, Cell& cell);
   absl::StatusOr<Slot*> BindTarget(const Action& action, StageId neighbour, Pool neighbours, Pool own);
@@ -172,7 +173,8 @@ class Executor {
   std::vector<EventRef> events_;     // per place
   std::vector<Cell> cells_;          // [local stage][micro-batch]
   std::vector<int32_t> computes_;    // places of compute actions issued so far
-  std::vector<bool> begun_groups_;   // [gradient group][local stage]: some weight gradient has been issued
+  // [gradient group][local stage][0: by B or W, 1: by B or I]: some weight gradient has been issued.
+  std::vector<bool> begun_groups_;
   std::vector<EventRef> after_;      // of the action at hand
   std::vector<EventRef> exchanged_;  // gradients with other ranks
   std::vector<std::pair<int32_t, EventRef>> reductions_;  // the first exchange of each REDUCE_GRAD, by its place

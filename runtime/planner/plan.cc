@@ -216,8 +216,7 @@ class Planner {
   // Time of the messages over the border after a node. Handed-over memory is still cold for the core that reads it.
   int64_t BorderTime(const Node& node) const {
     const int64_t tokens = job().training.rows_per_micro_batch() * job().training.sequence;
-    const int64_t bytes = tokens * (OutputBytesPerToken(node, job().training.precision) +
-                                    OutputGradientBytesPerToken(node, job().training.precision));
+    const int64_t bytes = 2 * tokens * OutputBytesPerToken(node, job().training.precision);
     const double rate = device_.link_bytes_per_second > 0 ? device_.link_bytes_per_second : device_.bytes_per_second;
     return static_cast<int64_t>(1e9 * static_cast<double>(bytes) / rate);
   }
@@ -389,9 +388,8 @@ class Planner {
 // "[4, 256, 384] f32"
 std::string ShapeOf(const JobConfig& job, const Node& node) {
   const int64_t width = OutputWidth(node);
-  const bool f32 = job.training.precision == Precision::kF32 || node.kind == LayerKind::kHead;
   return absl::StrCat("[", job.training.rows_per_micro_batch(), ", ", job.training.sequence, ", ", width, "] ",
-                      f32 ? "f32" : "bf16");
+                      job.training.precision == Precision::kF32 ? "f32" : "bf16");
 }
 
 }  // namespace

@@ -72,8 +72,7 @@ const StageSizes::Sizes& StageSizes::Of(int stage, NodeRange range) {
 int64_t StageSizes::BytesDip() const {
   int64_t widest = 0, slots = 0, partials = 0;
   for (const Node& node : job_.graph.nodes) {
-    widest = std::max({widest, OutputBytesPerToken(node, job_.training.precision),
-                       OutputGradientBytesPerToken(node, job_.training.precision)});
+    widest = std::max(widest, OutputBytesPerToken(node, job_.training.precision));
   }
   for (const PoolSizes& pools : training_.pools) {
     slots = std::max<int64_t>(slots, Slots(pools, Pool::kInput) + Slots(pools, Pool::kOutput) +

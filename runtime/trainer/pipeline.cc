@@ -166,16 +166,15 @@ absl::StatusOr<std::vector<float>> Pipeline::Evaluate(absl::Span<const MicroBatc
   return state_->Losses(kEvaluation, 0);
 }
 
-absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_batch, int64_t token) {
+absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_batch) {
+  CHECK(!micro_batch.logits_of.empty() && !micro_batch.training) << "logits of no token";
   RETURN_IF_ERROR(Settle());
-  const int64_t vocabulary = state_->shared.plan->job.graph.vocabulary;
-  std::vector<float> logits(micro_batch.rows * micro_batch.sequence * vocabulary);
+  std::vector<float> logits(micro_batch.logits_of.size() * state_->shared.plan->job.graph.vocabulary);
   const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(logits.data()), logits.size() * sizeof(float));
   RETURN_IF_ERROR(state_->OnAll([&micro_batch, bytes](Rank& self) -> absl::Status {
     return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = bytes}).status();
   }));
-  const auto begin = logits.begin() + token * vocabulary;
-  return std::vector<float>(begin, begin + vocabulary);
+  return logits;
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name) {

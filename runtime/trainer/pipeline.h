@@ -62,8 +62,8 @@ class Pipeline {
   // What reads parameters reads validated ones: a guess that is still open is settled first. REQUIRES: no step is running.
   // Forward only: the loss sum of each micro-batch. REQUIRES: at most as many micro-batches as a step has.
   absl::StatusOr<std::vector<float>> Evaluate(absl::Span<const MicroBatchInfo> micro_batches);
-  // Forward only, one micro-batch: the logits [V] of its token number `token`.
-  absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch, int64_t token);
+  // Forward only, one micro-batch: the logits [tokens, V] of the tokens that it names in logits_of.
+  absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
 
   // Copies a parameter out, by its global name, for tests and for saving.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name);

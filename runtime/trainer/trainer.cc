@@ -338,17 +338,17 @@ absl::Status Trainer::Sample() {
     tokens.assign(text.end() - length, text.end());
     positions.resize(length);
     for (int64_t t = 0; t < length; ++t) positions[t] = static_cast<int32_t>(t);
-    const std::vector<int32_t> targets(length, -1);
     MicroBatchInfo info;
     info.index = MicroBatch(0);
     info.rows = 1;
     info.sequence = length;
     info.tokens = tokens;
-    info.targets = targets;
     info.positions = positions;
     info.samples = samples;
     info.training = false;
-    ASSIGN_OR_RETURN(const std::vector<float> logits, pipeline_->Logits(info, length - 1));
+    const std::vector<int32_t> last{static_cast<int32_t>(length - 1)};
+    info.logits_of = last;
+    ASSIGN_OR_RETURN(const std::vector<float> logits, pipeline_->Logits(info));
     const PhiloxBlock words = RandomWords(sample.seed, HashName("sample"), 0, 0, static_cast<uint64_t>(i));
     text.push_back(SampleToken(logits, sample.temperature, UnitFloat(words[0])));
   }

@@ -286,17 +286,23 @@ absl::Status CheckOrder(const Program& program, const VerifierOptions& options, 
 
 std::string FindDescendingWeightGradient(const Program& program, int gradient_groups) {
   const int64_t groups = gradient_groups, m = program.micro_batches;
-  std::vector<int32_t> last(program.pools.size() * groups, -1);
+  std::vector<std::array<int32_t, 2>> last(program.pools.size() * groups, {-1, -1});  // by W or B, by I or B
   for (size_t r = 0; r < program.ranks.size(); ++r) {
     for (const Action& a : program.ranks[r]) {
-      if (a.kind != ActionKind::kBackward && a.kind != ActionKind::kWeightGradient) continue;
+      if (!IsCompute(a.kind) || a.kind == ActionKind::kForward) continue;
+      const bool head = a.stage.value() + 1 == program.placement.stages();
+      const std::array<bool, 2> adds = {a.kind != ActionKind::kInputGradient,
+                                        head && a.kind != ActionKind::kWeightGradient};
       const int64_t group = a.micro_batch.value() * groups / m;
-      int32_t& before = last[program.placement.Index(a.stage, a.copy) * groups + group];
-      if (a.micro_batch.value() < before) {
-        return absl::StrCat("rank ", r, " adds weight gradients out of order: ", ToString(a), " after micro-batch ",
-                            before, " of the same gradient group");
+      for (size_t pass = 0; pass < adds.size(); ++pass) {
+        if (!adds[pass]) continue;
+        int32_t& before = last[program.placement.Index(a.stage, a.copy) * groups + group][pass];
+        if (a.micro_batch.value() < before) {
+          return absl::StrCat("rank ", r, " adds weight gradients out of order: ", ToString(a), " after micro-batch ",
+                              before, " of the same gradient group");
+        }
+        before = a.micro_batch.value();
       }
-      before = a.micro_batch.value();
     }
   }
   return "";

@@ -63,7 +63,6 @@ absl::StatusOr<LayerGraph> Gpt2Graph(const Gpt2Sizes& sizes) {
                          .channels = sizes.channels,
                          .vocabulary = sizes.vocabulary,
                          .tied_to = sizes.tied ? "wte" : ""});
-  graph.nodes.push_back({.name = "loss", .kind = LayerKind::kCrossEntropy, .channels = sizes.vocabulary});
   RETURN_IF_ERROR(Validate(graph));
   return graph;
 }

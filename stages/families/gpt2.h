@@ -25,7 +25,7 @@ struct Gpt2Sizes {
 // "124M", "355M", "774M" or "1558M". NOT_FOUND lists them.
 absl::StatusOr<Gpt2Sizes> Gpt2Preset(absl::string_view name);
 
-// Nodes: wte, h.<i>.attn, h.<i>.mlp, ln_f, lm_head, loss.
+// Nodes: wte, h.<i>.attn, h.<i>.mlp, ln_f, lm_head.
 absl::StatusOr<LayerGraph> Gpt2Graph(const Gpt2Sizes& sizes);
 
 }  // namespace sluice

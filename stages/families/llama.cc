@@ -79,7 +79,6 @@ absl::StatusOr<LayerGraph> LlamaGraph(const LlamaSizes& sizes) {
                          .vocabulary = sizes.vocabulary,
                          .tied_to = sizes.tied ? "model.embed_tokens" : "",
                          .naming = Naming::kLlama});
-  graph.nodes.push_back({.name = "loss", .kind = LayerKind::kCrossEntropy, .channels = sizes.vocabulary});
   RETURN_IF_ERROR(Validate(graph));
   return graph;
 }

@@ -24,7 +24,7 @@ struct LlamaSizes {
   bool tied = false;
 };
 
-// Nodes: model.embed_tokens, model.layers.<i>.self_attn, model.layers.<i>.mlp, model.norm, lm_head, loss.
+// Nodes: model.embed_tokens, model.layers.<i>.self_attn, model.layers.<i>.mlp, model.norm, lm_head.
 absl::StatusOr<LayerGraph> LlamaGraph(const LlamaSizes& sizes);
 
 }  // namespace sluice

@@ -35,7 +35,6 @@ absl::StatusOr<LayerGraph> MlpGraph(const MlpSizes& sizes) {
                          .channels = channels,
                          .vocabulary = sizes.vocabulary,
                          .init_deviation = 1.0f / std::sqrt(static_cast<float>(std::max<int64_t>(channels, 1)))});
-  graph.nodes.push_back({.name = "loss", .kind = LayerKind::kCrossEntropy, .channels = sizes.vocabulary});
   RETURN_IF_ERROR(Validate(graph));
   return graph;
 }

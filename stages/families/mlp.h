@@ -19,7 +19,7 @@ struct MlpSizes {
   int64_t max_sequence = 1024;
 };
 
-// Nodes: embedding, layers.<i>, layers.<i>.gelu, head, loss.
+// Nodes: embedding, layers.<i>, layers.<i>.gelu, head.
 absl::StatusOr<LayerGraph> MlpGraph(const MlpSizes& sizes);
 
 }  // namespace sluice

@@ -26,9 +26,4 @@ std::unique_ptr<Layer> NewLinear(const Node& node, DType compute) {
   return std::make_unique<LinearLayer>(node.width, node.channels, node.bias, compute);
 }
 
-// The stage gives the head an f32 output; all else is a linear's.
-std::unique_ptr<Layer> NewHead(const Node& node, DType compute) {
-  return std::make_unique<LinearLayer>(node.vocabulary, node.channels, /*bias=*/false, compute);
-}
-
 }  // namespace sluice

@@ -84,13 +84,16 @@ class LinearPart {
         call.stream, {.shape = shape_, .dy = dy, .packed = call.parameters[first_].packed, .dx = dx});
   }
   void WeightGradient(const LayerCall& call, TensorView x, TensorView dy) const {
+    WeightGradient(call, x, dy, call.accumulate);
+  }
+  void WeightGradient(const LayerCall& call, TensorView x, TensorView dy, Accumulate accumulate) const {
     call.operations.LinearWeightGradient(call.stream,
                                          {.shape = shape_,
                                           .x = x,
                                           .dy = dy,
                                           .dweight = call.parameters[first_].gradient,
                                           .dbias = bias_ ? call.parameters[first_ + 1].gradient : TensorView{},
-                                          .accumulate = call.accumulate});
+                                          .accumulate = accumulate});
   }
 
  private:

@@ -18,8 +18,6 @@ std::unique_ptr<Layer> NewLayer(const Node& node, DType compute) {
       return NewActivation(node, compute);
     case LayerKind::kHead:
       return NewHead(node, compute);
-    case LayerKind::kCrossEntropy:
-      return NewCrossEntropy(node, compute);
   }
   CHECK(false) << "unknown kind of layer";
   return nullptr;

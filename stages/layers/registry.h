@@ -1,5 +1,4 @@
-// One function per kind of layer; each is defined in the file of its name (the head, a linear with f32 output, beside
-// the linear).
+// One function per kind of layer; each is defined in the file of its name.
 #pragma once
 
 #include <memory>
@@ -15,6 +14,5 @@ std::unique_ptr<Layer> NewNorm(const Node& node, DType compute);
 std::unique_ptr<Layer> NewLinear(const Node& node, DType compute);
 std::unique_ptr<Layer> NewActivation(const Node& node, DType compute);
 std::unique_ptr<Layer> NewHead(const Node& node, DType compute);
-std::unique_ptr<Layer> NewCrossEntropy(const Node& node, DType compute);
 
 }  // namespace sluice

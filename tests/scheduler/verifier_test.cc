@@ -357,6 +357,24 @@ TEST(VerifierTest, WeightGradientsAscendWithinAGroup) {
   EXPECT_TRUE(Verify(*program, {.gradient_groups = 4}).ok());
 }
 
+// The last stage's I adds the gradient of the head's weight; that of others adds nothing.
+TEST(VerifierTest, InputGradientsOfTheLastStageAscendWithinAGroup) {
+  const auto with_descending = [](int stage) {
+    auto schedule = Generate("gpipe", {.ranks = 2, .micro_batches = 4});
+    for (int s = 0; s < 2; ++s) {
+      auto& list = schedule->ranks[s];
+      list.resize(4);  // the forward passes
+      for (int i = 0; i < 4; ++i) list.push_back(InputGradient(StageId(s), MicroBatch(i)));
+      if (s == stage) std::swap(list[4], list[5]);
+      for (int i = 0; i < 4; ++i) list.push_back(WeightGradient(StageId(s), MicroBatch(i)));
+    }
+    return *Lower(*schedule);
+  };
+  EXPECT_TRUE(Verify(with_descending(0), {.gradient_groups = 2}).ok());
+  EXPECT_EQ(Refusal(with_descending(1), {.gradient_groups = 2}),
+            "rank 1 adds weight gradients out of order: 1I0 after micro-batch 1 of the same gradient group");
+}
+
 TEST(VerifierTest, CountsBytesAndRefusesWhatIsOverTheCap) {
   const Program program = Make("1f1b", {.ranks = 2, .micro_batches = 4});
   StageBytes first{.fixed = 1000}, second{.fixed = 2000};

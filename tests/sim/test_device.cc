@@ -35,8 +35,7 @@ class TestOperations final : public Operations {
   void Add(Stream&, const AddArgs&) const NOT_IN_THIS_DEVICE;
   void EmbeddingForward(Stream&, const EmbeddingForwardArgs&) const NOT_IN_THIS_DEVICE;
   void EmbeddingGradient(Stream&, const EmbeddingGradientArgs&) const NOT_IN_THIS_DEVICE;
-  void CrossEntropyForward(Stream&, const CrossEntropyForwardArgs&) const NOT_IN_THIS_DEVICE;
-  void CrossEntropyBackward(Stream&, const CrossEntropyBackwardArgs&) const NOT_IN_THIS_DEVICE;
+  void CrossEntropy(Stream&, const CrossEntropyArgs&) const NOT_IN_THIS_DEVICE;
   void SumInOrder(Stream&, absl::Span<const TensorView>, TensorView) const NOT_IN_THIS_DEVICE;
   void SquaredNorm(Stream&, TensorView, TensorView) const NOT_IN_THIS_DEVICE;
   void AdamW(Stream&, const AdamWArgs&) const NOT_IN_THIS_DEVICE;

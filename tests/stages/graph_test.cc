@@ -141,13 +141,13 @@ TEST(Validate, KnowsWhereAChainBeginsAndEnds) {
   EXPECT_THAT(ErrorOf({}), HasSubstr("no layers"));
   LayerGraph graph = SmallGpt2();
   graph.nodes.pop_back();
-  EXPECT_THAT(ErrorOf(graph), HasSubstr("the last layer must be cross_entropy"));
+  EXPECT_THAT(ErrorOf(graph), HasSubstr("the last layer must be a head"));
   graph = SmallGpt2();
   graph.nodes.erase(graph.nodes.begin());
   EXPECT_FALSE(Validate(graph).ok());
   graph = SmallGpt2();
-  graph.nodes.erase(graph.nodes.end() - 2);
-  EXPECT_THAT(ErrorOf(graph), HasSubstr("cross_entropy follows a head"));
+  std::swap(graph.nodes[5], graph.nodes[6]);
+  EXPECT_THAT(ErrorOf(graph), HasSubstr("layer \"lm_head\" (head): a head makes the loss and must be the last layer"));
 }
 
 TEST(Validate, RefusesNamesThatMakeParametersCollide) {
@@ -173,9 +173,22 @@ TEST(LayerCost, ForwardIsTwoPerMultiplyAdd) {
   const double tokens = 4 * 1024;
   double flops = 0;
   for (const Node& node : graph.nodes) flops += Cost(node, 4, 1024, Precision::kF32).forward.flops;
-  // 12 layers of 12 C^2 weights and the head; two products of a causal triangle of T (T + 1) / 2 a row and head.
-  const double weights = 12 * 12.0 * 768 * 768 + 50257.0 * 768;
+  // 12 layers of 12 C^2 weights; two products of a causal triangle of T (T + 1) / 2 a row and head.
+  const double weights = 12 * 12.0 * 768 * 768;
   EXPECT_DOUBLE_EQ(flops, 2 * tokens * weights + 12 * 2 * 2.0 * 4 * 768 * (1024 * 1025 / 2));
+}
+
+TEST(LayerCost, AHeadDoesAllItsWorkInTheInputGradient) {
+  const Node head{.name = "head", .kind = LayerKind::kHead, .channels = 768, .vocabulary = 50257};
+  const double product = 2 * 1024.0 * 768 * 50257, weight = 768 * 50257.0, logits = 1024 * 50257.0, x = 1024 * 768.0;
+  const LayerCost cost = Cost(head, 2, 512, Precision::kBF16);
+  EXPECT_EQ(cost.forward, OperationCost());
+  EXPECT_EQ(cost.weight_gradient, OperationCost());
+  EXPECT_EQ(cost.recompute_full, OperationCost());
+  EXPECT_DOUBLE_EQ(cost.input_gradient.flops, 3 * product);
+  // Two chunks: each reads the bf16 weight twice, and its f32 gradient, which it writes too. Logits are f32 once
+  // written and once read, their gradient bf16 once written and twice read; x read twice and dx written.
+  EXPECT_DOUBLE_EQ(cost.input_gradient.bytes, 2 * (2 * 2 + 8) * weight + (2 * 4 + 3 * 2) * logits + 3 * 2 * x);
 }
 
 TEST(LayerCost, WeightGradientsCostAProductMoreAndBf16MovesFewerBytes) {
@@ -218,16 +231,15 @@ std::vector<Piece> PiecesOf(const LayerGraph& graph, NodeRange range, const Stag
     const Node& node = graph.nodes[range.begin + i];
     for (size_t t = 0; t < layer.tensors.size(); ++t) {
       const Place& place = layer.backward[t];
-      const int64_t bytes = tokens * layer.tensors[t].columns * SizeOf(layer.tensors[t].dtype);
+      const LayerTensor& tensor = layer.tensors[t];
+      const int64_t rows = tensor.rows_max > 0 ? std::min(tokens, tensor.rows_max) : tokens;
+      const int64_t bytes = rows * tensor.columns * SizeOf(tensor.dtype);
       if (place.region == region) pieces.push_back({place.offset, place.offset + bytes});
     }
     const int64_t out = tokens * OutputBytesPerToken(node, options.precision);
     if (layer.output.region == region) pieces.push_back({layer.output.offset, layer.output.offset + out});
-    const int64_t back = tokens * OutputGradientBytesPerToken(node, options.precision);
     const Place& gradient = layer.output_gradient;
-    if (gradient.region == region && region == Place::Region::kGradientStash) {
-      pieces.push_back({gradient.offset, gradient.offset + back});
-    }
+    if (gradient.region == region) pieces.push_back({gradient.offset, gradient.offset + out});
   }
   if (region != Place::Region::kStash) return pieces;
   const BatchPlaces& batch = layout.batch;
@@ -310,12 +322,25 @@ TEST(StageLayout, InferenceHasNeitherGradientsNorOptimizerState) {
   EXPECT_GT(memory.parameters, 0);
 }
 
-TEST(StageLayout, ACutBetweenHeadAndLossSendsF32Logits) {
+// One chunk of f32 logits and bf16 gradients, and what is smaller by far, however long the micro-batch is and however
+// many of them are in flight.
+TEST(StageLayout, TheHeadHasRoomForOneChunkOfLogits) {
   const LayerGraph graph = SmallGpt2();
-  const StageOptions options{.precision = Precision::kBF16, .rows = 2, .sequence = 8};
-  const StageMemory loss = PlanStageMemory(graph, {7, 8}, options, PackedBytes);
-  EXPECT_EQ(loss.input_message, 2 * 8 * 29 * 4);
-  EXPECT_EQ(loss.input_gradient_message, 2 * 8 * 29 * 2);
+  const NodeRange head{graph.nodes.size() - 1, graph.nodes.size()};
+  const auto plan = [&](int64_t rows, Precision precision) {
+    const StageOptions options{
+        .precision = precision, .backward = BackwardForm::kSplit, .rows = rows, .sequence = 16, .stash_slots = 4};
+    return PlanStageMemory(graph, head, options, PackedBytes);
+  };
+  for (const auto& [precision, bytes] : {std::pair(Precision::kF32, 4), {Precision::kBF16, 6}}) {
+    const int64_t logits = kHeadRows * 29 * bytes;
+    const StageMemory one = plan(kHeadRows / 16, precision), many = plan(64 * kHeadRows / 16, precision);
+    EXPECT_GT(one.scratch, logits);
+    EXPECT_LT(one.scratch, 2 * logits);
+    EXPECT_EQ(many.scratch - one.scratch, 63 * kHeadRows / 16 * 29 * 4) << "logits wanted of a token a row";
+    EXPECT_EQ(many.stash_slot, 64 * kHeadRows * 4) << "the targets";
+    EXPECT_EQ(many.gradient_stash_slot, 0);
+  }
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ class ReferenceModel {
  public:
   ReferenceModel(const LayerGraph& graph, const ReferenceBatch& batch) : graph_(graph), batch_(batch) {}
 
-  // Output of one node; of the loss, one element: the sum over the valid targets.
+  // Output of one node; of the head, one element: the loss, summed over the valid targets.
   Doubles Apply(size_t node, const ReferenceParameters& all, const Doubles& x) const {
     const Node& n = graph_.nodes[node];
     std::vector<const Doubles*> p;
@@ -48,9 +48,7 @@ class ReferenceModel {
       case LayerKind::kActivation:
         return Gelu(x);
       case LayerKind::kHead:
-        return Linear(x, n.channels, *p[0], n.vocabulary, nullptr);
-      case LayerKind::kCrossEntropy:
-        return CrossEntropy(n, x);
+        return CrossEntropy(n, Logits(n, p, x));
     }
     return {};
   }
@@ -59,6 +57,13 @@ class ReferenceModel {
   Doubles Apply(size_t begin, size_t end, const ReferenceParameters& all, Doubles x) const {
     for (size_t node = begin; node < end; ++node) x = Apply(node, all, x);
     return x;
+  }
+
+  // [M, V], what the head makes the loss of.
+  Doubles Logits(const ReferenceParameters& all) const {
+    const size_t head = graph_.nodes.size() - 1;
+    const Doubles x = Apply(0, head, all, {});
+    return Logits(graph_.nodes[head], {&all.at(Parameters(graph_, head)[0].name)}, x);
   }
 
   double Loss(const ReferenceParameters& all) const { return Apply(0, graph_.nodes.size(), all, {})[0]; }
@@ -192,14 +197,18 @@ class ReferenceModel {
     }
   }
 
+  static Doubles Logits(const Node& n, const Views& p, const Doubles& x) {
+    return Linear(x, n.channels, *p[0], n.vocabulary, nullptr);
+  }
+
   Doubles CrossEntropy(const Node& n, const Doubles& logits) const {
     double sum = 0;
     for (int64_t i = 0; i < tokens(); ++i) {
       if (batch_.targets[i] < 0) continue;
-      const double* row = &logits[i * n.channels];
-      const double top = *std::max_element(row, row + n.channels);
+      const double* row = &logits[i * n.vocabulary];
+      const double top = *std::max_element(row, row + n.vocabulary);
       double total = 0;
-      for (int64_t v = 0; v < n.channels; ++v) total += std::exp(row[v] - top);
+      for (int64_t v = 0; v < n.vocabulary; ++v) total += std::exp(row[v] - top);
       sum += std::log(total) + top - row[batch_.targets[i]];
     }
     return {sum};

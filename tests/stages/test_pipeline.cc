@@ -60,6 +60,7 @@ MicroBatchInfo TestPipeline::InfoFor(const std::vector<ReferenceBatch>& batches,
           .loss_scale = 1.0f / static_cast<float>(valid),
           .gradient_group = group,
           .accumulate = first ? Accumulate::kOverwrite : Accumulate::kAdd,
+          .head_accumulate = first ? Accumulate::kOverwrite : Accumulate::kAdd,
           .training = training};
 }
 
@@ -146,7 +147,11 @@ std::vector<float> TestPipeline::ReadLosses() {
   return losses;
 }
 
-std::vector<float> TestPipeline::ReadLogits() {
+std::vector<float> TestPipeline::LogitsOf(const ReferenceBatch& batch, const std::vector<int32_t>& tokens) {
+  const std::vector<ReferenceBatch> batches = {batch};
+  MicroBatchInfo info = InfoFor(batches, 0, false);
+  info.logits_of = tokens;
+  for (size_t s = 0; s < stages_.size(); ++s) stages_[s]->Forward(info, SlotsFor(s, 0), {});
   const TensorView logits = stages_.back()->logits();
   std::vector<float> values(logits.elements());
   stream_->CopyToHost(logits, values.data());

@@ -47,7 +47,8 @@ class TestPipeline {
   // Of the parameters of all stages; a tied tensor must be equal in all that hold it.
   NamedFloats Read(StateKind kind);
   void Write(const NamedFloats& parameters);
-  std::vector<float> ReadLogits();
+  // Logits of these tokens after a forward pass without training: [tokens, V].
+  std::vector<float> LogitsOf(const ReferenceBatch& batch, const std::vector<int32_t>& tokens);
 
   LayerStage* stage(size_t i) { return stages_[i]; }
   Device* device() { return device_.get(); }

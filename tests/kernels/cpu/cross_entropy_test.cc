@@ -21,55 +21,61 @@ class CrossEntropyTest : public testing::TestWithParam<MatrixCase> {
   CrossEntropyTest()
       : shape_{GetParam().rows, GetParam().columns},
         dtype_(GetParam().dtype),
-        logits_(TestTensor::Random(dtype_, shape_, 1, 4.0)),
+        logits_(TestTensor::Random(DType::kF32, shape_, 1, 4.0)),
         target_list_(RandomTargets(shape_[0], shape_[1])),
-        targets_(TestTensor::Integers(target_list_)),
-        lse_(DType::kF32, {shape_[0]}) {
-    const Doubles logits = logits_.values();
-    for (int64_t row = 0; row < shape_[0]; ++row) lse_.Set(row, reference::LogSumExp(logits, row, shape_[1]));
+        targets_(TestTensor::Integers(target_list_)) {}
+
+  // Losses, total, and dlogits where they are wanted.
+  std::vector<TestTensor> Run(Team& team, const CrossEntropyArgs& with) {
+    std::vector<TestTensor> out{TestTensor(DType::kF32, {shape_[0]}), TestTensor(DType::kF32, {1}, {2.0})};
+    CrossEntropyArgs args = with;
+    args.logits = logits_.view();
+    args.targets = targets_.view();
+    args.losses = out[0].view();
+    args.total = out[1].view();
+    CrossEntropy(team, args);
+    return out;
   }
+
   Shape shape_;
-  DType dtype_;
+  DType dtype_;  // of the gradient
   TestTensor logits_;
   std::vector<int32_t> target_list_;
-  TestTensor targets_, lse_;
+  TestTensor targets_;
 };
 
-TEST_P(CrossEntropyTest, ForwardEqualsReference) {
-  const auto out = OnEveryTeam([&](Team& team) {
-    std::vector<TestTensor> out{TestTensor(DType::kF32, {shape_[0]}), TestTensor(DType::kF32, {1})};
-    CrossEntropyForward(
-        team, {.logits = logits_.view(), .targets = targets_.view(), .lse = out[0].view(), .total = out[1].view()});
-    return out;
-  });
-  // lse up to 20 is rounded by 1e-6; up to 16,500 exponentials are summed in four chains a lane, which without vectors
-  // means 4,100 roundings of 6e-8 in a row. The total adds up to 257 such rows of either sign.
-  ExpectNear(out[0], lse_.values(), {1e-5, 0}, "lse");
-  ExpectNear(out[1], {reference::CrossEntropy(logits_.values(), target_list_, shape_[1])}, {2e-5, 1e-6}, "total");
+TEST_P(CrossEntropyTest, LossesEqualReference) {
+  const Doubles logits = logits_.values();
+  Doubles losses;
+  for (int64_t row = 0; row < shape_[0]; ++row) {
+    const int32_t target = target_list_[row];
+    losses.push_back(target < 0 ? 0 : reference::LogSumExp(logits, row, shape_[1]) - logits[row * shape_[1] + target]);
+  }
+  const double total = reference::CrossEntropy(logits, target_list_, shape_[1]);
+  for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+    const auto out = OnEveryTeam([&](Team& team) { return Run(team, {.accumulate = accumulate}); });
+    // Pieces of 2,048 exponentials are summed in four chains a lane, which without vectors means 512 roundings of 6e-8.
+    ExpectNear(out[0], losses, {1e-5, 1e-6}, "losses");
+    ExpectNear(out[1], {total + (accumulate == Accumulate::kAdd ? 2 : 0)}, {2e-5, 1e-6}, "total");
+  }
 }
 
-// In place, and from f32 logits into bf16 gradients.
-TEST_P(CrossEntropyTest, BackwardEqualsReference) {
+TEST_P(CrossEntropyTest, GradientEqualsReferenceAndLeavesTheLossesTheirBits) {
   constexpr float kScale = 0.25f;
+  const TestTensor before = logits_;
+  const auto only_losses = OnEveryTeam([&](Team& team) { return Run(team, {}); });
   const auto out = OnEveryTeam([&](Team& team) {
-    std::vector<TestTensor> out{logits_, TestTensor(DType::kBF16, shape_)};
-    CrossEntropyBackward(team, {.logits = out[0].view(),
-                                .targets = targets_.view(),
-                                .lse = lse_.view(),
-                                .scale = kScale,
-                                .dlogits = out[0].view()});
-    CrossEntropyBackward(team, {.logits = logits_.view(),
-                                .targets = targets_.view(),
-                                .lse = lse_.view(),
-                                .scale = kScale,
-                                .dlogits = out[1].view()});
+    logits_ = before;
+    TestTensor dlogits(dtype_, shape_);  // f32: in place
+    const bool in_place = dtype_ == DType::kF32;
+    std::vector<TestTensor> out = Run(team, {.scale = kScale, .dlogits = in_place ? logits_.view() : dlogits.view()});
+    out.push_back(in_place ? logits_ : dlogits);
     return out;
   });
-  const Doubles expected = reference::CrossEntropyGradient(logits_.values(), target_list_, shape_[1], kScale);
+  const Doubles expected = reference::CrossEntropyGradient(before.values(), target_list_, shape_[1], kScale);
   // The exponent is a difference of numbers up to 20, each rounded to 1e-6, times scale; p - 1 is absolutely as good.
-  const Tolerance f32{kScale * 2e-6, 3e-6};
-  ExpectNear(out[0], expected, Rounded(dtype_, f32), "in place");
-  ExpectNear(out[1], expected, Rounded(DType::kBF16, f32), "bf16");
+  ExpectNear(out[2], expected, Rounded(dtype_, {kScale * 2e-6, 3e-6}), "dlogits");
+  for (const size_t i : {0, 1}) EXPECT_EQ(out[i].values(), only_losses[i].values());
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CrossEntropyTest, testing::ValuesIn(MatrixCases()));
@@ -94,55 +100,76 @@ TEST(LossReference, GradientsEqualFiniteDifferences) {
       1e-8, "dposition_table");
 }
 
-TEST(CrossEntropyLimits, LargeLogitsNeitherOverflowNorLoseTheLoss) {
-  TestTensor logits(DType::kF32, {2, 3}, {1e30, -1e30, 0, -300, -300, -300});
-  TestTensor targets = TestTensor::Integers({0, 1}), lse(DType::kF32, {2}), total(DType::kF32, {1});
+// Losses, and the gradient over the logits.
+std::vector<double> LossesOf(TestTensor* logits, const std::vector<int32_t>& targets, float* total) {
+  TestTensor indices = TestTensor::Integers(targets), losses(DType::kF32, {logits->view().rows()});
+  TestTensor sum(DType::kF32, {1});
   Team team(1, {});
-  CrossEntropyForward(team,
-                      {.logits = logits.view(), .targets = targets.view(), .lse = lse.view(), .total = total.view()});
-  EXPECT_FLOAT_EQ(lse.at(0), 1e30f);
-  EXPECT_NEAR(total.at(0), std::log(3), 2e-5);  // lse near -299 is rounded to 1.5e-5
+  CrossEntropy(team, {.logits = logits->view(),
+                      .targets = indices.view(),
+                      .losses = losses.view(),
+                      .total = sum.view(),
+                      .dlogits = logits->view()});
+  *total = static_cast<float>(sum.at(0));
+  return losses.values();
+}
+
+TEST(CrossEntropyLimits, LargeLogitsNeitherOverflowNorLoseTheLoss) {
+  TestTensor logits(DType::kF32, {3, 3}, {1e30, -1e30, 0, -300, -300, -300, -1e30, 0, 1e30});
+  float total = 0;
+  const std::vector<double> losses = LossesOf(&logits, {0, 1, 0}, &total);
+  EXPECT_EQ(losses[0], 0);
+  EXPECT_NEAR(losses[1], std::log(3), 1e-6);
+  EXPECT_FLOAT_EQ(losses[2], 2e30f);
+  EXPECT_FLOAT_EQ(total, 2e30f);
+}
+
+// The largest logit in the last of many pieces, so that each sum before it has to be scaled down.
+TEST(CrossEntropyLimits, AMaximumThatRisesAllTheWay) {
+  constexpr int64_t kColumns = 50257;
+  TestTensor logits(DType::kF32, {1, kColumns});
+  for (int64_t i = 0; i < kColumns; ++i) logits.Set(i, -60 + 100.0 * i / kColumns);
+  const double exact = reference::LogSumExp(logits.values(), 0, kColumns) - logits.at(70);
+  float total = 0;
+  LossesOf(&logits, {70}, &total);
+  EXPECT_NEAR(total, exact, 1e-6 * exact);
 }
 
 TEST(CrossEntropyLimits, NaNReachesTheTotal) {
   for (const int place : {0, 5, 9, 16}) {
     TestTensor logits = TestTensor::Random(DType::kF32, {2, 17}, 1);
     logits.Set(17 + place, std::nan(""));
-    TestTensor targets = TestTensor::Integers({0, 1}), lse(DType::kF32, {2}), total(DType::kF32, {1});
-    Team team(1, {});
-    CrossEntropyForward(team,
-                        {.logits = logits.view(), .targets = targets.view(), .lse = lse.view(), .total = total.view()});
-    EXPECT_TRUE(std::isnan(total.at(0))) << place;
+    float total = 0;
+    LossesOf(&logits, {0, 1}, &total);
+    EXPECT_TRUE(std::isnan(total)) << place;
+    EXPECT_TRUE(std::isnan(logits.at(17 + 3)));
   }
 }
 
-// With lse = 0 the gradient is e^x itself: the accuracy that simd_math-inl.h states, over the whole range of f32.
+// With a logit of 0 among others far below it, lse is 0 and the gradient of those is e^x itself: the accuracy that
+// simd_math-inl.h states, where the sum of all of them is too small to count.
 TEST(CrossEntropyLimits, ExponentialIsGoodToTwoUnitsInTheLastPlace) {
-  constexpr int64_t kPoints = 500001;
-  TestTensor logits(DType::kF32, {1, kPoints}), dlogits(DType::kF32, {1, kPoints});
-  for (int64_t i = 0; i < kPoints; ++i) logits.Set(i, -87.0 + 175.7 * i / (kPoints - 1));
-  TestTensor targets = TestTensor::Integers({kPoints - 1}), lse(DType::kF32, {1}, {0.0});
-  Team team(2, {});
-  CrossEntropyBackward(
-      team, {.logits = logits.view(), .targets = targets.view(), .lse = lse.view(), .dlogits = dlogits.view()});
+  constexpr int64_t kPoints = 100001;
+  TestTensor logits(DType::kF32, {1, kPoints});
+  for (int64_t i = 0; i < kPoints; ++i) logits.Set(i, -87.0 + 50.0 * i / kPoints);
+  logits.Set(kPoints - 1, 0);
+  const TestTensor before = logits;
+  float total = 0;
+  LossesOf(&logits, {kPoints - 1}, &total);
   double worst = 0;
   for (int64_t i = 0; i < kPoints - 1; ++i) {
-    const double exact = std::exp(logits.at(i));
+    const double exact = std::exp(before.at(i));
     const double unit = std::ldexp(1.0, std::ilogb(exact) - 23);
-    worst = std::max(worst, std::abs(dlogits.at(i) - exact) / unit);
+    worst = std::max(worst, std::abs(logits.at(i) - exact) / unit);
   }
   EXPECT_LE(worst, 2.0);
   RecordProperty("worst_units", std::to_string(worst));
 }
 
 TEST(CrossEntropyDeathTest, RefusesATargetBeyondTheVocabulary) {
-  TestTensor logits = TestTensor::Random(DType::kF32, {1, 7}, 1), targets = TestTensor::Integers({7});
-  TestTensor lse(DType::kF32, {1}), total(DType::kF32, {1});
-  Team team(1, {});
-  EXPECT_DEATH(
-      CrossEntropyForward(
-          team, {.logits = logits.view(), .targets = targets.view(), .lse = lse.view(), .total = total.view()}),
-      "target of row 0");
+  TestTensor logits = TestTensor::Random(DType::kF32, {1, 7}, 1);
+  float total = 0;
+  EXPECT_DEATH(LossesOf(&logits, {7}, &total), "target of row 0");
 }
 
 class EmbeddingTest : public testing::TestWithParam<MatrixCase> {

@@ -35,7 +35,7 @@ std::string ErrorOf(const std::string& text, std::vector<std::string> overrides 
 TEST(Job, DefaultsStandBesideTheFields) {
   const auto job = ParseJob(kSmall, "jobs/a.textproto", {.user_directory = "/home/me"});
   ASSERT_TRUE(job.ok()) << job.status();
-  EXPECT_EQ(job->graph.nodes.size(), 12u);
+  EXPECT_EQ(job->graph.nodes.size(), 11u);
   EXPECT_EQ(job->graph.vocabulary, 256);
   EXPECT_EQ(job->graph.max_sequence, 32);
   EXPECT_EQ(job->training.rows_per_micro_batch(), 2);
@@ -76,7 +76,7 @@ training { steps: 7 batch: 8 micro_batches: 4 sequence: 16 precision: bf16 seed:
            recompute_stages: [full, selective] evaluate_every: 3 evaluate_batches: 5 stop_after_nonfinite: 4 }
 optimizer { learning_rate: 0.1 warm_up: 2 minimum_learning_rate: 0.01 decay_steps: 6 beta1: 0.8 beta2: 0.9 epsilon: 1e-7
             weight_decay: 0.2 clip_norm: 0.5 }
-layout { pp: 2 threads_per_rank: 3 pin: false layers_per_stage: [5, 3] memory_limit: "1500MB" memory_limit: "2GiB" }
+layout { pp: 2 threads_per_rank: 3 pin: false layers_per_stage: [5, 2] memory_limit: "1500MB" memory_limit: "2GiB" }
 schedule { name: "gpipe" queues: edge receive_ahead: 2 send_slots: 3 post_validation: true }
 sample { prompt: "In" length: 5 temperature: 0 seed: 3 }
 output { metrics: "m.jsonl" trace: "/t.json" trace_from: 1 trace_steps: 2 quiet: true }
@@ -101,7 +101,7 @@ watchdog { seconds: 1.5 }
   EXPECT_THAT(job->training.recompute, ElementsAre(Recomputation::kFull, Recomputation::kSelective));
   EXPECT_EQ(job->optimizer.clip_norm, 0.5);
   EXPECT_EQ(job->optimizer.decay_steps, 6);
-  EXPECT_THAT(job->layout.layers_per_stage, ElementsAre(5, 3));
+  EXPECT_THAT(job->layout.layers_per_stage, ElementsAre(5, 2));
   EXPECT_THAT(job->layout.memory_limit, ElementsAre(1'500'000'000, int64_t{2} << 30));
   EXPECT_FALSE(job->layout.pin);
   EXPECT_EQ(job->layout.threads_per_rank, 3);
@@ -130,7 +130,7 @@ TEST(Job, CutsByNameBecomeCounts) {
   const auto job =
       ParseJob(kSmall, "a", {.overrides = {"layout.pp=3", "layout.cut_before=[\"h.1.mlp\", \"lm_head\"]"}});
   ASSERT_TRUE(job.ok()) << job.status();
-  EXPECT_THAT(job->layout.layers_per_stage, ElementsAre(4, 6, 2));
+  EXPECT_THAT(job->layout.layers_per_stage, ElementsAre(4, 6, 1));
 }
 
 TEST(Job, UnknownFieldsAreNamedWithPlaceAndTheNearestKnownOne) {
@@ -163,13 +163,13 @@ TEST(Job, ImpossibleNumbersAreRefusedWithWhatToDo) {
            Wrong{"training.steps=0", "training.steps is 0; it must be at least 1"},
            Wrong{"training.gradient_groups=4", "gradient_groups 4 must divide micro_batches 6: 1, 2, 3, 6"},
            Wrong{"training.recompute_stages=[full]", "recompute_stages has 1 entries; there are 2 stages"},
-           Wrong{"layout.pp=13", "13 stages are more than the model's 12 layers; at most 12 ranks"},
+           Wrong{"layout.pp=12", "12 stages are more than the model's 11 layers; at most 11 ranks"},
            Wrong{"layout.pp=0", "layout.pp is 0"},
            Wrong{"layout.dp=2", "no data parallelism"},
            Wrong{"layout.tp=2", "no tensor parallelism"},
            Wrong{"layout.layers_per_stage=[3, 4, 5]", "the cuts make 3 stages; pp x chunks is 2"},
-           Wrong{"layout.layers_per_stage=[6, 5]", "the stages have 11 layers together; the model has 12"},
-           Wrong{"layout.layers_per_stage=[12, 0]", "a stage of 0 layers is not possible"},
+           Wrong{"layout.layers_per_stage=[6, 4]", "the stages have 10 layers together; the model has 11"},
+           Wrong{"layout.layers_per_stage=[11, 0]", "a stage of 0 layers is not possible"},
            Wrong{"layout.cut_before=h.1.mpl", "there is no layer \"h.1.mpl\"; did you mean \"h.1.mlp\"?"},
            Wrong{"layout.cut_before=wte", "leaves a stage empty"},
            Wrong{"layout.memory_limit=lots", "\"lots\" is no size; write 1500MB"},

@@ -128,6 +128,40 @@ TEST_F(PipelineTest, HoldsWhatTheVerifierPromised) {
   }
 }
 
+// What generation asks for: prompts of two lengths, filled up behind.
+TEST_F(PipelineTest, GivesTheLogitsAfterEachPromptWhateverTheCut) {
+  constexpr int64_t kRows = 2, kSequence = 16, kVocabulary = 256;
+  std::vector<int32_t> tokens, positions;
+  for (int32_t i = 0; i < kRows * kSequence; ++i) {
+    tokens.push_back((37 * i) % kVocabulary);
+    positions.push_back(i % kSequence);
+  }
+  const std::vector<int32_t> samples(kRows), ends = {4, 2 * kSequence - 1};
+  const auto logits = [&](const std::string& pp) {
+    const Plan plan = PlanOf({"training.batch=8", "layout.pp=" + pp});
+    const auto pipeline = Pipeline::Create(world_.get(), plan, {});
+    CHECK_OK(pipeline.status());
+    const MicroBatchInfo prompts{.index = MicroBatch(0),
+                                 .rows = kRows,
+                                 .sequence = kSequence,
+                                 .tokens = tokens,
+                                 .positions = positions,
+                                 .samples = samples,
+                                 .training = false,
+                                 .logits_of = ends};
+    return (*pipeline)->Logits(prompts).value();
+  };
+  const std::vector<float> whole = logits("1");
+  ASSERT_EQ(whole.size(), static_cast<size_t>(kRows * kVocabulary));
+  EXPECT_EQ(logits("3"), whole);
+  tokens[5] = 1;  // behind the end of the first prompt
+  EXPECT_EQ(logits("1"), whole);
+  tokens[4] = 1;  // its last token
+  const std::vector<float> other = logits("1");
+  EXPECT_FALSE(std::equal(whole.begin(), whole.begin() + kVocabulary, other.begin()));
+  EXPECT_TRUE(std::equal(whole.begin() + kVocabulary, whole.end(), other.begin() + kVocabulary));
+}
+
 TEST_F(PipelineTest, ARankWithoutMemoryIsTheErrorOfThePipeline) {
   for (int allocations : {0, 1, 2, 3}) {
     const auto pipeline = Pipeline::Create(

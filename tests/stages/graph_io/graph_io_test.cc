@@ -45,8 +45,7 @@ TEST(GraphIo, EveryFieldOfANodeSurvives) {
                   .init_deviation = 0.03f,
                   .projection_deviation = 0.004f},
                  {.name = "m", .kind = LayerKind::kMlp, .channels = 12, .width = 5, .activation = Activation::kSwiglu},
-                 {.name = "h", .kind = LayerKind::kHead, .channels = 12, .vocabulary = 10, .tied_to = "e"},
-                 {.name = "l", .kind = LayerKind::kCrossEntropy, .channels = 10}};
+                 {.name = "h", .kind = LayerKind::kHead, .channels = 12, .vocabulary = 10, .tied_to = "e"}};
   const auto again = GraphFromText(GraphToText(graph), "g");
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(*again, graph);
@@ -55,9 +54,7 @@ TEST(GraphIo, EveryFieldOfANodeSurvives) {
 TEST(GraphIo, ErrorsNameTheLineAndTheLayer) {
   constexpr char kBegin[] =
       "vocabulary: 10 max_sequence: 8\nnode { name: \"e\" kind: embedding channels: 12 vocabulary: 10 }\n";
-  constexpr char kEnd[] =
-      "node { name: \"h\" kind: head channels: 12 vocabulary: 10 }\nnode { name: \"l\" kind: cross_entropy channels: "
-      "10 }\n";
+  constexpr char kEnd[] = "node { name: \"h\" kind: head channels: 12 vocabulary: 10 }\n";
   const auto error = [&](const std::string& node) {
     const auto graph = GraphFromText(kBegin + node + kEnd, "g.textproto");
     return graph.ok() ? std::string() : std::string(graph.status().message());
@@ -69,6 +66,8 @@ TEST(GraphIo, ErrorsNameTheLineAndTheLayer) {
   EXPECT_THAT(error("node { name: \"x\" }"), HasSubstr("g.textproto:3: a node needs a kind"));
   EXPECT_THAT(error("node { name: \"x\" kind: norm chanels: 3 }"), HasSubstr("did you mean \"channels\"?"));
   EXPECT_THAT(error("node { name: \"x\" kind: convolution }"), HasSubstr("g.textproto:3:"));
+  EXPECT_THAT(error("node { name: \"x\" kind: cross_entropy channels: 10 }"),
+              HasSubstr("g.textproto:3: the head makes the loss: leave this node out"));
   EXPECT_THAT(error("node { name: \"x\" kind: norm channels: 16 }"), HasSubstr("g.textproto:3:"));
   EXPECT_THAT(GraphFromText("format_version: 2", "g").status().message(), HasSubstr("this program understands 1"));
   EXPECT_FALSE(GraphFromText("", "g").ok());
