@@ -14,61 +14,72 @@
 HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
 
-HWY_INLINE V KeepElse(V v, V, Whole) { return v; }
-HWY_INLINE V KeepElse(V v, V other, Part part) {
-  return hn::IfThenElse(hn::FirstN(F32Tag(), static_cast<size_t>(part.count)), v, other);
+HWY_INLINE int64_t RoundUpToVector(int64_t count) { return (count + Lanes() - 1) / Lanes() * Lanes(); }
+
+// Calls body(i, mask) for the vectors with keys that the query attends to, and which those are.
+template <class Body>
+HWY_INLINE void ForEachScore(const ScoreRow& row, Body body) {
+  const F32Tag f32;
+  const int64_t lanes = Lanes();
+  for (int64_t i = row.first / lanes * lanes; i < row.end; i += lanes) {
+    const M before = hn::FirstN(f32, static_cast<size_t>(std::max<int64_t>(0, row.first - i)));
+    body(i, hn::AndNot(before, hn::FirstN(f32, static_cast<size_t>(row.end - i))));
+  }
 }
 
-HWY_INLINE void ZeroOutside(const ScoreRow& row) {
-  std::fill(row.scores, row.scores + row.first, 0.0f);
-  std::fill(row.scores + row.end, row.scores + row.keys, 0.0f);
+// Zeroes the vectors that ForEachScore() leaves out.
+HWY_INLINE void ZeroOthers(const ScoreRow& row, float* values) {
+  const int64_t lanes = Lanes();
+  for (int64_t i = 0; i + lanes <= row.first; i += lanes) Store(Set(0), values + i, Whole());
+  for (int64_t i = RoundUpToVector(row.end); i < row.keys; i += lanes) Store(Set(0), values + i, Whole());
 }
 
 SoftmaxSum ExponentiateRow(const ScoreRow& row, float scale) {
-  const F32Tag f32;
-  const int64_t count = row.end - row.first;
-  float* scores = row.scores + row.first;
+  float* scores = row.scores;
   const V factor = Set(scale), lowest = Set(-std::numeric_limits<float>::infinity());
   V largest = lowest;
-  ForEachVector(count, [&](int64_t i, auto part) SIMD_LAMBDA {
-    largest = hn::Max(largest, KeepElse(hn::Mul(Load(scores + i, part), factor), lowest, part));
+  ForEachScore(row, [&](int64_t i, M mask) SIMD_LAMBDA {
+    largest = hn::Max(largest, hn::IfThenElse(mask, hn::Mul(Load(scores + i, Whole()), factor), lowest));
   });
-  const float max = hn::GetLane(hn::MaxOfLanes(f32, largest));
+  const float max = hn::GetLane(hn::MaxOfLanes(F32Tag(), largest));
   const V center = Set(max);
-  const float sum = SumOverRow(count, [&](int64_t i, auto part) SIMD_LAMBDA {
-    const V e = Exp(hn::MulSub(Load(scores + i, part), factor, center));
-    Store(e, scores + i, part);
-    return e;
+  V sum = Set(0);
+  ForEachScore(row, [&](int64_t i, M mask) SIMD_LAMBDA {
+    const V e = hn::IfThenElseZero(mask, Exp(hn::MulSub(Load(scores + i, Whole()), factor, center)));
+    Store(e, scores + i, Whole());
+    sum = hn::Add(sum, e);
   });
-  ZeroOutside(row);
-  return {max, sum};
+  ZeroOthers(row, scores);
+  return {max, SumOfLanes(sum)};
 }
 
-void ProbabilitiesOfRow(const ScoreRow& row, float scale, float lse) {
-  float* scores = row.scores + row.first;
-  const V factor = Set(scale), center = Set(lse);
-  ForEachVector(row.end - row.first, [&](int64_t i, auto part) SIMD_LAMBDA {
-    Store(Exp(hn::MulSub(Load(scores + i, part), factor, center)), scores + i, part);
+void ScoreGradientsOfRow(const ScoreRow& row, const RowGradient& gradient, float* dp) {
+  float* scores = row.scores;
+  const V factor = Set(gradient.scale), center = Set(gradient.lse), mean = Set(gradient.mean);
+  ForEachScore(row, [&](int64_t i, M mask) SIMD_LAMBDA {
+    const V p = hn::IfThenElseZero(mask, Exp(hn::MulSub(Load(scores + i, Whole()), factor, center)));
+    const V slope = hn::IfThenElseZero(mask, hn::Sub(Load(dp + i, Whole()), mean));
+    Store(p, scores + i, Whole());
+    Store(hn::Mul(hn::Mul(p, factor), slope), dp + i, Whole());
   });
-  ZeroOutside(row);
+  ZeroOthers(row, scores);
+  ZeroOthers(row, dp);
 }
 
-void ScoreGradientOfRow(int64_t n, const float* p, float mean, float scale, float* dp) {
-  const V center = Set(mean), factor = Set(scale);
-  ForEachVector(n, [&](int64_t i, auto part) SIMD_LAMBDA {
-    Store(hn::Mul(hn::Mul(Load(p + i, part), factor), hn::Sub(Load(dp + i, part), center)), dp + i, part);
-  });
-}
-
-float DotOfRows(int64_t n, const float* a, const float* b) {
+template <class T>
+float DotOfRows(int64_t n, const T* a, const T* b) {
   return SumOverRow(n, [&](int64_t i, auto part) SIMD_LAMBDA { return hn::Mul(Load(a + i, part), Load(b + i, part)); });
 }
+float DotF(int64_t n, const float* a, const float* b) { return DotOfRows(n, a, b); }
+float DotB(int64_t n, const BFloat16* a, const BFloat16* b) { return DotOfRows(n, a, b); }
 
-void ScaleRow(int64_t n, float factor, float* values) {
+template <class T>
+void ScaleRow(int64_t n, float factor, const float* values, T* to) {
   const V by = Set(factor);
-  ForEachVector(
-      n, [&](int64_t i, auto part) SIMD_LAMBDA { Store(hn::Mul(Load(values + i, part), by), values + i, part); });
+  ForEachVector(n, [&](int64_t i, auto part) SIMD_LAMBDA { Store(hn::Mul(Load(values + i, part), by), to + i, part); });
 }
+void ScaleF(int64_t n, float factor, const float* values, float* to) { ScaleRow(n, factor, values, to); }
+void ScaleB(int64_t n, float factor, const float* values, BFloat16* to) { ScaleRow(n, factor, values, to); }
 
 }  // namespace sluice::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -77,20 +88,24 @@ HWY_AFTER_NAMESPACE();
 namespace sluice::cpu {
 
 HWY_EXPORT(ExponentiateRow);
-HWY_EXPORT(ProbabilitiesOfRow);
-HWY_EXPORT(ScoreGradientOfRow);
-HWY_EXPORT(DotOfRows);
-HWY_EXPORT(ScaleRow);
+HWY_EXPORT(ScoreGradientsOfRow);
+HWY_EXPORT(DotF);
+HWY_EXPORT(DotB);
+HWY_EXPORT(ScaleF);
+HWY_EXPORT(ScaleB);
 
 SoftmaxSum Exponentiate(const ScoreRow& row, float scale) { return HWY_DYNAMIC_DISPATCH(ExponentiateRow)(row, scale); }
-void Probabilities(const ScoreRow& row, float scale, float lse) {
-  HWY_DYNAMIC_DISPATCH(ProbabilitiesOfRow)(row, scale, lse);
+void ScoreGradients(const ScoreRow& row, const RowGradient& gradient, float* dp) {
+  HWY_DYNAMIC_DISPATCH(ScoreGradientsOfRow)(row, gradient, dp);
 }
-void ScoreGradient(int64_t n, const float* p, float mean, float scale, float* dp) {
-  HWY_DYNAMIC_DISPATCH(ScoreGradientOfRow)(n, p, mean, scale, dp);
+float Dot(int64_t n, const float* a, const float* b) { return HWY_DYNAMIC_DISPATCH(DotF)(n, a, b); }
+float Dot(int64_t n, const BFloat16* a, const BFloat16* b) { return HWY_DYNAMIC_DISPATCH(DotB)(n, a, b); }
+void Scale(int64_t n, float factor, const float* values, float* to) {
+  HWY_DYNAMIC_DISPATCH(ScaleF)(n, factor, values, to);
 }
-float Dot(int64_t n, const float* a, const float* b) { return HWY_DYNAMIC_DISPATCH(DotOfRows)(n, a, b); }
-void Scale(int64_t n, float factor, float* values) { HWY_DYNAMIC_DISPATCH(ScaleRow)(n, factor, values); }
+void Scale(int64_t n, float factor, const float* values, BFloat16* to) {
+  HWY_DYNAMIC_DISPATCH(ScaleB)(n, factor, values, to);
+}
 
 }  // namespace sluice::cpu
 #endif  // HWY_ONCE

@@ -4,9 +4,12 @@
 
 #include <cstdint>
 
+#include "kernels/dtype.h"
+
 namespace sluice::cpu {
 
-// A row of scores [0, keys), of which a query attends to [first, end).
+// A row of scores [0, keys), of which a query attends to [first, end). Rows are handled in whole vectors: behind the
+// keys there is room for one.
 struct ScoreRow {
   float* scores = nullptr;
   int64_t keys = 0;
@@ -19,12 +22,20 @@ struct SoftmaxSum {
 };
 // scores = exp(scale * scores - max), 0 where the query does not attend to the key.
 SoftmaxSum Exponentiate(const ScoreRow& row, float scale);
-// scores = exp(scale * scores - lse), 0 where the query does not attend to the key: the probabilities.
-void Probabilities(const ScoreRow& row, float scale, float lse);
-// dp = scale * p * (dp - mean) over n keys: the gradient of the unscaled scores from that of the probabilities.
-void ScoreGradient(int64_t n, const float* p, float mean, float scale, float* dp);
+
+struct RowGradient {
+  float scale = 0;
+  float lse = 0;
+  float mean = 0;  // of dp under the probabilities
+};
+// scores = exp(scale * scores - lse): the probabilities p. dp = scale * p * (dp - mean): the gradient of the unscaled
+// scores from that of the probabilities. Both are 0 where the query does not attend to the key.
+void ScoreGradients(const ScoreRow& row, const RowGradient& gradient, float* dp);
 // Sum of a[i] * b[i].
 float Dot(int64_t n, const float* a, const float* b);
-void Scale(int64_t n, float factor, float* values);
+float Dot(int64_t n, const BFloat16* a, const BFloat16* b);
+// to = factor * values
+void Scale(int64_t n, float factor, const float* values, float* to);
+void Scale(int64_t n, float factor, const float* values, BFloat16* to);
 
 }  // namespace sluice::cpu
