@@ -1,5 +1,6 @@
 #include "kernels/cpu/linear_backends.h"
 #include "kernels/cpu/panel_product.h"
+#include "kernels/cpu/work_split.h"
 
 namespace sluice::cpu::panels {
 namespace {
@@ -22,19 +23,21 @@ float* Scratch(int64_t floats) {
 int64_t FloatsOf(const PackedUse& use) { return PanelFloats(use.depth(), use.columns()); }
 int64_t FirstFloat(const PackedUse& use) { return use.use == Use::kForward ? 0 : FloatsOf({use.shape, Use::kForward}); }
 
-// Packs whole panels, the columns [begin, end).
-void PackSome(const PackedUse& use, const float* weight, int64_t begin, int64_t end, float* panels) {
-  const int64_t depth = use.depth(), panel_stride = depth * PanelWidth();
-  PanelSource<float> source{weight + begin * use.column_stride(), use.depth_stride(), use.column_stride()};
-  float* to = panels + begin / PanelWidth() * panel_stride;
-  if (use.shape.compute == DType::kF32) return PackPanels(depth, end - begin, source, to, panel_stride);
-  // Rows of the source are along its stride of 1.
-  const Extent extent = use.use == Use::kForward ? Extent{end - begin, depth} : Extent{depth, end - begin};
-  float* rounded = Scratch(extent.rows * extent.columns);
-  RoundRows(extent, {source.data, use.shape.k}, {rounded, extent.columns});
-  source =
-      use.use == Use::kForward ? PanelSource<float>{rounded, 1, depth} : PanelSource<float>{rounded, extent.columns, 1};
-  PackPanels(depth, end - begin, source, to, panel_stride);
+// Packs the outputs [begin, end) for both uses: columns of whole panels forward, and a part of the depth of all panels
+// of the input gradient. The weight is read once.
+void PackOutputs(const LinearShape& shape, const float* weight, int64_t begin, int64_t end, float* packed) {
+  const int64_t count = end - begin, width = PanelWidth();
+  const float* rows = weight + begin * shape.k;
+  if (shape.compute != DType::kF32) {
+    float* rounded = Scratch(count * shape.k);
+    RoundRows({count, shape.k}, {rows, shape.k}, {rounded, shape.k});
+    rows = rounded;
+  }
+  const PackedUse forward{shape, Use::kForward}, gradient{shape, Use::kInputGradient};
+  PackPanels(shape.k, count, PanelSource<float>{rows, 1, shape.k}, packed + FirstFloat(forward) + begin * shape.k,
+             shape.k * width);
+  PackPanels(count, shape.k, PanelSource<float>{rows, shape.k, 1}, packed + FirstFloat(gradient) + begin * width,
+             shape.n * width);
 }
 
 struct ProductBlock {
@@ -68,7 +71,9 @@ void MultiplyBlock(const PackedProductArgs& args, const ProductBlock& block, Blo
       const auto x = BlockAt<const T>(args.x, block.row, d);
       PackTiles(product.depth, product.rows, PanelSource<T>{x.data, 1, x.stride}, tiles, tile_stride);
     });
-    if (d + kPanelDepth >= depth && args.bias != nullptr) product.bias = args.bias + block.column;
+    const int64_t next = std::min(kPanelDepth, depth - d - product.depth), size = SizeOf(args.x.dtype);
+    product.next = {At(args.x, block.row, d + kPanelDepth), args.x.columns() * size, product.rows, next * size};
+    if (next == 0 && args.bias != nullptr) product.bias = args.bias + block.column;
     cpu::Multiply(product);
     product.panels += kPanelDepth * PanelWidth();
     product.before = y.data;
@@ -109,7 +114,7 @@ struct GradientExtent {
 // time, just before its use; what is next of it is on its way during the product.
 template <class T>
 void GradientBlock(const LinearWeightGradientArgs& args, const GradientExtent& block) {
-  const int64_t tokens = args.x.rows(), width = PanelWidth();
+  const int64_t tokens = args.x.rows(), width = PanelWidth(), size = SizeOf(args.x.dtype);
   const int64_t depth_most = std::min(tokens, kGradientDepth), tile_stride = TileFloats(depth_most);
   const int64_t tile_floats = Tiles(block.outputs) * tile_stride;
   float* tiles = Scratch(tile_floats + depth_most * width);
@@ -137,7 +142,7 @@ void GradientBlock(const LinearWeightGradientArgs& args, const GradientExtent& b
                      .before_stride = dweight.stride,
                      .y = dweight.data,
                      .y_stride = dweight.stride,
-                     .next = {x.data + width, x.stride * SizeOf(args.x.dtype), depth}});
+                     .next = {x.data + width, x.stride * size, depth, width * size}});
     }
   }
 }
@@ -149,14 +154,9 @@ int64_t PackedLinearBytes(const LinearShape& shape) {
 }
 
 void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::byte* packed) {
-  for (const Use kind : {Use::kForward, Use::kInputGradient}) {
-    const PackedUse use{shape, kind};
-    const Split columns(use.columns(), 64);
-    float* panels = reinterpret_cast<float*>(packed) + FirstFloat(use);
-    team.ParallelFor(columns.blocks(), [&](int64_t block) {
-      PackSome(use, weight, columns.begin(block), columns.begin(block) + columns.size(block), panels);
-    });
-  }
+  ForEachBlock(team, shape.n, 64, [&](int64_t begin, int64_t end) {
+    PackOutputs(shape, weight, begin, end, reinterpret_cast<float*>(packed));
+  });
 }
 
 void Multiply(Team& team, const PackedProductArgs& args) {

@@ -63,29 +63,64 @@ HWY_INLINE void StoreTile(const TileEnd& end, int64_t column, V* sums) {
   }
 }
 
+// A tile's share of the lines of a Prefetch, fetched a few at a time.
+constexpr int64_t kLineBytes = 64;
+class Lines {
+ public:
+  // Share number `index` of shares of `size` lines.
+  Lines(const Prefetch& memory, int64_t index, int64_t size)
+      : stride_(memory.stride_bytes), row_lines_(LinesOfRow(memory)) {
+    const int64_t lines = memory.rows * row_lines_, begin = std::min(lines, index * size);
+    left_ = std::min(size, lines - begin);
+    if (left_ == 0) return;
+    const int64_t row = memory.rows == 1 ? 0 : begin / row_lines_;
+    at_ = static_cast<const char*>(memory.data) + row * stride_;
+    line_ = begin - row * row_lines_;
+  }
+  static int64_t ShareOf(const Prefetch& memory, int64_t shares) {
+    return (memory.rows * LinesOfRow(memory) + shares - 1) / shares;
+  }
+  int64_t left() const { return left_; }
+  HWY_INLINE void Fetch(int64_t count) {
+    for (count = std::min(count, left_), left_ -= count; count > 0; --count) {
+      __builtin_prefetch(at_ + line_ * kLineBytes, 0, 2);
+      if (++line_ == row_lines_) {
+        line_ = 0;
+        at_ += stride_;
+      }
+    }
+  }
+
+ private:
+  static int64_t LinesOfRow(const Prefetch& memory) { return (memory.row_bytes + kLineBytes - 1) / kLineBytes; }
+
+  int64_t stride_;
+  int64_t row_lines_;
+  int64_t left_;
+  const char* at_ = nullptr;
+  int64_t line_ = 0;
+};
+
 // While a tile multiplies, the rows of y that it will write and its share of what comes next are on their way: a few at
 // a time, since a core waits for few lines at once, and those of the operands come first.
 template <int kRows, bool kTransposed>
 HWY_NOINLINE void Tile(int64_t depth, const float* HWY_RESTRICT a, int64_t stride, const float* HWY_RESTRICT panel,
-                       const TileEnd& end, Prefetch next) {
+                       const TileEnd& end, Lines panel_ahead, Lines ahead) {
   const F32Tag f32;
   const int64_t lanes = Lanes();
   const int64_t row_stride = kTransposed ? 1 : stride, depth_stride = kTransposed ? stride : 1;
   V left[kRows], right[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) left[r] = right[r] = hn::Zero(f32);
-  const int64_t piece = (depth + kRows - 1) / kRows, next_piece = (next.rows + kRows - 1) / kRows;
-  const char* ahead = static_cast<const char*>(next.data);
+  const int64_t piece = (depth + kRows - 1) / kRows;
+  const int64_t panel_lines = (panel_ahead.left() + kRows - 1) / kRows, lines = (ahead.left() + kRows - 1) / kRows;
   const float* y = end.y;
   for (int64_t begin = 0; begin < depth; begin += piece) {
     __builtin_prefetch(y, 1, 3);
     __builtin_prefetch(y + 2 * lanes - 1, 1, 3);
     y += end.y_stride;
-    for (int64_t i = std::min(next_piece, next.rows); i > 0; --i, ahead += next.stride_bytes) {
-      __builtin_prefetch(ahead, 0, 2);
-      __builtin_prefetch(ahead + 2 * lanes * sizeof(float) - 1, 0, 2);
-    }
-    next.rows -= next_piece;
+    panel_ahead.Fetch(panel_lines);
+    ahead.Fetch(lines);
     for (int64_t d = std::min(piece, depth - begin); d > 0; --d) {
       const V b0 = hn::LoadU(f32, panel), b1 = hn::LoadU(f32, panel + lanes);
       panel += 2 * lanes;
@@ -102,7 +137,7 @@ HWY_NOINLINE void Tile(int64_t depth, const float* HWY_RESTRICT a, int64_t strid
   StoreTile<kRows>(end, lanes, right);
 }
 
-using TileFunction = void (*)(int64_t, const float*, int64_t, const float*, const TileEnd&, Prefetch);
+using TileFunction = void (*)(int64_t, const float*, int64_t, const float*, const TileEnd&, Lines, Lines);
 
 // Tiles of 1 ... kTileRows rows.
 template <bool kTransposed, int... kRows>
@@ -120,25 +155,26 @@ void MultiplyTiles(const PanelProduct& p) {
     constexpr auto kSizes = std::make_integer_sequence<int, kTileRows>();
     return transposed ? TileOf<true>(rows, kSizes) : TileOf<false>(rows, kSizes);
   };
-  const int64_t tiles = (p.rows + kTileRows - 1) / kTileRows, panel_row_bytes = width * sizeof(float);
-  const float* panel = p.panels;
-  for (int64_t column = 0; column < p.columns; column += width, panel += p.panel_stride) {
-    // Tiles share the prefetching of the next panel evenly.
-    const bool last = column + width >= p.columns;
-    const Prefetch next = last ? p.next : Prefetch{panel + p.panel_stride, panel_row_bytes, p.depth};
-    const int64_t share = (next.rows + tiles - 1) / tiles;
+  const int64_t tiles = (p.rows + kTileRows - 1) / kTileRows, panels = (p.columns + width - 1) / width;
+  const int64_t panel_bytes = p.depth * width * sizeof(float);
+  // A panel that serves one tile only comes too late, and is read from beginning to end anyway.
+  const int64_t panel_share = tiles == 1 ? 0 : Lines::ShareOf({nullptr, 0, 1, panel_bytes}, tiles);
+  const int64_t share = Lines::ShareOf(p.next, panels * tiles);
+  for (int64_t index = 0; index < panels; ++index) {
+    const float* panel = p.panels + index * p.panel_stride;
+    const int64_t column = index * width;
+    const Prefetch next_panel{panel + p.panel_stride, panel_bytes, index + 1 < panels, panel_bytes};
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t row = tile * kTileRows, begin = std::min(next.rows, tile * share);
+      const int64_t row = tile * kTileRows;
       const TileEnd end{p.before == nullptr ? nullptr : p.before + row * p.before_stride + column,
                         p.before_stride,
                         p.bias == nullptr ? nullptr : p.bias + column,
                         p.y + row * p.y_stride + column,
                         p.y_stride,
                         p.columns - column};
-      tile_of(std::min<int64_t>(kTileRows, p.rows - row))(
-          p.depth, p.a + tile * tile_stride, stride, panel, end,
-          {static_cast<const char*>(next.data) + begin * next.stride_bytes, next.stride_bytes,
-           std::min(share, next.rows - begin)});
+      tile_of(std::min<int64_t>(kTileRows, p.rows - row))(p.depth, p.a + tile * tile_stride, stride, panel, end,
+                                                          Lines(next_panel, tile, panel_share),
+                                                          Lines(p.next, index * tiles + tile, share));
     }
   }
 }
@@ -154,6 +190,10 @@ HWY_INLINE float AsFloat(T value) {
   }
 }
 
+// Pieces of rows are too short for the processor to see what comes next: some hundred nanoseconds of packing lie
+// between a row and the one that is fetched with it.
+HWY_INLINE int64_t RowsAhead(int64_t row_elements) { return 4 + 1024 / row_elements; }
+
 // Where a matrix is packed: pieces of `width` of its columns.
 struct Pieces {
   float* data;
@@ -165,12 +205,15 @@ struct Pieces {
 // of a piece's row; the next row comes later, and the last one's follower is the stride's gap.
 template <class T>
 void PackRows(int64_t depth, int64_t columns, const T* source, int64_t stride, Pieces pieces) {
-  const int64_t lanes = Lanes(), width = pieces.width;
+  const int64_t lanes = Lanes(), width = pieces.width, ahead = RowsAhead(columns) * stride;
   for (int64_t d = 0; d < depth; ++d, source += stride, pieces.data += width) {
     float* to = pieces.data;
     int64_t column = 0;
     for (; column + RoundUpToVector(width) <= columns; column += width, to += pieces.stride) {
-      for (int64_t c = 0; c < width; c += lanes) Store(Load(source + column + c, Whole()), to + c, Whole());
+      for (int64_t c = 0; c < width; c += lanes) {
+        __builtin_prefetch(source + ahead + column + c);
+        Store(Load(source + column + c, Whole()), to + c, Whole());
+      }
     }
     for (; column < columns; column += width, to += pieces.stride) {
       for (int64_t c = 0; c < width; ++c) to[c] = column + c < columns ? AsFloat(source[column + c]) : 0.0f;
@@ -181,13 +224,14 @@ void PackRows(int64_t depth, int64_t columns, const T* source, int64_t stride, P
 // Rows of the source are columns of the piece: four at a time, turned in registers.
 template <class T>
 HWY_INLINE void PackColumns(int64_t depth, int64_t columns, const T* source, int64_t stride, float* to, int64_t width) {
-  const int64_t lanes = Lanes();
+  const int64_t lanes = Lanes(), ahead = RowsAhead(depth) * stride;
   int64_t c = 0;
   for (; c + 4 <= columns; c += 4) {
     const T* s = source + c * stride;
     float* out = to + c;
     int64_t d = 0;
     for (; d + lanes <= depth; d += lanes) {
+      for (int64_t i = 0; i < 4; ++i) __builtin_prefetch(s + ahead + d + i * stride);
       HWY_ALIGN float quads[4 * kMaxLanes];
       hn::StoreInterleaved4(Load(s + d, Whole()), Load(s + d + stride, Whole()), Load(s + d + 2 * stride, Whole()),
                             Load(s + d + 3 * stride, Whole()), F32Tag(), quads);

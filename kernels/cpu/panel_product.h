@@ -39,11 +39,12 @@ int64_t TileFloats(int64_t depth);
 void PackTiles(int64_t depth, int64_t rows, PanelSource<float> source, float* tiles, int64_t tile_stride);
 void PackTiles(int64_t depth, int64_t rows, PanelSource<BFloat16> source, float* tiles, int64_t tile_stride);
 
-// Memory that will be read soon: rows of at most two vectors.
+// Memory that will be read soon.
 struct Prefetch {
   const void* data = nullptr;
-  int64_t stride_bytes = 0;
+  int64_t stride_bytes = 0;  // between rows
   int64_t rows = 0;
+  int64_t row_bytes = 0;
 };
 
 // y[r, c] = before[r, c] + sum over d of a(r, d) * right(d, c), + bias[c]
