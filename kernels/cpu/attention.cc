@@ -75,11 +75,11 @@ struct Keys {
   int64_t end;
   int64_t stride;
   int64_t count() const { return end - begin; }
-  // The row of query t.
-  ScoreRow Row(const KeyHead& head, int64_t t, float* scores) const {
+  // Which of them query t attends to.
+  ScoreRange RangeOf(const KeyHead& head, int64_t t) const {
     const int64_t hidden = head.first_key == nullptr ? 0 : head.first_key[t];
     const int64_t first = std::max(hidden, begin) - begin, last = std::min(t + 1, end) - begin;
-    return first < last ? ScoreRow{scores, count(), first, last} : ScoreRow{scores, count(), 0, 0};
+    return first < last ? ScoreRange{first, last} : ScoreRange{};
   }
 };
 
@@ -196,10 +196,10 @@ void ForwardTile(const AttentionForwardArgs& args, const KeyHead& head, int64_t 
   const Keys keys{queries.first_key, queries.end, ScoreStride(head.shape.sequence)};
   PackRows(head, queries, args.qkv.as<const T>() + head.QkvAt(queries.begin, query_head), head.width(), s.tile);
   MultiplyByKeys(head, keys, queries.count, s.tile, s.keys, s.scores);
+  ScoreRange ranges[kQueries];
   SoftmaxSum softmax[kQueries];
-  for (int64_t i = 0; i < queries.count; ++i) {
-    softmax[i] = Exponentiate(keys.Row(head, queries.begin + i, s.scores + i * keys.stride), head.shape.scale);
-  }
+  for (int64_t i = 0; i < queries.count; ++i) ranges[i] = keys.RangeOf(head, queries.begin + i);
+  Exponentiate({queries.count, keys.count(), ranges, s.scores, keys.stride}, head.shape.scale, softmax);
   SumOverKeys(head, keys, queries.count, s.scores, s.values, Accumulate::kOverwrite, s.results);
   for (int64_t i = 0; i < queries.count; ++i) {
     const int64_t t = queries.begin + i;
@@ -261,7 +261,7 @@ RowGradients RowGradientsOf(const AttentionBackwardArgs& args, const KeyHead& he
   for (int64_t i = 0; i < queries.count; ++i) {
     const int64_t t = queries.begin + i, at = head.YAt(t, query_head);
     // The mean of dp under p is dy . y, since y = p . values.
-    result.rows[i] = {head.shape.scale, args.lse.as<float>()[head.LseAt(t, query_head)],
+    result.rows[i] = {args.lse.as<float>()[head.LseAt(t, query_head)],
                       Dot(head.shape.head_size, args.dy.as<const T>() + at, args.y.as<const T>() + at)};
   }
   return result;
@@ -279,10 +279,9 @@ void BackwardKeys(const KeyHead& head, const Queries& queries, const Keys& keys,
     float *p = s.p + row * keys.stride, *ds = s.ds + row * keys.stride;
     MultiplyByKeys(head, seen, rows, s.query_tiles + tile, s.key_products, p);
     MultiplyByKeys(head, seen, rows, s.dy_tiles + tile, s.value_products, ds);
-    for (int64_t i = 0; i < rows; ++i) {
-      ScoreGradients(seen.Row(head, queries.begin + row + i, p + i * keys.stride), gradients.rows[row + i],
-                     ds + i * keys.stride);
-    }
+    ScoreRange ranges[kQueries];
+    for (int64_t i = 0; i < rows; ++i) ranges[i] = seen.RangeOf(head, queries.begin + row + i);
+    ScoreGradients({rows, seen.count(), ranges, p, keys.stride}, head.shape.scale, gradients.rows + row, ds);
     SumOverKeys(head, seen, rows, ds, s.key_sums, accumulate, s.dq + row * size);
   }
   AddOverQueries(head, QuerySum{queries, keys, s.p, s.dy_panels, s.dv});

@@ -14,56 +14,98 @@
 HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
 
-HWY_INLINE int64_t RoundUpToVector(int64_t count) { return (count + Lanes() - 1) / Lanes() * Lanes(); }
+// Rows handled in step: the exponential is a long chain of operations, and several of them keep the processor busy.
+constexpr int kRowsInStep = 4;
 
-// Calls body(i, mask) for the vectors with keys that the query attends to, and which those are.
-template <class Body>
-HWY_INLINE void ForEachScore(const ScoreRow& row, Body body) {
+// Of the vector at i: the scores that the query attends to.
+struct All {
+  HWY_INLINE V KeepOr(V, V v) const { return v; }
+};
+struct Some {
+  M mask;
+  HWY_INLINE V KeepOr(V other, V v) const { return hn::IfThenElse(mask, v, other); }
+};
+HWY_INLINE Some Attended(const ScoreRange& range, int64_t i) {
   const F32Tag f32;
+  const M before = hn::FirstN(f32, static_cast<size_t>(std::max<int64_t>(0, range.first - i)));
+  return {hn::AndNot(before, hn::FirstN(f32, static_cast<size_t>(std::max<int64_t>(0, range.end - i))))};
+}
+
+// Calls body(r, i, All or Some) for every vector of kRows rows.
+template <int kRows, class Body>
+HWY_INLINE void ForEachScore(const ScoreRows& rows, Body body) {
   const int64_t lanes = Lanes();
-  for (int64_t i = row.first / lanes * lanes; i < row.end; i += lanes) {
-    const M before = hn::FirstN(f32, static_cast<size_t>(std::max<int64_t>(0, row.first - i)));
-    body(i, hn::AndNot(before, hn::FirstN(f32, static_cast<size_t>(row.end - i))));
+  int64_t first = 0, end = rows.keys;
+  for (int r = 0; r < kRows; ++r) {
+    first = std::max(first, rows.ranges[r].first);
+    end = std::min(end, rows.ranges[r].end);
+  }
+  for (int64_t i = 0; i < rows.keys; i += lanes) {
+    if (i >= first && i + lanes <= end) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) body(r, i, All());
+    } else {
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) body(r, i, Attended(rows.ranges[r], i));
+    }
   }
 }
 
-// Zeroes the vectors that ForEachScore() leaves out.
-HWY_INLINE void ZeroOthers(const ScoreRow& row, float* values) {
-  const int64_t lanes = Lanes();
-  for (int64_t i = 0; i + lanes <= row.first; i += lanes) Store(Set(0), values + i, Whole());
-  for (int64_t i = RoundUpToVector(row.end); i < row.keys; i += lanes) Store(Set(0), values + i, Whole());
-}
-
-SoftmaxSum ExponentiateRow(const ScoreRow& row, float scale) {
-  float* scores = row.scores;
+template <int kRows>
+HWY_INLINE void ExponentiateInStep(const ScoreRows& rows, float scale, SoftmaxSum* sums) {
   const V factor = Set(scale), lowest = Set(-std::numeric_limits<float>::infinity());
-  V largest = lowest;
-  ForEachScore(row, [&](int64_t i, M mask) SIMD_LAMBDA {
-    largest = hn::Max(largest, hn::IfThenElse(mask, hn::Mul(Load(scores + i, Whole()), factor), lowest));
+  const auto at = [&](int r, int64_t i) SIMD_LAMBDA { return rows.scores + r * rows.stride + i; };
+  V largest[kRows], center[kRows], sum[kRows];
+  for (int r = 0; r < kRows; ++r) largest[r] = lowest;
+  ForEachScore<kRows>(rows, [&](int r, int64_t i, auto keys) SIMD_LAMBDA {
+    largest[r] = hn::Max(largest[r], keys.KeepOr(lowest, hn::Mul(Load(at(r, i), Whole()), factor)));
   });
-  const float max = hn::GetLane(hn::MaxOfLanes(F32Tag(), largest));
-  const V center = Set(max);
-  V sum = Set(0);
-  ForEachScore(row, [&](int64_t i, M mask) SIMD_LAMBDA {
-    const V e = hn::IfThenElseZero(mask, Exp(hn::MulSub(Load(scores + i, Whole()), factor, center)));
-    Store(e, scores + i, Whole());
-    sum = hn::Add(sum, e);
+  for (int r = 0; r < kRows; ++r) {
+    center[r] = hn::MaxOfLanes(F32Tag(), largest[r]);
+    sum[r] = Set(0);
+  }
+  ForEachScore<kRows>(rows, [&](int r, int64_t i, auto keys) SIMD_LAMBDA {
+    const V e = keys.KeepOr(Set(0), Exp(hn::MulSub(Load(at(r, i), Whole()), factor, center[r])));
+    Store(e, at(r, i), Whole());
+    sum[r] = hn::Add(sum[r], e);
   });
-  ZeroOthers(row, scores);
-  return {max, SumOfLanes(sum)};
+  for (int r = 0; r < kRows; ++r) sums[r] = {hn::GetLane(center[r]), SumOfLanes(sum[r])};
 }
 
-void ScoreGradientsOfRow(const ScoreRow& row, const RowGradient& gradient, float* dp) {
-  float* scores = row.scores;
-  const V factor = Set(gradient.scale), center = Set(gradient.lse), mean = Set(gradient.mean);
-  ForEachScore(row, [&](int64_t i, M mask) SIMD_LAMBDA {
-    const V p = hn::IfThenElseZero(mask, Exp(hn::MulSub(Load(scores + i, Whole()), factor, center)));
-    const V slope = hn::IfThenElseZero(mask, hn::Sub(Load(dp + i, Whole()), mean));
-    Store(p, scores + i, Whole());
-    Store(hn::Mul(hn::Mul(p, factor), slope), dp + i, Whole());
+template <int kRows>
+HWY_INLINE void ScoreGradientsInStep(const ScoreRows& rows, float scale, const RowGradient* gradients, float* dp) {
+  const V factor = Set(scale);
+  V center[kRows], mean[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    center[r] = Set(gradients[r].lse);
+    mean[r] = Set(gradients[r].mean);
+  }
+  ForEachScore<kRows>(rows, [&](int r, int64_t i, auto keys) SIMD_LAMBDA {
+    float *score = rows.scores + r * rows.stride + i, *slope = dp + r * rows.stride + i;
+    const V p = keys.KeepOr(Set(0), Exp(hn::MulSub(Load(score, Whole()), factor, center[r])));
+    const V distance = keys.KeepOr(Set(0), hn::Sub(Load(slope, Whole()), mean[r]));
+    Store(p, score, Whole());
+    Store(hn::Mul(hn::Mul(p, factor), distance), slope, Whole());
   });
-  ZeroOthers(row, scores);
-  ZeroOthers(row, dp);
+}
+
+HWY_INLINE ScoreRows From(const ScoreRows& rows, int64_t row) {
+  return {rows.rows - row, rows.keys, rows.ranges + row, rows.scores + row * rows.stride, rows.stride};
+}
+
+void ExponentiateRows(const ScoreRows& rows, float scale, SoftmaxSum* sums) {
+  int64_t r = 0;
+  for (; r + kRowsInStep <= rows.rows; r += kRowsInStep)
+    ExponentiateInStep<kRowsInStep>(From(rows, r), scale, sums + r);
+  for (; r < rows.rows; ++r) ExponentiateInStep<1>(From(rows, r), scale, sums + r);
+}
+
+void ScoreGradientsOfRows(const ScoreRows& rows, float scale, const RowGradient* gradients, float* dp) {
+  int64_t r = 0;
+  for (; r + kRowsInStep <= rows.rows; r += kRowsInStep) {
+    ScoreGradientsInStep<kRowsInStep>(From(rows, r), scale, gradients + r, dp + r * rows.stride);
+  }
+  for (; r < rows.rows; ++r) ScoreGradientsInStep<1>(From(rows, r), scale, gradients + r, dp + r * rows.stride);
 }
 
 template <class T>
@@ -87,16 +129,18 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sluice::cpu {
 
-HWY_EXPORT(ExponentiateRow);
-HWY_EXPORT(ScoreGradientsOfRow);
+HWY_EXPORT(ExponentiateRows);
+HWY_EXPORT(ScoreGradientsOfRows);
 HWY_EXPORT(DotF);
 HWY_EXPORT(DotB);
 HWY_EXPORT(ScaleF);
 HWY_EXPORT(ScaleB);
 
-SoftmaxSum Exponentiate(const ScoreRow& row, float scale) { return HWY_DYNAMIC_DISPATCH(ExponentiateRow)(row, scale); }
-void ScoreGradients(const ScoreRow& row, const RowGradient& gradient, float* dp) {
-  HWY_DYNAMIC_DISPATCH(ScoreGradientsOfRow)(row, gradient, dp);
+void Exponentiate(const ScoreRows& rows, float scale, SoftmaxSum* sums) {
+  HWY_DYNAMIC_DISPATCH(ExponentiateRows)(rows, scale, sums);
+}
+void ScoreGradients(const ScoreRows& rows, float scale, const RowGradient* gradients, float* dp) {
+  HWY_DYNAMIC_DISPATCH(ScoreGradientsOfRows)(rows, scale, gradients, dp);
 }
 float Dot(int64_t n, const float* a, const float* b) { return HWY_DYNAMIC_DISPATCH(DotF)(n, a, b); }
 float Dot(int64_t n, const BFloat16* a, const BFloat16* b) { return HWY_DYNAMIC_DISPATCH(DotB)(n, a, b); }
