@@ -27,7 +27,7 @@ HWY_INLINE V Gelu(V x) {
   x = AtLeast(-kGeluLimit, x);
   const V inner = AtMost(kGeluLimit, x);
   const V minus_z = hn::Mul(inner, hn::MulAdd(hn::Mul(inner, inner), Set(-kCubic), Set(-kLinear)));
-  return hn::Div(x, hn::Add(Set(1.0f), ExpInRange(minus_z)));
+  return hn::Mul(x, Reciprocal(hn::Add(Set(1.0f), ExpInRange(minus_z))));
 }
 
 HWY_INLINE V GeluDerivative(V x) {
@@ -36,7 +36,7 @@ HWY_INLINE V GeluDerivative(V x) {
   const V minus_z = hn::Mul(x, hn::MulAdd(x2, Set(-kCubic), Set(-kLinear)));
   const V dz = hn::MulAdd(x2, Set(3 * kCubic), Set(kLinear));
   const V e = ExpInRange(minus_z);
-  const V s = hn::Div(Set(1.0f), hn::Add(Set(1.0f), e));
+  const V s = Reciprocal(hn::Add(Set(1.0f), e));
   return hn::MulAdd(hn::Mul(hn::Mul(x, s), hn::Mul(e, s)), dz, s);  // s + x s (1 - s) dz
 }
 
@@ -44,7 +44,14 @@ template <class T>
 void GeluForwardRange(const GeluForwardArgs& args, int64_t begin, int64_t end) {
   const T* x = args.x.as<T>() + begin;
   T* y = args.y.as<T>() + begin;
-  ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA { Store(Gelu(Load(x + i, part)), y + i, part); });
+  ForEachVectorInStep(
+      end - begin,
+      [&](int64_t i, auto part) SIMD_LAMBDA {
+        FetchAhead(x + i);
+        FetchAhead(y + i);
+        return Gelu(Load(x + i, part));
+      },
+      [&](int64_t i, V value, auto part) SIMD_LAMBDA { Store(value, y + i, part); });
 }
 
 template <class T>
@@ -52,9 +59,15 @@ void GeluBackwardRange(const GeluBackwardArgs& args, int64_t begin, int64_t end)
   const T* x = args.x.as<T>() + begin;
   const T* dy = args.dy.as<T>() + begin;
   T* dx = args.dx.as<T>() + begin;
-  ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
-    Store(hn::Mul(Load(dy + i, part), GeluDerivative(Load(x + i, part))), dx + i, part);
-  });
+  ForEachVectorInStep(
+      end - begin,
+      [&](int64_t i, auto part) SIMD_LAMBDA {
+        FetchAhead(x + i);
+        FetchAhead(dy + i);
+        FetchAhead(dx + i);
+        return hn::Mul(Load(dy + i, part), GeluDerivative(Load(x + i, part)));
+      },
+      [&](int64_t i, V value, auto part) SIMD_LAMBDA { Store(value, dx + i, part); });
 }
 
 template <class T>
@@ -63,12 +76,23 @@ void SwigluForwardRow(const SwigluForwardArgs& args, int64_t row) {
   const T* gates = args.gate_up.as<T>() + row * 2 * width;
   const T* ups = gates + width;
   T* y = args.y.as<T>() + row * width;
-  ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
-    const V gate = AtLeast(-kSiluLimit, Load(gates + i, part));
-    const V e = ExpInRange(hn::Neg(AtMost(kSiluLimit, gate)));
-    Store(hn::Mul(hn::Div(gate, hn::Add(Set(1.0f), e)), Load(ups + i, part)), y + i, part);
-  });
+  ForEachVectorInStep(
+      width,
+      [&](int64_t i, auto part) SIMD_LAMBDA {
+        FetchAhead(gates + i);
+        FetchAhead(ups + i);
+        FetchAhead(y + i);
+        const V gate = AtLeast(-kSiluLimit, Load(gates + i, part));
+        const V e = ExpInRange(hn::Neg(AtMost(kSiluLimit, gate)));
+        return hn::Mul(hn::Mul(gate, Reciprocal(hn::Add(Set(1.0f), e))), Load(ups + i, part));
+      },
+      [&](int64_t i, V value, auto part) SIMD_LAMBDA { Store(value, y + i, part); });
 }
+
+struct SwigluGradients {
+  V gate;
+  V up;
+};
 
 template <class T>
 void SwigluBackwardRow(const SwigluBackwardArgs& args, int64_t row) {
@@ -78,16 +102,26 @@ void SwigluBackwardRow(const SwigluBackwardArgs& args, int64_t row) {
   const T* dys = args.dy.as<T>() + row * width;
   T* dgates = args.dgate_up.as<T>() + row * 2 * width;
   T* dups = dgates + width;
-  ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
-    const V gate = AtLeast(-kSiluLimit, Load(gates + i, part));
-    const V inner = AtMost(kSiluLimit, gate);
-    const V e = ExpInRange(hn::Neg(inner));
-    const V s = hn::Div(Set(1.0f), hn::Add(Set(1.0f), e));
-    const V derivative = hn::MulAdd(hn::Mul(inner, s), hn::Mul(e, s), s);  // s + gate s (1 - s)
-    const V dy = Load(dys + i, part);
-    Store(hn::Mul(hn::Mul(dy, Load(ups + i, part)), derivative), dgates + i, part);
-    Store(hn::Mul(dy, hn::Mul(gate, s)), dups + i, part);
-  });
+  ForEachVectorInStep(
+      width,
+      [&](int64_t i, auto part) SIMD_LAMBDA {
+        FetchAhead(gates + i);
+        FetchAhead(ups + i);
+        FetchAhead(dys + i);
+        FetchAhead(dgates + i);
+        FetchAhead(dups + i);
+        const V gate = AtLeast(-kSiluLimit, Load(gates + i, part));
+        const V inner = AtMost(kSiluLimit, gate);
+        const V e = ExpInRange(hn::Neg(inner));
+        const V s = Reciprocal(hn::Add(Set(1.0f), e));
+        const V derivative = hn::MulAdd(hn::Mul(inner, s), hn::Mul(e, s), s);  // s + gate s (1 - s)
+        const V dy = Load(dys + i, part);
+        return SwigluGradients{hn::Mul(hn::Mul(dy, Load(ups + i, part)), derivative), hn::Mul(dy, hn::Mul(gate, s))};
+      },
+      [&](int64_t i, const SwigluGradients& gradients, auto part) SIMD_LAMBDA {
+        Store(gradients.gate, dgates + i, part);
+        Store(gradients.up, dups + i, part);
+      });
 }
 
 void GeluForwardElements(const GeluForwardArgs& args, int64_t begin, int64_t end) {

@@ -14,86 +14,112 @@
 namespace sluice::cpu {
 namespace {
 
-// Queries whose scores stay in the second-level cache, for sequences up to about a thousand.
-constexpr int64_t kQueries = 64;
+// Queries and keys of a block in the backward pass: whole tiles and panels on any processor, deep enough for sums over
+// the queries, and small enough for the second-level cache. The forward pass takes one tile of queries after another.
+constexpr int64_t kQueries = 96;
+constexpr int64_t kKeys = 512;
 // Between rows of scores, so that they don't fall into the same sets of the cache.
 constexpr int64_t kPadding = 16;
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// A block of queries and the keys [first, end) that any of them attends to; first is on a panel's border.
-struct QueryBlock {
-  QueryBlock(const KeyHead& head, int64_t begin)
-      : begin(begin), count(std::min(kQueries, head.shape.sequence - begin)), end(begin + count), first(0) {
+// Consecutive queries [begin, end); the keys that any of them attends to begin at first_key, on a panel's border.
+struct Queries {
+  Queries(const KeyHead& head, int64_t begin, int64_t most)
+      : begin(begin), count(std::min(most, head.shape.sequence - begin)), end(begin + count), first_key(0) {
     if (head.first_key == nullptr) return;
     const int32_t lowest = *std::min_element(head.first_key + begin, head.first_key + end);
-    first = lowest / PanelWidth() * PanelWidth();
+    first_key = lowest / PanelWidth() * PanelWidth();
   }
-  ScoreRow Row(const KeyHead& head, int64_t query, float* scores) const {
-    const int64_t t = begin + query;
-    return {scores, keys(), (head.first_key == nullptr ? 0 : head.first_key[t]) - first, t + 1 - first};
-  }
-  int64_t keys() const { return end - first; }
-
   int64_t begin;
   int64_t count;
   int64_t end;
-  int64_t first;
+  int64_t first_key;
 };
 
-int64_t ScoreStride(const AttentionShape& shape) { return RoundUp(shape.sequence, 16) + kPadding; }
+// Keys [begin, end) of a head, begin on a panel's border, and how far apart rows of scores over them are.
+struct Keys {
+  int64_t begin;
+  int64_t end;
+  int64_t stride;
+  int64_t count() const { return end - begin; }
+  // Which of them query t attends to.
+  ScoreRange RangeOf(const KeyHead& head, int64_t t) const {
+    const int64_t hidden = head.first_key == nullptr ? 0 : head.first_key[t];
+    const int64_t first = std::max(hidden, begin) - begin, last = std::min(t + 1, end) - begin;
+    return first < last ? ScoreRange{first, last} : ScoreRange{};
+  }
+};
 
-// scores[query, key - first] = left[query] . right[key], with right^T in panels.
-void MultiplyByKeys(const KeyHead& head, const QueryBlock& block, const float* left, const float* panels,
+// What rows of scores over `keys` keys need: results of products are whole panels.
+int64_t ScoreStride(int64_t keys) { return RoundUp(keys, PanelWidth()) + kPadding; }
+
+// scores[query, key - keys.begin] = left[query] . right[key] for a tile of queries, with right^T in panels. Whole
+// panels: what stands behind the keys is for nobody.
+void MultiplyByKeys(const KeyHead& head, const Keys& keys, int64_t queries, const float* tile, const float* panels,
                     float* scores) {
   const int64_t size = head.shape.head_size;
-  Multiply(PanelProduct{.rows = block.count,
-                        .columns = block.keys(),
+  Multiply(PanelProduct{.rows = queries,
+                        .columns = RoundUp(keys.count(), PanelWidth()),
                         .depth = size,
-                        .a = left,
-                        .a_row_stride = size,
-                        .panels = panels + block.first * size,
+                        .a = tile,
+                        .a_row_stride = 1,
+                        .a_depth_stride = TileRows(),
+                        .panels = panels + keys.begin * size,
                         .panel_stride = size * PanelWidth(),
                         .y = scores,
-                        .y_stride = ScoreStride(head.shape)});
+                        .y_stride = keys.stride});
 }
 
-// result[query] = sum over the keys of scores[query, key - first] * right[key], with right in panels.
-void SumOverKeys(const KeyHead& head, const QueryBlock& block, const float* scores, const float* panels,
-                 float* result) {
-  const int64_t size = head.shape.head_size, width = PanelWidth();
-  for (int64_t key = 0; key < block.keys(); key += kPanelDepth) {
-    Multiply(PanelProduct{.rows = block.count,
-                          .columns = size,
-                          .depth = std::min(kPanelDepth, block.keys() - key),
-                          .a = scores + key,
-                          .a_row_stride = ScoreStride(head.shape),
-                          .panels = panels + (block.first + key) * width,
-                          .panel_stride = head.shape.sequence * width,
-                          .before = key == 0 ? nullptr : result,
-                          .before_stride = size,
-                          .y = result,
-                          .y_stride = size});
-  }
-}
-
-// result[key] += sum over the queries of scores[query, key - first] * right[query], with right in panels.
-void AddOverQueries(const KeyHead& head, const QueryBlock& block, const float* scores, const float* panels,
-                    float* result) {
+// result[query] (+)= sum over the keys of scores[query, key - keys.begin] * right[key], with right in panels.
+void SumOverKeys(const KeyHead& head, const Keys& keys, int64_t queries, const float* scores, const float* panels,
+                 Accumulate accumulate, float* result) {
   const int64_t size = head.shape.head_size;
-  float* y = result + block.first * size;
-  Multiply(PanelProduct{.rows = block.keys(),
+  Multiply(PanelProduct{.rows = queries,
                         .columns = size,
-                        .depth = block.count,
+                        .depth = keys.count(),
                         .a = scores,
+                        .a_row_stride = keys.stride,
+                        .panels = panels + keys.begin * PanelWidth(),
+                        .panel_stride = head.shape.sequence * PanelWidth(),
+                        .before = accumulate == Accumulate::kAdd ? result : nullptr,
+                        .before_stride = size,
+                        .y = result,
+                        .y_stride = size});
+}
+
+// result[key] += sum over the queries from `query` on of scores[query, key - keys.begin] * right[query], with right in
+// panels, for the keys [first, last).
+struct QuerySum {
+  const Queries& queries;
+  const Keys& keys;
+  const float* scores;
+  const float* panels;
+  float* result;
+};
+void AddOverQueries(const KeyHead& head, const QuerySum& sum, int64_t query, int64_t first, int64_t last) {
+  const int64_t size = head.shape.head_size;
+  float* y = sum.result + first * size;
+  Multiply(PanelProduct{.rows = last - first,
+                        .columns = size,
+                        .depth = sum.queries.count - query,
+                        .a = sum.scores + query * sum.keys.stride + first - sum.keys.begin,
                         .a_row_stride = 1,
-                        .a_depth_stride = ScoreStride(head.shape),
-                        .panels = panels,
+                        .a_depth_stride = sum.keys.stride,
+                        .panels = sum.panels + query * PanelWidth(),
                         .panel_stride = kQueries * PanelWidth(),
                         .before = y,
                         .before_stride = size,
                         .y = y,
                         .y_stride = size});
+}
+// All keys: those before the queries take part in each, the others only in the tiles from their own on.
+void AddOverQueries(const KeyHead& head, const QuerySum& sum) {
+  const int64_t diagonal = std::min(sum.queries.begin, sum.keys.end);
+  if (sum.keys.begin < diagonal) AddOverQueries(head, sum, 0, sum.keys.begin, diagonal);
+  for (int64_t key = diagonal; key < sum.keys.end; key += TileRows()) {
+    AddOverQueries(head, sum, key - diagonal, key, std::min(key + TileRows(), sum.keys.end));
+  }
 }
 
 // Panels of the keys or values of a head, [size, keys] for products with each key, or [keys, size] for sums over keys.
@@ -109,39 +135,45 @@ void PackForSums(const KeyHead& head, const T* qkv, int64_t part, float* panels)
              panels, head.shape.sequence * PanelWidth());
 }
 
+// The left-hand side of products with keys or values: rows of one head, from token t on.
+template <class T>
+void PackRows(const KeyHead& head, const Queries& queries, const T* rows, int64_t stride, float* tiles) {
+  const int64_t size = head.shape.head_size;
+  PackTiles(size, queries.count, PanelSource<T>{rows, 1, stride}, tiles, TileFloats(size));
+}
+
 struct ForwardScratch {
   ForwardScratch(const AttentionShape& shape, std::byte* memory) {
     Pieces pieces(memory);
     keys = pieces.Take<float>(PanelFloats(shape.head_size, shape.sequence));
     values = pieces.Take<float>(PanelFloats(shape.sequence, shape.head_size));
-    queries = pieces.Take<float>(kQueries * shape.head_size);
-    results = pieces.Take<float>(kQueries * shape.head_size);
-    scores = pieces.Take<float>(kQueries * ScoreStride(shape));
+    tile = pieces.Take<float>(TileFloats(shape.head_size));
+    results = pieces.Take<float>(TileRows() * shape.head_size);
+    scores = pieces.Take<float>(TileRows() * ScoreStride(shape.sequence));
     bytes = pieces.bytes();
   }
-  float *keys, *values, *queries, *results, *scores;
+  float *keys, *values, *tile, *results, *scores;
   int64_t bytes;
 };
 
+// One tile of queries.
 template <class T>
-void ForwardBlock(const AttentionForwardArgs& args, const KeyHead& head, int64_t query_head, const QueryBlock& block,
-                  const ForwardScratch& s) {
+void ForwardTile(const AttentionForwardArgs& args, const KeyHead& head, int64_t query_head, const Queries& queries,
+                 const ForwardScratch& s) {
   const int64_t size = head.shape.head_size;
-  const Extent extent{block.count, size};
-  ConvertRows(extent, Block<const T>{args.qkv.as<T>() + head.QkvAt(block.begin, query_head), head.width()},
-              Block<float>{s.queries, size});
-  MultiplyByKeys(head, block, s.queries, s.keys, s.scores);
-  float inverse[kQueries];
-  for (int64_t i = 0; i < block.count; ++i) {
-    const ScoreRow row = block.Row(head, i, s.scores + i * ScoreStride(head.shape));
-    const SoftmaxSum softmax = Exponentiate(row, head.shape.scale);
-    inverse[i] = 1.0f / softmax.sum;
-    args.lse.as<float>()[head.LseAt(block.begin + i, query_head)] = softmax.max + std::log(softmax.sum);
+  const Keys keys{queries.first_key, queries.end, ScoreStride(head.shape.sequence)};
+  PackRows(head, queries, args.qkv.as<const T>() + head.QkvAt(queries.begin, query_head), head.width(), s.tile);
+  MultiplyByKeys(head, keys, queries.count, s.tile, s.keys, s.scores);
+  ScoreRange ranges[kQueries];
+  SoftmaxSum softmax[kQueries];
+  for (int64_t i = 0; i < queries.count; ++i) ranges[i] = keys.RangeOf(head, queries.begin + i);
+  Exponentiate({queries.count, keys.count(), ranges, s.scores, keys.stride}, head.shape.scale, softmax);
+  SumOverKeys(head, keys, queries.count, s.scores, s.values, Accumulate::kOverwrite, s.results);
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const int64_t t = queries.begin + i;
+    args.lse.as<float>()[head.LseAt(t, query_head)] = softmax[i].max + std::log(softmax[i].sum);
+    Scale(size, 1.0f / softmax[i].sum, s.results + i * size, args.y.as<T>() + head.YAt(t, query_head));
   }
-  SumOverKeys(head, block, s.scores, s.values, s.results);
-  for (int64_t i = 0; i < block.count; ++i) Scale(size, inverse[i], s.results + i * size);
-  ConvertRows(extent, Block<const float>{s.results, size},
-              Block<T>{args.y.as<T>() + head.YAt(block.begin, query_head), head.shape.heads * size});
 }
 
 template <class T>
@@ -151,61 +183,98 @@ void ForwardHead(const AttentionForwardArgs& args, const KeyHead& head) {
   PackForProducts(head, args.qkv.as<const T>(), head.key_part(), s.keys);
   PackForSums(head, args.qkv.as<const T>(), head.value_part(), s.values);
   for (int64_t i = 0; i < head.group(); ++i) {
-    for (int64_t t = 0; t < head.shape.sequence; t += kQueries) {
-      ForwardBlock<T>(args, head, head.query_head(i), QueryBlock(head, t), s);
+    for (int64_t t = 0; t < head.shape.sequence; t += TileRows()) {
+      ForwardTile<T>(args, head, head.query_head(i), Queries(head, t, TileRows()), s);
     }
   }
 }
 
 struct BackwardScratch {
-  BackwardScratch(const AttentionShape& shape, std::byte* memory) {
+  BackwardScratch(const AttentionShape& shape, std::byte* memory)
+      : score_stride(ScoreStride(std::min(RoundUp(shape.sequence, PanelWidth()), kKeys + kQueries))) {
     Pieces pieces(memory);
-    key_products = pieces.Take<float>(PanelFloats(shape.head_size, shape.sequence));
-    value_products = pieces.Take<float>(PanelFloats(shape.head_size, shape.sequence));
-    key_sums = pieces.Take<float>(PanelFloats(shape.sequence, shape.head_size));
-    dk = pieces.Take<float>(shape.sequence * shape.head_size);
-    dv = pieces.Take<float>(shape.sequence * shape.head_size);
-    for (float** rows : {&queries, &y, &dy, &dq}) *rows = pieces.Take<float>(kQueries * shape.head_size);
-    query_panels = pieces.Take<float>(PanelFloats(kQueries, shape.head_size));
-    dy_panels = pieces.Take<float>(PanelFloats(kQueries, shape.head_size));
-    p = pieces.Take<float>(kQueries * ScoreStride(shape));
-    ds = pieces.Take<float>(kQueries * ScoreStride(shape));
+    const int64_t size = shape.head_size, tiles = kQueries / TileRows();
+    key_products = pieces.Take<float>(PanelFloats(size, shape.sequence));
+    value_products = pieces.Take<float>(PanelFloats(size, shape.sequence));
+    key_sums = pieces.Take<float>(PanelFloats(shape.sequence, size));
+    dk = pieces.Take<float>(shape.sequence * size);
+    dv = pieces.Take<float>(shape.sequence * size);
+    dq = pieces.Take<float>(kQueries * size);
+    query_tiles = pieces.Take<float>(tiles * TileFloats(size));
+    dy_tiles = pieces.Take<float>(tiles * TileFloats(size));
+    query_panels = pieces.Take<float>(PanelFloats(kQueries, size));
+    dy_panels = pieces.Take<float>(PanelFloats(kQueries, size));
+    p = pieces.Take<float>(kQueries * score_stride);
+    ds = pieces.Take<float>(kQueries * score_stride);
     bytes = pieces.bytes();
   }
+  int64_t score_stride;
   float *key_products, *value_products, *key_sums;  // panels over all keys
   float *dk, *dv;                                   // [T, D]
-  float *queries, *y, *dy, *dq;                     // [kQueries, D]
+  float* dq;                                        // [kQueries, D]
+  float *query_tiles, *dy_tiles;                    // [kQueries, D] in tiles
   float *query_panels, *dy_panels;                  // [kQueries, D] in panels
-  float *p, *ds;                                    // [kQueries, T]: probabilities, gradient of the scores
+  float *p, *ds;                                    // probabilities, gradient of the scores, of a block
   int64_t bytes;
 };
 
+// What a block's rows of scores need besides their products.
+struct RowGradients {
+  RowGradient rows[kQueries];
+};
 template <class T>
-void BackwardBlock(const AttentionBackwardArgs& args, const KeyHead& head, int64_t query_head, const QueryBlock& block,
-                   const BackwardScratch& s) {
-  const int64_t size = head.shape.head_size, stride = ScoreStride(head.shape);
-  const int64_t y_stride = head.shape.heads * size, panel_stride = kQueries * PanelWidth();
-  const Extent extent{block.count, size};
-  const int64_t qkv_at = head.QkvAt(block.begin, query_head), y_at = head.YAt(block.begin, query_head);
-  ConvertRows(extent, Block<const T>{args.qkv.as<T>() + qkv_at, head.width()}, Block<float>{s.queries, size});
-  ConvertRows(extent, Block<const T>{args.y.as<T>() + y_at, y_stride}, Block<float>{s.y, size});
-  ConvertRows(extent, Block<const T>{args.dy.as<T>() + y_at, y_stride}, Block<float>{s.dy, size});
-  PackPanels(block.count, size, PanelSource<float>{s.queries, size, 1}, s.query_panels, panel_stride);
-  PackPanels(block.count, size, PanelSource<float>{s.dy, size, 1}, s.dy_panels, panel_stride);
-
-  MultiplyByKeys(head, block, s.queries, s.key_products, s.p);
-  MultiplyByKeys(head, block, s.dy, s.value_products, s.ds);
-  for (int64_t i = 0; i < block.count; ++i) {
-    const float lse = args.lse.as<float>()[head.LseAt(block.begin + i, query_head)];
-    Probabilities(block.Row(head, i, s.p + i * stride), head.shape.scale, lse);
+RowGradients RowGradientsOf(const AttentionBackwardArgs& args, const KeyHead& head, int64_t query_head,
+                            const Queries& queries) {
+  RowGradients result;
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const int64_t t = queries.begin + i, at = head.YAt(t, query_head);
     // The mean of dp under p is dy . y, since y = p . values.
-    const float mean = Dot(size, s.dy + i * size, s.y + i * size);
-    ScoreGradient(block.keys(), s.p + i * stride, mean, head.shape.scale, s.ds + i * stride);
+    result.rows[i] = {args.lse.as<float>()[head.LseAt(t, query_head)],
+                      Dot(head.shape.head_size, args.dy.as<const T>() + at, args.y.as<const T>() + at)};
   }
-  AddOverQueries(head, block, s.p, s.dy_panels, s.dv);
-  AddOverQueries(head, block, s.ds, s.query_panels, s.dk);
-  SumOverKeys(head, block, s.ds, s.key_sums, s.dq);
-  ConvertRows(extent, Block<const float>{s.dq, size}, Block<T>{args.dqkv.as<T>() + qkv_at, head.width()});
+  return result;
+}
+
+// The keys of a block in pieces of kKeys; the last ones reach to the diagonal. A query of a tile sees nothing behind
+// the tile's last, and nobody asks for it.
+void BackwardKeys(const KeyHead& head, const Queries& queries, const Keys& keys, const RowGradients& gradients,
+                  const BackwardScratch& s) {
+  const int64_t size = head.shape.head_size;
+  const Accumulate accumulate = keys.begin == queries.first_key ? Accumulate::kOverwrite : Accumulate::kAdd;
+  for (int64_t row = 0; row < queries.count; row += TileRows()) {
+    const int64_t rows = std::min(TileRows(), queries.count - row), tile = row / TileRows() * TileFloats(size);
+    const Keys seen{keys.begin, std::min(keys.end, queries.begin + row + rows), keys.stride};
+    float *p = s.p + row * keys.stride, *ds = s.ds + row * keys.stride;
+    MultiplyByKeys(head, seen, rows, s.query_tiles + tile, s.key_products, p);
+    MultiplyByKeys(head, seen, rows, s.dy_tiles + tile, s.value_products, ds);
+    ScoreRange ranges[kQueries];
+    for (int64_t i = 0; i < rows; ++i) ranges[i] = seen.RangeOf(head, queries.begin + row + i);
+    ScoreGradients({rows, seen.count(), ranges, p, keys.stride}, head.shape.scale, gradients.rows + row, ds);
+    SumOverKeys(head, seen, rows, ds, s.key_sums, accumulate, s.dq + row * size);
+  }
+  AddOverQueries(head, QuerySum{queries, keys, s.p, s.dy_panels, s.dv});
+  AddOverQueries(head, QuerySum{queries, keys, s.ds, s.query_panels, s.dk});
+}
+
+template <class T>
+void BackwardBlock(const AttentionBackwardArgs& args, const KeyHead& head, int64_t query_head, const Queries& queries,
+                   const BackwardScratch& s) {
+  const int64_t size = head.shape.head_size, y_stride = head.shape.heads * size;
+  const int64_t panel_stride = kQueries * PanelWidth(), qkv_at = head.QkvAt(queries.begin, query_head);
+  const T* q = args.qkv.as<const T>() + qkv_at;
+  const T* dy = args.dy.as<const T>() + head.YAt(queries.begin, query_head);
+  PackRows(head, queries, q, head.width(), s.query_tiles);
+  PackRows(head, queries, dy, y_stride, s.dy_tiles);
+  PackPanels(queries.count, size, PanelSource<T>{q, head.width(), 1}, s.query_panels, panel_stride);
+  PackPanels(queries.count, size, PanelSource<T>{dy, y_stride, 1}, s.dy_panels, panel_stride);
+  const RowGradients gradients = RowGradientsOf<T>(args, head, query_head, queries);
+  int64_t key = queries.first_key;
+  for (; key + kKeys <= queries.begin; key += kKeys) {
+    BackwardKeys(head, queries, {key, key + kKeys, s.score_stride}, gradients, s);
+  }
+  BackwardKeys(head, queries, {key, queries.end, s.score_stride}, gradients, s);
+  ConvertRows({queries.count, size}, Block<const float>{s.dq, size},
+              Block<T>{args.dqkv.as<T>() + qkv_at, head.width()});
 }
 
 template <class T>
@@ -220,7 +289,7 @@ void BackwardHead(const AttentionBackwardArgs& args, const KeyHead& head) {
   std::fill_n(s.dv, sequence * size, 0.0f);
   for (int64_t i = 0; i < head.group(); ++i) {
     for (int64_t t = 0; t < sequence; t += kQueries) {
-      BackwardBlock<T>(args, head, head.query_head(i), QueryBlock(head, t), s);
+      BackwardBlock<T>(args, head, head.query_head(i), Queries(head, t, kQueries), s);
     }
   }
   const auto store = [&](const float* gradient, int64_t part) {

@@ -22,8 +22,12 @@ void AddRange(const AddArgs& args, int64_t begin, int64_t end) {
   const T* a = args.a.as<T>() + begin;
   const T* b = args.b.as<T>() + begin;
   T* y = args.y.as<T>() + begin;
-  ForEachVector(end - begin, [&](int64_t i, auto part)
-                                 SIMD_LAMBDA { Store(hn::Add(Load(a + i, part), Load(b + i, part)), y + i, part); });
+  ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
+    FetchAhead(a + i);
+    FetchAhead(b + i);
+    FetchAhead(y + i);
+    Store(hn::Add(Load(a + i, part), Load(b + i, part)), y + i, part);
+  });
 }
 
 void AddElements(const AddArgs& args, int64_t begin, int64_t end) {
@@ -32,8 +36,13 @@ void AddElements(const AddArgs& args, int64_t begin, int64_t end) {
 
 void SumElements(absl::Span<const TensorView> parts, float* sum, int64_t begin, int64_t end) {
   ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
+    FetchAhead(sum + begin + i);
     V total = Load(parts[0].as<float>() + begin + i, part);
-    for (size_t p = 1; p < parts.size(); ++p) total = hn::Add(total, Load(parts[p].as<float>() + begin + i, part));
+    for (size_t p = 1; p < parts.size(); ++p) {
+      const float* from = parts[p].as<float>() + begin + i;
+      FetchAhead(from);
+      total = hn::Add(total, Load(from, part));
+    }
     Store(total, sum + begin + i, part);
   });
 }

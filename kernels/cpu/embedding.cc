@@ -1,7 +1,5 @@
 #include "kernels/cpu/embedding.h"
 
-#include <cstring>
-
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/tensor_check.h"
 #include "kernels/cpu/work_split.h"
@@ -47,6 +45,12 @@ void LookUpRow(const EmbeddingForwardArgs& args, int64_t row) {
   });
 }
 
+// Zeroes elements of a table that no cache holds: lines are written without being read before.
+void ZeroElements(float* table, int64_t begin, int64_t end) {
+  ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA { StoreAround(Set(0), table + begin + i, part); });
+  hwy::FlushStream();
+}
+
 // Columns [first, last) of the table's gradient.
 template <class T>
 void AddRows(const EmbeddingGradientArgs& args, int64_t first, int64_t last) {
@@ -76,6 +80,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sluice::cpu {
 
+HWY_EXPORT(ZeroElements);
 HWY_EXPORT(EmbeddingForwardRows);
 HWY_EXPORT(EmbeddingGradientColumns);
 
@@ -100,8 +105,9 @@ void EmbeddingGradient(Team& team, const EmbeddingGradientArgs& args) {
   CheckMatrix("dtable", args.dtable, args.dtable.rows(), columns, DType::kF32);
   if (args.accumulate == Accumulate::kOverwrite) {
     float* dtable = args.dtable.as<float>();
-    ForEachBlock(team, args.dtable.elements(), kBlockElements,
-                 [&](int64_t begin, int64_t end) { std::memset(dtable + begin, 0, (end - begin) * sizeof(float)); });
+    ForEachBlock(team, args.dtable.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(ZeroElements)(dtable, begin, end);
+    });
   }
   ForEachBlock(team, columns, kGradientColumns, [&](int64_t first, int64_t last) {
     HWY_DYNAMIC_DISPATCH(EmbeddingGradientColumns)(args, first, last);

@@ -99,9 +99,12 @@ double LibraryRate(World* world, const MatmulShape& shape, LibraryLayout layout,
   const MatmulShape* const shared = &what;
   for (Part& part : parts) {
     Part* const mine = &part;
-    part.stream->Issue([=](Team&) {
-      mine->best = shared->kind == MatmulKind::kWeightGradient ? TimeTransposed(world, *shared, layout, mine->operands)
-                                                               : TimeRight(world, *shared, layout, mine->operands);
+    part.stream->Issue([=](Team& team) {
+      // Inside a loop of the team, where the library is told to use one thread.
+      team.ParallelFor(1, [&](int64_t) {
+        mine->best = shared->kind == MatmulKind::kWeightGradient ? TimeTransposed(world, *shared, layout, mine->operands)
+                                                                 : TimeRight(world, *shared, layout, mine->operands);
+      });
     });
     part.done = part.stream->Record();
   }

@@ -16,9 +16,11 @@
 #define SLUICE_KERNELS_CPU_NORM_ONCE
 namespace sluice::cpu {
 // Columns whose weight gradient one thread sums, some cache lines at a time of each row, and the rows that it sums
-// before adding them to the total, so that rounding errors grow with the groups only.
-constexpr int64_t kGradientColumns = 128;
+// before adding them to the total, so that rounding errors grow with the groups only. Pieces of rows are too short for
+// the processor to see what comes next: it is fetched kRowsAhead rows before.
+constexpr int64_t kGradientColumns = 256;
 constexpr int64_t kGradientRows = 64;
+constexpr int64_t kRowsAhead = 8;
 }  // namespace sluice::cpu
 #endif
 
@@ -42,6 +44,8 @@ void ForwardRow(const NormForwardArgs& args, int64_t row) {
   }
   const V center = Set(mean);
   const float square = SumOverRow(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
+    FetchAhead(x + i);
+    FetchAhead(y + i);
     const V distance = hn::Sub(Load(x + i, part), center);
     return hn::Mul(distance, distance);
   });
@@ -80,9 +84,14 @@ void InputGradientRow(const NormInputGradientArgs& args, int64_t row) {
   const auto normal = [&](int64_t i, auto part)
                           SIMD_LAMBDA { return hn::Mul(hn::Sub(Load(x + i, part), center), scale); };
   const V average = Set(centered ? SumOverRow(columns, scaled) / count : 0.0f);
-  const V slope = Set(
-      SumOverRow(columns, [&](int64_t i, auto part) SIMD_LAMBDA { return hn::Mul(scaled(i, part), normal(i, part)); }) /
-      count);
+  const V slope = Set(SumOverRow(columns,
+                                 [&](int64_t i, auto part) SIMD_LAMBDA {
+                                   FetchAhead(x + i);
+                                   FetchAhead(dy + i);
+                                   FetchAhead(dx + i);
+                                   return hn::Mul(scaled(i, part), normal(i, part));
+                                 }) /
+                      count);
   ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
     const V inner = hn::NegMulAdd(normal(i, part), slope, hn::Sub(scaled(i, part), average));
     const V result = hn::Mul(inner, scale);
@@ -106,6 +115,8 @@ HWY_INLINE void SumRows(const NormWeightGradientArgs& args, int64_t row, int64_t
   ForEachVector(width, [&](int64_t i, auto part) SIMD_LAMBDA {
     V gamma_sum = Load(dgamma + i, part), beta_sum = Load(dbeta + i, part);
     for (int r = 0; r < kRows; ++r) {
+      __builtin_prefetch(dy + (r + kRowsAhead) * columns + i);
+      __builtin_prefetch(x + (r + kRowsAhead) * columns + i);
       const V gradient = Load(dy + r * columns + i, part);
       const V normal = hn::Mul(hn::Sub(Load(x + r * columns + i, part), center[r]), scale[r]);
       gamma_sum = hn::MulAdd(gradient, normal, gamma_sum);

@@ -19,6 +19,7 @@ namespace {
 
 float SumOfSquares(const float* x, int64_t n) {
   return SumOverRow(n, [&](int64_t i, auto part) SIMD_LAMBDA {
+    FetchAhead(x + i);
     const V value = Load(x + i, part);
     return hn::Mul(value, value);
   });
@@ -38,6 +39,10 @@ void AdamWElements(const AdamWArgs& args, float gradient_scale, int64_t begin, i
   const V root_scale = Set(static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, step))));
   const V epsilon = Set(args.epsilon);
   ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
+    FetchAhead(parameter + i);
+    FetchAhead(gradient + i);
+    FetchAhead(m + i);
+    FetchAhead(v + i);
     const V g = hn::Mul(Load(gradient + i, part), scale);
     const V old_m = Load(m + i, part);
     const V new_m = hn::MulAdd(hn::Sub(g, old_m), m_rate, old_m);

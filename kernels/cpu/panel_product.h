@@ -3,8 +3,7 @@
 //
 // An element's sum runs over the depth in ascending order within a call, whatever the size and place of its block: a
 // result depends on nothing else. (Method: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
-// 2008, without their packing of the left-hand side: broadcasting from rows is as fast.) Single-threaded, no state.
-// Kernels are chosen by instruction set.
+// 2008.) Single-threaded, no state. Kernels are chosen by instruction set.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +31,22 @@ struct PanelSource {
 void PackPanels(int64_t depth, int64_t columns, PanelSource<float> source, float* panels, int64_t panel_stride);
 void PackPanels(int64_t depth, int64_t columns, PanelSource<BFloat16> source, float* panels, int64_t panel_stride);
 
+// The left-hand side in tiles of TileRows() rows: tiles[t][d][i] = source(d, t * TileRows() + i). A product reads each
+// from beginning to end, where rows would be a dozen streams. A tile has tile_stride floats, at least
+// TileFloats(depth).
+int64_t TileRows();
+int64_t TileFloats(int64_t depth);
+void PackTiles(int64_t depth, int64_t rows, PanelSource<float> source, float* tiles, int64_t tile_stride);
+void PackTiles(int64_t depth, int64_t rows, PanelSource<BFloat16> source, float* tiles, int64_t tile_stride);
+
+// Memory that will be read soon.
+struct Prefetch {
+  const void* data = nullptr;
+  int64_t stride_bytes = 0;  // between rows
+  int64_t rows = 0;
+  int64_t row_bytes = 0;
+};
+
 // y[r, c] = before[r, c] + sum over d of a(r, d) * right(d, c), + bias[c]
 struct PanelProduct {
   int64_t rows = 0;
@@ -40,6 +55,7 @@ struct PanelProduct {
   const float* a = nullptr;  // element (r, d) at a[r * a_row_stride + d * a_depth_stride]; one of them is 1
   int64_t a_row_stride = 0;
   int64_t a_depth_stride = 1;
+  int64_t a_tile_stride = 0;  // between tiles of TileRows() rows, where they don't follow one another like rows
   const float* panels = nullptr;
   int64_t panel_stride = 0;
   const float* before = nullptr;  // optional; may be y
@@ -47,6 +63,7 @@ struct PanelProduct {
   const float* bias = nullptr;  // optional
   float* y = nullptr;
   int64_t y_stride = 0;
+  Prefetch next;  // what the caller will read after this product
 };
 void Multiply(const PanelProduct& product);
 

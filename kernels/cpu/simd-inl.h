@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/simd_targets.h"
 // In this order.
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/dtype.h"
 
@@ -79,6 +80,20 @@ HWY_INLINE void Store(V v, T* p, Part part) {
   std::memcpy(p, padded, part.count * sizeof(T));
 }
 
+// Past the caches, where the address allows it. hwy::FlushStream() makes it visible to other threads.
+HWY_INLINE void StoreAround(V v, float* p, Whole) {
+  if (reinterpret_cast<uintptr_t>(p) % (kMaxLanes * sizeof(float)) == 0) {
+    hn::Stream(v, F32Tag(), p);
+  } else {
+    Store(v, p, Whole());
+  }
+}
+HWY_INLINE void StoreAround(V v, float* p, Part part) { Store(v, p, part); }
+
+// What lies some hundred nanoseconds ahead of p in a stream, on its way. The processor's own prefetching ends at each
+// page, and hardly covers lines that are only written.
+HWY_INLINE void FetchAhead(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + 2048); }
+
 // Zeroes the lanes beyond the part.
 HWY_INLINE V Keep(V v, Whole) { return v; }
 HWY_INLINE V Keep(V v, Part part) {
@@ -92,6 +107,24 @@ HWY_INLINE void ForEachVector(int64_t n, Body body) {
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) body(i, Whole());
   if (i < n) body(i, Part{n - i});
+}
+
+// Calls store(i, value(i, part), part) for the vectors of n elements. Four at a time: where a value is a long chain of
+// operations, the compiler can interleave them (-fschedule-insns), since values are made before any is stored.
+template <class Value, class StoreValue>
+HWY_INLINE void ForEachVectorInStep(int64_t n, Value value, StoreValue store) {
+  const int64_t lanes = Lanes();
+  int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    const auto value0 = value(i, Whole()), value1 = value(i + lanes, Whole());
+    const auto value2 = value(i + 2 * lanes, Whole()), value3 = value(i + 3 * lanes, Whole());
+    store(i, value0, Whole());
+    store(i + lanes, value1, Whole());
+    store(i + 2 * lanes, value2, Whole());
+    store(i + 3 * lanes, value3, Whole());
+  }
+  for (; i + lanes <= n; i += lanes) store(i, value(i, Whole()), Whole());
+  if (i < n) store(i, value(i, Part{n - i}), Part{n - i});
 }
 
 HWY_INLINE float SumOfLanes(V v) { return hn::GetLane(hn::SumOfLanes(F32Tag(), v)); }

@@ -132,6 +132,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
                                          Case{1, 64, 2, 1, 32}, Case{2, 130, 6, 2, 20, DType::kF32, true},
                                          Case{1, 140, 2, 2, 64}, Case{1, 330, 1, 1, 12},
                                          Case{2, 33, 2, 2, 128, DType::kF32, false, 8.0f},
+                                         // Several blocks of keys.
+                                         Case{1, 1300, 2, 1, 8}, Case{1, 1300, 1, 1, 8, DType::kF32, true},
                                          Case{1, 1, 1, 1, 8, DType::kBF16}, Case{3, 33, 4, 2, 20, DType::kBF16},
                                          Case{2, 70, 4, 2, 64, DType::kBF16, true},
                                          Case{1, 140, 2, 1, 32, DType::kBF16},
