@@ -81,6 +81,12 @@ TILE_INLINE void GradientPair(const ScoreBlock& b, int64_t key, int64_t step, in
 
 }  // namespace
 
+void Fetch(Extent extent, Block<const BFloat16> rows) {
+  for (int64_t row = 0; row < extent.rows; ++row, rows.data += rows.stride) {
+    for (int64_t column = 0; column < extent.columns; column += kStep) __builtin_prefetch(rows.data + column, 0, 2);
+  }
+}
+
 TILE_FUNCTION RowSum Exponentiate(const QueryRow& row, float scale, BFloat16* to) {
   const __m512 factor = _mm512_set1_ps(scale);
   const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());

@@ -9,6 +9,9 @@
 
 namespace sluice::cpu::tiles {
 
+// Fetches rows that are used soon: each lies in a page of its own, where the processor's own prefetching ends.
+void Fetch(Extent extent, Block<const BFloat16> rows);
+
 // A query's row of scores over `steps` steps of keys; it attends to keys [first, end).
 struct QueryRow {
   const float* scores = nullptr;

@@ -206,12 +206,25 @@ void BackwardBlock(const AttentionBackwardArgs& args, const KeyHead& head, int64
   QueryGradients(args, head, query_head, block, s);
 }
 
-// Calls body for each block of queries of each query head that shares the key head.
-template <class Body>
-void ForEachQueryBlock(const KeyHead& head, Body body) {
+// Calls body for each block of queries of each query head that shares the key head, after fetch(query head, its first
+// query, how many) for the block after it.
+template <class FetchNext, class Body>
+void ForEachQueryBlock(const KeyHead& head, FetchNext fetch, Body body) {
   for (int64_t i = 0; i < head.group(); ++i) {
-    for (int64_t t = 0; t < head.shape.sequence; t += kQueries) body(head.query_head(i), QueryBlock(head, t));
+    for (int64_t t = 0; t < head.shape.sequence; t += kQueries) {
+      const int64_t next = t + kQueries;
+      if (next < head.shape.sequence) fetch(head.query_head(i), next, std::min(kQueries, head.shape.sequence - next));
+      body(head.query_head(i), QueryBlock(head, t));
+    }
   }
+}
+
+// Fetches what a thread alone packs first of the key head after this one; with helpers that head is another thread's.
+void FetchNextHead(const Team& team, const KeyHead& head, const TensorView& qkv) {
+  if (team.size() > 1 || head.head + 1 == head.shape.kv_heads) return;
+  const Extent all{head.shape.sequence, head.shape.head_size};
+  for (const int64_t part : {head.key_part(), head.value_part()}) Fetch(all, Part(head, qkv, 0, part + 1));
+  Fetch({std::min(kQueries, all.rows), all.columns}, Part(head, qkv, 0, head.query_head(head.group())));
 }
 
 template <class Scratch>
@@ -228,8 +241,14 @@ void AttentionForward(Team& team, const AttentionForwardArgs& args) {
     const Extent all{args.shape.sequence, args.shape.head_size};
     PackRightTransposed(all, Part(head, args.qkv, 0, head.key_part()), s.keys);
     PackRight(all, Part(head, args.qkv, 0, head.value_part()), s.values);
+    FetchNextHead(team, head, args.qkv);
     ForEachQueryBlock(
-        head, [&](int64_t query_head, const QueryBlock& block) { ForwardBlock(args, head, query_head, block, s); });
+        head,
+        [&](int64_t query_head, int64_t t, int64_t count) {
+          Fetch({count, all.columns}, Part(head, args.qkv, t, query_head));
+          Fetch({count, all.columns}, {args.y.as<const BFloat16>() + head.YAt(t, query_head), head.y_width()});
+        },
+        [&](int64_t query_head, const QueryBlock& block) { ForwardBlock(args, head, query_head, block, s); });
   });
 }
 
@@ -242,9 +261,18 @@ void AttentionBackward(Team& team, const AttentionBackwardArgs& args) {
     PackLeft(all, keys, s.keys);
     PackLeft(all, Part(head, args.qkv, 0, head.value_part()), s.values);
     PackLeftTransposed(all, keys, s.keys_transposed);
+    FetchNextHead(team, head, args.qkv);
     for (float* sums : {s.dk, s.dv}) std::fill_n(sums, SumFloats(all.rows, all.columns), 0.0f);
+    for (const int64_t part : {head.key_part(), head.value_part()}) Fetch(all, Part(head, args.dqkv, 0, part));
     ForEachQueryBlock(
-        head, [&](int64_t query_head, const QueryBlock& block) { BackwardBlock(args, head, query_head, block, s); });
+        head,
+        [&](int64_t query_head, int64_t t, int64_t count) {
+          for (const TensorView& of : {args.qkv, args.dqkv}) Fetch({count, all.columns}, Part(head, of, t, query_head));
+          for (const TensorView& of : {args.y, args.dy}) {
+            Fetch({count, all.columns}, {of.as<const BFloat16>() + head.YAt(t, query_head), head.y_width()});
+          }
+        },
+        [&](int64_t query_head, const QueryBlock& block) { BackwardBlock(args, head, query_head, block, s); });
     const auto store = [&](const float* sums, int64_t part) {
       StoreSums(all, sums, {args.dqkv.as<BFloat16>() + head.QkvAt(0, part), head.width()});
     };

@@ -5,15 +5,19 @@
 namespace sluice::cpu::tiles {
 namespace {
 
-// Rows and columns of a block of a product, and what is multiplied of its depth in one go: the left-hand side of a
-// block, its sums and what is ahead of the right-hand side stay in a second-level cache of 2 MiB.
-constexpr int64_t kRows = 256;
+// Rows and columns of a block of a product, the depth that is multiplied in one go, and the pieces of a larger one: the
+// left-hand side of a block, its sums and what is ahead of the right-hand side stay in a second-level cache of 2 MiB,
+// and a weight, which comes from memory, is read once for all rows of a usual micro-batch.
+constexpr int64_t kRows = 512;
 constexpr int64_t kColumns = 512;
-constexpr int64_t kDepth = 1024;
-// Outputs and inputs of a block of a weight gradient, and how many outputs are packed before they are multiplied.
+constexpr int64_t kDepthWhole = 1024;
+constexpr int64_t kDepthPiece = 640;
+// Outputs and inputs of a block of a weight gradient, how many outputs are packed before they are multiplied, and the
+// rows that are summed in one go.
 constexpr int64_t kGradientOutputs = 384;
 constexpr int64_t kGradientInputs = 768;
 constexpr int64_t kOutputsPacked = 3072;
+constexpr int64_t kGradientRows = 1024;
 
 int64_t BytesOf(const PackedUse& use) { return PackedElements(use.columns(), use.depth()) * SizeOf(DType::kBF16); }
 int64_t Offset(const PackedUse& use) { return use.use == Use::kForward ? 0 : BytesOf({use.shape, Use::kForward}); }
@@ -54,7 +58,7 @@ void SetLeft(const TensorView& x, int64_t row, int64_t depth_begin, int64_t dept
 
 void MultiplyBlock(const PackedProductArgs& args, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   const int64_t depth = args.use.depth();
-  const Split pieces(depth, kDepth);
+  const Split pieces(depth, depth <= kDepthWhole ? depth : kDepthPiece);
   const Session session;
   const BlockScratch scratch(rows, columns, pieces.width);
   const auto* right = reinterpret_cast<const BFloat16*>(args.packed + Offset(args.use)) + PackedElements(column, depth);
@@ -173,7 +177,7 @@ void Multiply(Team& team, const PackedProductArgs& args) {
 }
 
 void WeightGradient(Team& team, const LinearWeightGradientArgs& args) {
-  const Split pieces(args.x.rows(), kDepth);
+  const Split pieces(args.x.rows(), kGradientRows);
   for (int64_t piece = 0; piece < pieces.blocks(); ++piece) {
     GradientPiece(team, args, {pieces.begin(piece), pieces.size(piece)}, piece > 0 ? Accumulate::kAdd : args.accumulate)
         .Run();

@@ -126,20 +126,22 @@ void PackLeft(Extent extent, Block<const float> source, BFloat16* packed) { Pack
 
 TILE_FUNCTION void PackLeftTransposed(Extent extent, Block<const BFloat16> source, BFloat16* packed) {
   Square square;
-  for (int64_t row = 0; row < extent.columns; row += kStep) {
-    for (int64_t d = 0; d < extent.rows; d += kStep, packed += kStepElements) {
+  const int64_t group_elements = Steps(extent.rows) * kStepElements;
+  for (int64_t d = 0; d < extent.rows; d += kStep) {
+    for (int64_t row = 0; row < extent.columns; row += kStep) {
       LoadSquare(extent, source, d, row, &square);
-      StoreLeftTransposed(square, packed);
+      StoreLeftTransposed(square, packed + row / kStep * group_elements + d * kStep);
     }
   }
 }
 
 TILE_FUNCTION void PackRight(Extent extent, Block<const BFloat16> source, BFloat16* packed) {
   Square square;
-  for (int64_t column = 0; column < extent.columns; column += kStep) {
-    for (int64_t d = 0; d < extent.rows; d += kStep, packed += kStepElements) {
+  const int64_t group_elements = Steps(extent.rows) * kStepElements;
+  for (int64_t d = 0; d < extent.rows; d += kStep) {
+    for (int64_t column = 0; column < extent.columns; column += kStep) {
       LoadSquare(extent, source, d, column, &square);
-      StoreRight(square, packed);
+      StoreRight(square, packed + column / kStep * group_elements + d * kStep);
     }
   }
 }

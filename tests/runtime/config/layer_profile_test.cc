@@ -69,7 +69,7 @@ TEST(LayerProfile, NamesWhatAnotherJobHas) {
   EXPECT_THAT(refusal({"training.precision=bf16"}), HasSubstr("precision f32 (the job has bf16)"));
   EXPECT_THAT(refusal({"layout.threads_per_rank=1"}), HasSubstr("threads a rank 2 (the job has 1)"));
   EXPECT_THAT(refusal({"training.recompute=full"}), HasSubstr("recomputation none (the job has full)"));
-  EXPECT_THAT(refusal({"model.layers=3"}), HasSubstr("layers 8 (the job has 10)"));
+  EXPECT_THAT(refusal({"model.layers=3"}), HasSubstr("layers 7 (the job has 9)"));
   EXPECT_THAT(refusal({"model.channels=64"}), HasSubstr("a model of the same name with other sizes"));
   // Another cut or schedule is what a profile is for.
   EXPECT_TRUE(CheckFits(profile, Job({"layout.pp=2", "schedule.name=zb_h1"})).ok());
