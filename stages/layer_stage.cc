@@ -113,6 +113,9 @@ void LayerStage::Initialize() {
     operations_.Fill(*stream_, Floats(place.m, place.spec.elements()), 0);
     operations_.Fill(*stream_, Floats(place.v, place.spec.elements()), 0);
   }
+  // What others write into later is touched here first, so that its pages lie beside this rank's processors.
+  for (const TiedGradient& tied : tied_) operations_.Fill(*stream_, tied.all, 0);
+  for (const CopyGradient& gradient : copy_gradients_) operations_.Fill(*stream_, gradient.all, 0);
 }
 
 void LayerStage::Pack(const ParameterPlace& place) {

@@ -19,6 +19,21 @@ constexpr int64_t kGradientInputs = 768;
 constexpr int64_t kOutputsPacked = 3072;
 constexpr int64_t kGradientRows = 1024;
 
+// How a result is cut for a team: into blocks as large as `rows` x `columns`, smaller where there would be fewer blocks
+// than threads. Bits don't depend on it: an element's sum is the same in any block.
+struct Cut {
+  Cut(int64_t row_count, int64_t most_rows, int64_t column_count, int64_t most_columns, int threads)
+      : rows(row_count, most_rows), columns(column_count, most_columns) {
+    while (blocks() < threads && std::max(rows.width, columns.width) > 2 * kStep) {
+      Split& larger = rows.width > columns.width ? rows : columns;
+      larger = Split(larger.count, larger.width / 2);
+    }
+  }
+  int64_t blocks() const { return rows.blocks() * columns.blocks(); }
+  Split rows;
+  Split columns;
+};
+
 int64_t BytesOf(const PackedUse& use) { return PackedElements(use.columns(), use.depth()) * SizeOf(DType::kBF16); }
 int64_t Offset(const PackedUse& use) { return use.use == Use::kForward ? 0 : BytesOf({use.shape, Use::kForward}); }
 
@@ -116,8 +131,9 @@ class GradientPiece {
                          dy_ + pair.begin / kStep * group_elements_);
       if (args_.dbias) BiasGradient(args_, rows_, outputs, accumulate_);
     });
-    const Split outputs(some.count, kGradientOutputs), inputs(args_.shape.k, kGradientInputs);
-    team_.ParallelFor(outputs.blocks() * inputs.blocks(), [&](int64_t block) {
+    const Cut cut(some.count, kGradientOutputs, args_.shape.k, kGradientInputs, team_.size());
+    const Split &outputs = cut.rows, &inputs = cut.columns;
+    team_.ParallelFor(cut.blocks(), [&](int64_t block) {
       const int64_t o = block / inputs.blocks(), i = block % inputs.blocks();
       MultiplyBlock(dy_ + outputs.begin(o) / kStep * group_elements_, {some.begin + outputs.begin(o), outputs.size(o)},
                     {inputs.begin(i), inputs.size(i)});
@@ -168,11 +184,11 @@ void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::
 }
 
 void Multiply(Team& team, const PackedProductArgs& args) {
-  const Split rows(args.x.rows(), kRows), columns(args.use.columns(), kColumns);
+  const Cut cut(args.x.rows(), kRows, args.use.columns(), kColumns, team.size());
   // Row blocks vary fastest: threads that work at the same time share the weight's columns.
-  team.ParallelFor(rows.blocks() * columns.blocks(), [&](int64_t block) {
-    const int64_t r = block % rows.blocks(), c = block / rows.blocks();
-    MultiplyBlock(args, rows.begin(r), rows.size(r), columns.begin(c), columns.size(c));
+  team.ParallelFor(cut.blocks(), [&](int64_t block) {
+    const int64_t r = block % cut.rows.blocks(), c = block / cut.rows.blocks();
+    MultiplyBlock(args, cut.rows.begin(r), cut.rows.size(r), cut.columns.begin(c), cut.columns.size(c));
   });
 }
 

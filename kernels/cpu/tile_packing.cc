@@ -119,31 +119,30 @@ TILE_FUNCTION void PackLeftRows(Extent extent, Block<const T> source, BFloat16* 
   }
 }
 
-}  // namespace
-
-void PackLeft(Extent extent, Block<const BFloat16> source, BFloat16* packed) { PackLeftRows(extent, source, packed); }
-void PackLeft(Extent extent, Block<const float> source, BFloat16* packed) { PackLeftRows(extent, source, packed); }
-
-TILE_FUNCTION void PackLeftTransposed(Extent extent, Block<const BFloat16> source, BFloat16* packed) {
-  Square square;
-  const int64_t group_elements = Steps(extent.rows) * kStepElements;
-  for (int64_t d = 0; d < extent.rows; d += kStep) {
-    for (int64_t row = 0; row < extent.columns; row += kStep) {
-      LoadSquare(extent, source, d, row, &square);
-      StoreLeftTransposed(square, packed + row / kStep * group_elements + d * kStep);
-    }
-  }
-}
-
-TILE_FUNCTION void PackRight(Extent extent, Block<const BFloat16> source, BFloat16* packed) {
+// The depth runs down the rows: those of a square are read as they lie, and go to one group for each 32 columns.
+template <void (*kStore)(const Square&, BFloat16*)>
+TILE_FUNCTION void PackByRows(Extent extent, Block<const BFloat16> source, BFloat16* packed) {
   Square square;
   const int64_t group_elements = Steps(extent.rows) * kStepElements;
   for (int64_t d = 0; d < extent.rows; d += kStep) {
     for (int64_t column = 0; column < extent.columns; column += kStep) {
       LoadSquare(extent, source, d, column, &square);
-      StoreRight(square, packed + column / kStep * group_elements + d * kStep);
+      kStore(square, packed + column / kStep * group_elements + d * kStep);
     }
   }
+}
+
+}  // namespace
+
+void PackLeft(Extent extent, Block<const BFloat16> source, BFloat16* packed) { PackLeftRows(extent, source, packed); }
+void PackLeft(Extent extent, Block<const float> source, BFloat16* packed) { PackLeftRows(extent, source, packed); }
+
+void PackLeftTransposed(Extent extent, Block<const BFloat16> source, BFloat16* packed) {
+  PackByRows<StoreLeftTransposed>(extent, source, packed);
+}
+
+void PackRight(Extent extent, Block<const BFloat16> source, BFloat16* packed) {
+  PackByRows<StoreRight>(extent, source, packed);
 }
 
 TILE_FUNCTION void PackRightTransposed(Extent extent, Block<const BFloat16> source, BFloat16* packed) {

@@ -9,6 +9,7 @@
 #include "kernels/cpu/linear_backends.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/cpu/team.h"
+#include "kernels/cpu/tile_product.h"
 #include "tests/kernels/cpu/host_tensor.h"
 #include "tests/kernels/cpu/reference.h"
 
@@ -161,49 +162,81 @@ INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest,
                                          Case{35, 3200, 40, DType::kBF16}, Case{1100, 40, 33, DType::kBF16}),
                          NameOf);
 
-// The library's products are chosen on processors where they are faster than our panels; in f32 they run everywhere.
-TEST(LinearLibrary, AgreesWithThePanels) {
-  constexpr int64_t kM = 140, kN = 530, kK = 270;
-  const LinearShape shape{kN, kK, DType::kF32};
-  const HostTensor weight = HostTensor::Random({kN, kK}, DType::kF32, 1),
-                   x = HostTensor::Random({kM, kK}, DType::kF32, 2);
-  const HostTensor bias = HostTensor::Random({kN}, DType::kF32, 3), add = HostTensor::Random({kM, kN}, DType::kF32, 4);
+// What linear.h chooses among, by element type and processor: here all that can run are held against our panels, which
+// run everywhere (the library's f32 products too).
+struct Backend {
+  int64_t (*bytes)(const LinearShape&);
+  void (*pack)(Team&, const LinearShape&, const float*, std::byte*);
+  void (*multiply)(Team&, const PackedProductArgs&);
+  void (*gradient)(Team&, const LinearWeightGradientArgs&);
+};
+constexpr Backend kPanels{panels::PackedLinearBytes, panels::PackLinear, panels::Multiply, panels::WeightGradient};
+constexpr Backend kLibrary{library::PackedLinearBytes, library::PackLinear, library::Multiply, library::WeightGradient};
+constexpr Backend kTiles{tiles::PackedLinearBytes, tiles::PackLinear, tiles::Multiply, tiles::WeightGradient};
+
+class LinearBackends : public testing::TestWithParam<DType> {
+ protected:
+  static constexpr int64_t kM = 140, kN = 530, kK = 270;
   struct Results {
-    HostTensor y{{kM, kN}, DType::kF32}, dx{{kM, kK}, DType::kF32}, dweight{{kN, kK}, DType::kF32};
+    HostTensor y, dx, dweight, dbias;
   };
-  const auto run = [&](int threads, auto bytes, auto pack, auto multiply, auto gradient) {
+  Results Run(int threads, const Backend& backend) const {
     Team team(threads, {});
-    Results r;
-    HostTensor packed(Shape{bytes(shape) / 4}, DType::kI32);
+    Results r{HostTensor({kM, kN}, type_), HostTensor({kM, kK}, type_), HostTensor({kN, kK}, DType::kF32),
+              HostTensor({kN}, DType::kF32)};
+    HostTensor packed(Shape{(backend.bytes(shape_) + 3) / 4}, DType::kI32);
     std::byte* const data = packed.view().data;
-    pack(team, shape, weight.view().as<float>(), data);
-    multiply(team, PackedProductArgs{.use = {shape, Use::kForward},
-                                     .x = x,
-                                     .packed = data,
-                                     .bias = bias.view().as<float>(),
-                                     .add = add,
-                                     .y = r.y});
-    multiply(team, PackedProductArgs{.use = {shape, Use::kInputGradient}, .x = add, .packed = data, .y = r.dx});
-    gradient(team, LinearWeightGradientArgs{
-                       .shape = shape, .x = x, .dy = add, .dweight = r.dweight, .accumulate = Accumulate::kOverwrite});
-    gradient(team, LinearWeightGradientArgs{.shape = shape, .x = x, .dy = add, .dweight = r.dweight});
+    backend.pack(team, shape_, weight_.view().as<float>(), data);
+    backend.multiply(team, PackedProductArgs{.use = {shape_, Use::kForward},
+                                             .x = x_,
+                                             .packed = data,
+                                             .bias = bias_.view().as<float>(),
+                                             .add = add_,
+                                             .y = r.y});
+    backend.multiply(team,
+                     PackedProductArgs{.use = {shape_, Use::kInputGradient}, .x = add_, .packed = data, .y = r.dx});
+    LinearWeightGradientArgs gradient{.shape = shape_, .x = x_, .dy = add_, .dweight = r.dweight, .dbias = r.dbias};
+    for (const Accumulate accumulate : {Accumulate::kOverwrite, Accumulate::kAdd}) {
+      gradient.accumulate = accumulate;
+      backend.gradient(team, gradient);
+    }
     return r;
-  };
-  const Results ours = run(2, panels::PackedLinearBytes, panels::PackLinear, panels::Multiply, panels::WeightGradient);
-  const auto of_library = [&](int threads) {
-    return run(threads, library::PackedLinearBytes, library::PackLinear, library::Multiply, library::WeightGradient);
-  };
-  const Results theirs = of_library(1);
-  EXPECT_LE(Error(theirs.y.Doubles(), ours.y.Doubles()), SumTolerance(kK, 10, DType::kF32));
-  EXPECT_LE(Error(theirs.dx.Doubles(), ours.dx.Doubles()), SumTolerance(kN, 10, DType::kF32));
-  EXPECT_LE(Error(theirs.dweight.Doubles(), ours.dweight.Doubles()), SumTolerance(2 * kM, 10, DType::kF32));
-  for (const int threads : {2, 3, 1}) {
-    const Results again = of_library(threads);
-    EXPECT_TRUE(again.y.Bits() == theirs.y.Bits() && again.dx.Bits() == theirs.dx.Bits() &&
-                again.dweight.Bits() == theirs.dweight.Bits())
-        << threads << " threads";
   }
+  void ExpectAgreement(const Backend& backend) const {
+    const Results ours = Run(2, kPanels), theirs = Run(1, backend);
+    EXPECT_LE(Error(theirs.y.Doubles(), ours.y.Doubles()), SumTolerance(kK, 10, type_));
+    EXPECT_LE(Error(theirs.dx.Doubles(), ours.dx.Doubles()), SumTolerance(kN, 10, type_));
+    EXPECT_LE(Error(theirs.dweight.Doubles(), ours.dweight.Doubles()), SumTolerance(2 * kM, 10, DType::kF32));
+    EXPECT_LE(Error(theirs.dbias.Doubles(), ours.dbias.Doubles()), SumTolerance(2 * kM, 10, DType::kF32));
+    for (const int threads : {2, 3, 1}) {
+      const Results again = Run(threads, backend);
+      EXPECT_TRUE(again.y.Bits() == theirs.y.Bits() && again.dx.Bits() == theirs.dx.Bits() &&
+                  again.dweight.Bits() == theirs.dweight.Bits() && again.dbias.Bits() == theirs.dbias.Bits())
+          << threads << " threads";
+    }
+  }
+
+  const DType type_ = GetParam();
+  const LinearShape shape_{kN, kK, type_};
+  const HostTensor weight_ = HostTensor::Random({kN, kK}, DType::kF32, 1), x_ = HostTensor::Random({kM, kK}, type_, 2),
+                   bias_ = HostTensor::Random({kN}, DType::kF32, 3), add_ = HostTensor::Random({kM, kN}, type_, 4);
+};
+
+TEST_P(LinearBackends, TheLibraryAgreesWithThePanels) {
+  if (type_ == DType::kBF16 && !HasFastBFloat16()) GTEST_SKIP() << "the library has nothing for bf16 on this processor";
+  ExpectAgreement(kLibrary);
 }
+
+class LinearTiles : public LinearBackends {};
+TEST_P(LinearTiles, AgreeWithThePanels) {
+  if (!tiles::Available()) GTEST_SKIP() << "this processor has no matrix registers";
+  ExpectAgreement(kTiles);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, LinearBackends, testing::Values(DType::kF32, DType::kBF16),
+                         [](const auto& info) { return std::string(Name(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Types, LinearTiles, testing::Values(DType::kBF16),
+                         [](const auto& info) { return std::string(Name(info.param)); });
 
 TEST(LinearRows, APackedWeightServesAnyNumberOfRows) {
   Team team(1, {});
