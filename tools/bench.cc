@@ -60,7 +60,8 @@ absl::Status RunHere(const Arguments& arguments) {
   }
   std::unique_ptr<FileWriter> output;
   if (!arguments.output.empty()) {
-    ASSIGN_OR_RETURN(output, FileWriter::Create(ResolvePath(directory, arguments.output)));
+    ASSIGN_OR_RETURN(const std::string path, OutputPath(arguments.job, arguments.output));
+    ASSIGN_OR_RETURN(output, FileWriter::Create(path));
   }
   const Floors floors = arguments.no_floor ? Floors::kLeftOut : Floors::kMeasured;
   ASSIGN_OR_RETURN(const Benchmark benchmark,
@@ -107,7 +108,10 @@ absl::StatusOr<BenchResult> RunRound(const std::string& program, const Arguments
       "bench", arguments.job.file, "--steps", absl::StrCat(arguments.steps), "--no-floor", "-o", file};
   for (const std::string& assignment : arguments.job.overrides) words.insert(words.end(), {"--set", assignment});
   RETURN_IF_ERROR(RunProgram(program, words));
-  return ReadResult(file);
+  absl::StatusOr<BenchResult> result = ReadResult(file);
+  if (result.ok()) return result;
+  return absl::InvalidArgumentError(absl::StrCat(program, " wrote no result that can be read (",
+                                                 result.status().message(), "); is it a sluice with `bench -o`?"));
 }
 
 // Rounds of the other program and of this one in turn, so that what disturbs the machine disturbs both.
@@ -133,6 +137,10 @@ absl::Status RunAgainst(const Arguments& arguments) {
 }
 
 absl::Status RunBench(const Arguments& arguments) {
+  if (arguments.fail_on_slower && arguments.compare.empty() && arguments.against.empty()) {
+    return absl::InvalidArgumentError(
+        "--fail-on-slower compares with something: give --compare FILE or --against PROGRAM");
+  }
   return arguments.against.empty() ? RunHere(arguments) : RunAgainst(arguments);
 }
 

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "runtime/config/paths.h"
 
@@ -31,6 +34,15 @@ std::vector<int> Processors() {
   }
   if (processors.empty()) processors.push_back(0);
   return processors;
+}
+
+absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std::string& output) {
+  const std::string path = ResolvePath(UserDirectory(), output);
+  std::error_code none_there;
+  if (std::filesystem::equivalent(path, ResolvePath(UserDirectory(), arguments.file), none_there)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is the job itself; name another file for the output"));
+  }
+  return path;
 }
 
 absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file) {

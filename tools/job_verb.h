@@ -22,6 +22,9 @@ void AddJobArguments(CLI::App& verb, JobArguments* arguments);
 // doesn't say.
 absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file = ProfileFile::kRead);
 
+// Where a verb's output goes, as the user typed it. INVALID_ARGUMENT: it is the job file itself.
+absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std::string& output);
+
 // Where the user stands, also under `bazel run`.
 std::string UserDirectory();
 // The numbers of the processors that this process may use; at least one.

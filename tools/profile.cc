@@ -56,7 +56,7 @@ absl::Status PrintCuts(const Plan& plan, const LayerProfile& profile, double mea
   ASSIGN_OR_RETURN(const Plan same_cut, MakePlan(job));
   std::printf("\nCuts:\n%s%s", CutLine("estimated costs", plan, measured_ms).c_str(),
               CutLine("measured, same cut", same_cut, measured_ms).c_str());
-  std::printf("%s", CutLine("measured, best cut", after, 0).c_str());
+  std::printf("%s", CutLine("measured, cut anew", after, 0).c_str());
   return absl::OkStatus();
 }
 
@@ -64,8 +64,10 @@ absl::Status RunProfile(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job, ProfileFile::kIgnored));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
-  const std::string path =
-      arguments.output.empty() ? job.layout.profile : ResolvePath(UserDirectory(), arguments.output);
+  std::string path = job.layout.profile;
+  if (!arguments.output.empty()) {
+    ASSIGN_OR_RETURN(path, OutputPath(arguments.job, arguments.output));
+  }
   std::unique_ptr<FileWriter> output;  // what is wrong with it is known before anything is measured
   if (!path.empty()) {
     ASSIGN_OR_RETURN(output, FileWriter::Create(path));

@@ -105,7 +105,7 @@ expect '^  step +[0-9.]+' bench
 expect '^  step +[0-9.]+' bench
 "$sluice" profile $job --steps 2 -o jobs/profile.textproto >profile 2>err || fail "profile: $(cat err)"
 expect 'all attention' profile
-expect 'measured, best cut +layers' profile
+expect 'measured, cut anew +layers' profile
 "$sluice" plan $job --set layout.profile="$work/jobs/profile.textproto" >plan 2>err || fail "plan with a profile: $(cat err)"
 expect 'measured on ' plan
 sed -e 's/^layout .*/layout { pp: 2 threads_per_rank: 1 profile: "profile.textproto" }/' $job >jobs/profiled.textproto
@@ -123,12 +123,32 @@ expect_error 'newer.json|version 9' "$sluice" bench $job --compare newer.json
 expect_error 'no-such-folder' "$sluice" bench $job -o no-such-folder/result.json
 expect_error 'cannot run|no-program' "$sluice" bench $job --steps 1 --against ./no-program
 expect_error 'failed with code' "$sluice" bench $job --steps 1 --against /bin/false
+expect_error '/bin/true wrote no result' "$sluice" bench $job --steps 1 --against /bin/true
+expect_error 'fail-on-slower|--compare' "$sluice" bench $job --steps 1 --fail-on-slower
+expect_error 'the job itself' "$sluice" bench $job --steps 1 -o $job
+expect_error 'the job itself' "$sluice" profile $job --steps 1 -o $job
 expect_error 'profiled.textproto:5:|sequence 32 (the job has 16)|sluice profile' "$sluice" plan jobs/profiled.textproto \
   --set training.sequence=16
 rm jobs/profile.textproto
 expect_error 'profiled.textproto:5:|profile.textproto|sluice profile' "$sluice" plan jobs/profiled.textproto
 "$sluice" profile jobs/profiled.textproto --steps 1 --no-floor >profile 2>err || fail "profile makes what its job names: $(cat err)"
 [[ -s jobs/profile.textproto ]] || fail "no profile where the job names it"
+
+# What --against runs ends with it.
+"$sluice" bench $job --steps 100000 --rounds 1 --against "$sluice" >bench 2>err &
+parent=$!
+for _ in $(seq 100); do
+  read -r child _ </proc/$parent/task/$parent/children && break
+  read -rt 0.1 <> <(:) || true
+done
+[[ -n ${child:-} ]] || fail "--against started nothing: $(cat err)"
+kill -9 $parent
+wait $parent 2>/dev/null || true
+for _ in $(seq 100); do
+  kill -0 "$child" 2>/dev/null || break
+  read -rt 0.1 <> <(:) || true
+done
+kill -0 "$child" 2>/dev/null && fail "a benchmark outlives the one that started it"
 
 # --- wrong things ---
 expect_error 'none.textproto' "$sluice" train none.textproto

@@ -98,7 +98,9 @@ BenchResult EmptyResult(World* world, const Plan& plan) {
   const JobConfig& job = plan.job;
   const LayerProfile facts = EmptyProfileOf(job);
   BenchResult result{.program = kProgram, .processor = cpu::NewCpuDevice(world, {.threads = 1})->description()};
-  result.threads = job.layout.pp * job.layout.threads_per_rank;
+  // More of them than processors take turns, which makes no machine faster.
+  result.threads = std::min<int>(job.layout.pp * job.layout.threads_per_rank,
+                                 static_cast<int>(std::max<size_t>(1, Processors().size())));
   result.tokens = static_cast<double>(job.training.batch * job.training.sequence);
   for (int rank = 0; rank < job.layout.pp; ++rank) result.planned_bytes += plan.report.ranks[rank].allocated_bytes;
   result.job = {{"model", facts.model},

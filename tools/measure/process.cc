@@ -1,7 +1,8 @@
 #include "tools/measure/process.h"
 
 #include <fcntl.h>
-#include <spawn.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,8 +19,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 
-extern char** environ;
-
 namespace sluice::tools {
 namespace {
 
@@ -35,6 +34,16 @@ std::string ReadTail(int file) {
     if (text.size() > 2 * kErrorBytes) text.erase(0, text.size() - kErrorBytes);
   }
   return text;
+}
+
+// The child's part, after fork(): only calls that are safe there. It doesn't outlive its parent.
+[[noreturn]] void Become(char* const* words, int said, int failure) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (nowhere >= 0 && dup2(nowhere, STDOUT_FILENO) >= 0 && dup2(said, STDERR_FILENO) >= 0) execv(words[0], words);
+  const int error = errno;
+  [[maybe_unused]] const ssize_t written = write(failure, &error, sizeof error);
+  _exit(127);
 }
 
 }  // namespace
@@ -74,25 +83,26 @@ absl::Status RunProgram(const std::string& program, const std::vector<std::strin
   std::vector<char*> words = {const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
   words.push_back(nullptr);
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-  pid_t child = 0;
-  const int error = posix_spawn(&child, program.c_str(), &actions, nullptr, words.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
-  if (error != 0) {
-    close(ends[0]);
-    return absl::ErrnoToStatus(error, absl::StrCat("cannot run ", program));
+  int said_ends[2], failure_ends[2];
+  if (pipe2(said_ends, O_CLOEXEC) != 0 || pipe2(failure_ends, O_CLOEXEC) != 0) {
+    return absl::ErrnoToStatus(errno, "cannot make a pipe");
   }
-  const std::string said = ReadTail(ends[0]);
-  close(ends[0]);
+  const pid_t child = fork();
+  if (child == 0) Become(words.data(), said_ends[1], failure_ends[1]);
+  const int fork_error = errno;
+  close(said_ends[1]);
+  close(failure_ends[1]);
+  int error = child < 0 ? fork_error : 0;
+  // Nothing comes where the program has begun.
+  while (child > 0 && read(failure_ends[0], &error, sizeof error) < 0 && errno == EINTR) {
+  }
+  const std::string said = ReadTail(said_ends[0]);
+  close(failure_ends[0]);
+  close(said_ends[0]);
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
+  if (error != 0) return absl::ErrnoToStatus(error, absl::StrCat("cannot run ", program));
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(program,
                                                     WIFSIGNALED(status)

@@ -1,8 +1,11 @@
 #include "tools/measure/result.h"
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "nlohmann/json.hpp"
@@ -70,7 +73,7 @@ BenchResult FromJson(const Json& from) {
   BenchResult to;
   to.program = from.at("program").get<std::string>();
   to.processor = from.at("processor").get<std::string>();
-  to.threads = from.at("threads").get<int>();
+  to.threads = static_cast<int>(std::clamp(from.at("threads").get<double>(), 0.0, 1e6));
   for (const auto& [name, value] : from.at("job").items()) to.job.emplace_back(name, value.get<std::string>());
   to.tokens = from.at("tokens").get<double>();
   to.step_ms = from.at("step_ms").get<std::vector<double>>();
@@ -94,13 +97,33 @@ absl::Status CannotRead(const std::string& file, absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat(file, ": ", why, "; `sluice bench JOB -o FILE` writes a result"));
 }
 
+// What a file may hold that no run writes.
+absl::Status CheckValues(const BenchResult& result, const std::string& file) {
+  const auto is_time = [](double ms) { return std::isfinite(ms) && ms >= 0 && ms < 1e12; };
+  if (result.threads < 1) return CannotRead(file, absl::StrCat("threads is ", result.threads));
+  if (result.step_ms.empty()) return CannotRead(file, "a result without steps");
+  if (!absl::c_all_of(result.step_ms, [&](double ms) { return is_time(ms) && ms > 0; })) {
+    return CannotRead(file, "step_ms holds what is no time");
+  }
+  for (const BenchedOperation& operation : result.operations) {
+    if (!absl::c_all_of(operation.operation, [](char c) { return absl::ascii_isprint(c); })) {
+      return CannotRead(file, "an operation's name isn't printable");
+    }
+    if (operation.ms.empty() || !absl::c_all_of(operation.ms, is_time)) {
+      return CannotRead(file, absl::StrCat("ms of \"", operation.operation, "\" holds what is no time"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 double Median(std::vector<double> values) {
   if (values.empty()) return 0;
   const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  if (values.size() % 2 == 1) return *middle;
+  return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
 FloorTime FloorOfStep(const BenchResult& result) {
@@ -146,7 +169,7 @@ absl::StatusOr<BenchResult> ResultFromJson(absl::string_view text, const std::st
                                            kVersion, ": measure again with this program"));
     }
     BenchResult result = FromJson(json);
-    if (result.step_ms.empty()) return CannotRead(file, "a result without steps");
+    RETURN_IF_ERROR(CheckValues(result, file));
     return result;
   } catch (const Json::exception& error) {
     return CannotRead(file, error.what());

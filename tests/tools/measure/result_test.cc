@@ -47,6 +47,22 @@ TEST(Result, RefusesWhatIsNone) {
   EXPECT_THAT(Refusal(json.dump()), HasSubstr("string"));
 }
 
+TEST(Result, RefusesValuesThatNoRunWrites) {
+  const nlohmann::json good = nlohmann::json::parse(ToJson(SomeResult()));
+  const auto refusal = [&](const char* pointer, const nlohmann::json& value) {
+    nlohmann::json json = good;
+    json[nlohmann::json::json_pointer(pointer)] = value;
+    return Refusal(json.dump());
+  };
+  EXPECT_THAT(refusal("/step_ms/0", -5), HasSubstr("step_ms"));
+  EXPECT_THAT(refusal("/step_ms/0", 0), HasSubstr("step_ms"));
+  EXPECT_THAT(refusal("/step_ms/0", 1e308), HasSubstr("step_ms"));
+  EXPECT_THAT(refusal("/threads", 0), HasSubstr("threads"));
+  EXPECT_THAT(refusal("/operations/0/ms", nlohmann::json::array()), HasSubstr("no time"));
+  EXPECT_THAT(refusal("/operations/0/ms/0", -1), HasSubstr("no time"));
+  EXPECT_THAT(refusal("/operations/0/operation", "\x1b[31mred\n"), HasSubstr("printable"));
+}
+
 TEST(Result, TextHasFloorSplitAndShapes) {
   const std::string text = ToText(SomeResult());
   EXPECT_THAT(text, HasSubstr("floor                  6.5 ms"));  // (10 + 3) / 2 threads
@@ -54,8 +70,9 @@ TEST(Result, TextHasFloorSplitAndShapes) {
   EXPECT_THAT(ShapesToText(SomeResult()), HasSubstr("50.0%"));  // own beside oneDNN packed
 }
 
-TEST(Result, MedianOfNothingIsZero) {
+TEST(Result, MedianIsTheMiddleOrTheMeanOfBoth) {
   EXPECT_EQ(Median({}), 0);
+  EXPECT_EQ(Median({4, 1, 9, 2}), 3);
   EXPECT_EQ(Median({3, 1, 2}), 2);
 }
 
