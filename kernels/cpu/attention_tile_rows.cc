@@ -27,8 +27,6 @@ TILE_INLINE __m512 Exp(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
-TILE_INLINE __m512i Round(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
-
 // Of the 16 elements from `begin`, those within [first, end).
 TILE_INLINE __mmask16 Within(int64_t begin, int64_t first, int64_t end) {
   const auto below = [](int64_t n) { return n <= 0 ? 0u : n >= kHalf ? 0xffffu : (1u << n) - 1; };
@@ -71,12 +69,8 @@ TILE_INLINE void GradientPair(const ScoreBlock& b, int64_t key, int64_t step, in
     StoreRow(b.p + at, Round(low.p, high.p));
     StoreRow(b.ds + at, ds[i]);
   }
-  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-  const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-  const __m512i low = _mm512_unpacklo_epi16(ds[0], ds[1]), high = _mm512_unpackhi_epi16(ds[0], ds[1]);
   BFloat16* right = b.ds_right + step * b.ds_right_stride + key / kStep * kStepElements + key % kStep / 2 * kStep;
-  StoreRow(right, _mm512_permutex2var_epi32(low, first, high));
-  StoreRow(right + kStepElements / 2, _mm512_permutex2var_epi32(low, second, high));
+  StorePairs(ds[0], ds[1], right, right + kStepElements / 2);
 }
 
 }  // namespace
@@ -123,19 +117,6 @@ TILE_FUNCTION void ScaleRow(int64_t n, float factor, const float* from, BFloat16
         Round(_mm512_mul_ps(_mm512_load_ps(from + i), by), _mm512_mul_ps(_mm512_load_ps(from + i + kHalf), by));
     _mm512_mask_storeu_epi16(to + i, n - i >= kStep ? ~0u : (1u << (n - i)) - 1, both);
   }
-}
-
-TILE_FUNCTION float Dot(int64_t n, const BFloat16* a, const BFloat16* b) {
-  __m512 sum = _mm512_setzero_ps();
-  for (int64_t i = 0; i < n; i += kHalf) {
-    const __mmask16 mask = Within(i, 0, n);
-    const auto load = [&](const BFloat16* from) TILE_FUNCTION {
-      const __m512i words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from + i));
-      return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
-    };
-    sum = _mm512_fmadd_ps(load(a), load(b), sum);
-  }
-  return _mm512_reduce_add_ps(sum);
 }
 
 TILE_FUNCTION void Gradients(const ScoreBlock& block) {

@@ -28,8 +28,6 @@ RowSum Exponentiate(const QueryRow& row, float scale, BFloat16* to);
 
 // to = factor * from, rounded.
 void ScaleRow(int64_t n, float factor, const float* from, BFloat16* to);
-// Sum of a[i] * b[i].
-float Dot(int64_t n, const BFloat16* a, const BFloat16* b);
 
 // Gradients of a block of up to kQueries queries (columns) for keys [first, first + keys) (rows; both multiples of 32).
 struct ScoreBlock {

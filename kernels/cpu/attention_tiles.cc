@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/cpu/attention_heads.h"
+#include "kernels/cpu/attention_rows.h"
 #include "kernels/cpu/attention_tile_rows.h"
 #include "kernels/cpu/tile_packing.h"
 #include "kernels/cpu/tile_product.h"

@@ -15,8 +15,6 @@ struct Square {
   __m512i rows[kStep];
 };
 
-TILE_INLINE __m512i Round(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
-
 TILE_INLINE __m512i LoadRow(const BFloat16* source, uint32_t mask) { return _mm512_maskz_loadu_epi16(mask, source); }
 TILE_INLINE __m512i LoadRow(const float* source, uint32_t mask) {
   return Round(_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), source),
@@ -88,13 +86,8 @@ TILE_INLINE void StoreLeftTransposed(const Square& square, BFloat16* to) {
 // The square's rows are the depth: pairs of rows are interleaved, the first 16 columns in one tile, the others in the
 // next.
 TILE_INLINE void StoreRight(const Square& square, BFloat16* to) {
-  const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-  const __m512i second = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
   for (int i = 0; i < kHalf; ++i) {
-    const __m512i low = _mm512_unpacklo_epi16(square.rows[2 * i], square.rows[2 * i + 1]);
-    const __m512i high = _mm512_unpackhi_epi16(square.rows[2 * i], square.rows[2 * i + 1]);
-    Store(to, i, _mm512_permutex2var_epi32(low, first, high));
-    Store(to, kHalf + i, _mm512_permutex2var_epi32(low, second, high));
+    StorePairs(square.rows[2 * i], square.rows[2 * i + 1], to + i * kStep, to + (kHalf + i) * kStep);
   }
 }
 
