@@ -121,6 +121,7 @@ class Planner {
   absl::Status MakePrograms(const std::vector<TiedUses>& tied) {
     LoweringOptions lowering{
         .queues = job().schedule.queues,
+        .replicas = job().layout.dp,
         .send_slots = job().schedule.send_slots,
         .receive_ahead = job().schedule.receive_ahead,
         .norm_check = job().schedule.post_validation ? NormCheck::kPostValidation : NormCheck::kBarrier};

@@ -206,11 +206,11 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
   return logits;
 }
 
-absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name) {
+absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name, int replica) {
   RETURN_IF_ERROR(Settle());
   std::vector<float> values;
   RETURN_IF_ERROR(state_->OnAll([&](Rank& self) -> absl::Status {
-    if (self.place().replica > 0) return absl::OkStatus();
+    if (self.place().replica != replica) return absl::OkStatus();
     for (LayerStage* stage : self.stages()) {
       for (const ParameterSpec& spec : stage->parameters()) {
         if (spec.name != name) continue;

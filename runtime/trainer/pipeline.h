@@ -67,8 +67,8 @@ class Pipeline {
   // Forward only, one micro-batch, through the first replica: the logits [tokens, V] of the tokens that it names in logits_of.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
 
-  // Copies a parameter out, by its global name, for tests and for saving.
-  absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name);
+  // Copies a replica's parameter out, by its global name, for tests and for saving.
+  absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
   std::vector<RankMemory> memory() const;  // of the ranks here
   // After a failure, for a person: which rank stood before which action and waited for whom, and what each did last (the flight
