@@ -278,7 +278,7 @@ void Coordinator::Close(Connection& connection) {
 void Coordinator::NoteStranger(const Connection& from, const absl::Status& why) {
   if (++notes_ > kNotesMax) return;
   outputs_.emplace_back(Note{absl::StrCat("a connection from ", from.address, " is closed: ", why.message(),
-                                       notes_ == kNotesMax ? " (such lines end here)" : "")});
+                                          notes_ == kNotesMax ? " (such lines end here)" : "")});
 }
 
 }  // namespace sluice
