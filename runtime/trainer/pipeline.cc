@@ -89,6 +89,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
     pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, rank));
   }
   RETURN_IF_ERROR(pipeline->state_->OnAll([](Rank&) { return absl::OkStatus(); }));
+  if (options.connect_transport) RETURN_IF_ERROR(options.connect_transport());
   return pipeline;
 }
 

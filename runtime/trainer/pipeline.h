@@ -33,6 +33,7 @@ struct PipelineOptions {
   // Which ranks are in this process, ascending, and how they reach the others; empty and null: all of them are here.
   std::vector<WorldRank> ranks;
   OpenTransport open_transport;
+  std::function<absl::Status()> connect_transport;  // once all ranks here have opened theirs; may be null
   int threads_per_rank = 1;
   // The ranks here share these, as many for each as it has threads; too few: not pinned.
   std::vector<int> processors;

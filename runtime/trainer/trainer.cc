@@ -38,6 +38,7 @@ PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options)
   const JobConfig& job = plan.job;
   return {.ranks = options.ranks,
           .open_transport = options.open_transport,
+          .connect_transport = options.connect_transport,
           .threads_per_rank = job.layout.threads_per_rank,
           .processors = job.layout.pin ? options.processors : std::vector<int>(),
           .watchdog_seconds = job.watchdog_seconds};
@@ -72,7 +73,10 @@ class Trainer {
   absl::Status Sample();
   void FinishReport();
   void KeepFlightRecord();
-  bool Stopping() const { return options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed); }
+  bool Stopping() const {
+    return (options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed)) ||
+           (workers_ != nullptr && workers_->stop_asked());
+  }
 
   World* const world_;
   const Plan& plan_;
@@ -381,7 +385,7 @@ absl::Status ServeTraining(World* world, const Plan& plan, const Dataset& datase
     options.control->Abort(worker.status());
     return worker.status();
   }
-  return ServeCommands(world, worker->get(), options.control);
+  return ServeCommands(world, worker->get(), options.control, options.stop);
 }
 
 }  // namespace sluice

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct TrainOptions {
   // plane, joined. Left out: all ranks are here.
   std::vector<WorldRank> ranks;
   OpenTransport open_transport;
+  std::function<absl::Status()> connect_transport;
   ControlPlane* control = nullptr;
   int processes = 1;
   // Set by someone else: training ends after the step that is running, with a report as usual. Null: never.

@@ -69,6 +69,7 @@ absl::StatusOr<std::vector<RankOutcome>> WorkerGroup::Answers(std::vector<float>
     if (!answer.ParseFromString(report.bytes)) {
       return absl::InvalidArgumentError(absl::StrCat("process ", report.process, " answers what can't be read"));
     }
+    stop_asked_ |= answer.stop_asked();
     absl::StatusOr<std::vector<RankOutcome>> ranks = OutcomesOf(answer, plan_.job.layout.grid());
     if (!ranks.ok()) return Annotate(ranks.status(), absl::StrCat("process ", report.process, " answers"));
     for (RankOutcome& rank : *ranks) outcomes.push_back(std::move(rank));
@@ -193,7 +194,7 @@ absl::StatusOr<std::optional<proto::Answer>> Serve(const proto::Command& command
   return absl::InternalError("process 0 sent a command that this program doesn't know");
 }
 
-absl::Status ServeUntilEnd(Worker* worker, ControlPlane* control) {
+absl::Status ServeUntilEnd(Worker* worker, ControlPlane* control, const std::atomic<bool>* stop) {
   for (;;) {
     ASSIGN_OR_RETURN(const std::string bytes, control->NextBroadcast(kForever));
     proto::Command command;
@@ -201,6 +202,7 @@ absl::Status ServeUntilEnd(Worker* worker, ControlPlane* control) {
     if (command.work_case() == proto::Command::kEnd) return absl::OkStatus();
     ASSIGN_OR_RETURN(std::optional<proto::Answer> answer, Serve(command, worker));
     if (!answer.has_value()) continue;
+    answer->set_stop_asked(stop != nullptr && stop->load(std::memory_order_relaxed));
     answer->set_clock_offset_ns(control->clock_offset().offset);
     RETURN_IF_ERROR(control->Report(answer->SerializeAsString()));
   }
@@ -208,11 +210,11 @@ absl::Status ServeUntilEnd(Worker* worker, ControlPlane* control) {
 
 }  // namespace
 
-absl::Status ServeCommands(World* world, Worker* worker, ControlPlane* control) {
+absl::Status ServeCommands(World* world, Worker* worker, ControlPlane* control, const std::atomic<bool>* stop) {
   absl::Status status;
   {
     const FailureBridge bridge(world, &worker->pipeline(), control);
-    status = ServeUntilEnd(worker, control);
+    status = ServeUntilEnd(worker, control, stop);
     if (!status.ok()) worker->pipeline().Abort(status);  // a step may be running
     while (worker->steps_running() > 0) worker->FinishStep().status().IgnoreError();
   }

@@ -5,6 +5,7 @@
 // all of them and is returned, as its cause, by this and every later call.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <string>
@@ -48,6 +49,9 @@ class WorkerGroup {
   // NOT_FOUND: no rank has it.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
+  // Another process was asked to stop (ServeCommands).
+  bool stop_asked() const { return stop_asked_; }
+
   const Worker& worker() const { return *worker_; }
   // By world rank, as of the last outcome.
   const std::vector<RankMemory>& memory() const { return memory_; }
@@ -76,9 +80,11 @@ class WorkerGroup {
   std::deque<Nanoseconds> step_began_;  // of the steps that run
   std::vector<RankMemory> memory_;
   absl::Status told_;  // the first broadcast that failed
+  bool stop_asked_ = false;
 };
 
-// What the other processes do until process 0 says that the work is done, or the job ends with an error.
-absl::Status ServeCommands(World* world, Worker* worker, ControlPlane* control);
+// What the other processes do until process 0 says that the work is done, or the job ends with an error. Once `stop` (may
+// be null) is set, process 0 is asked to stop training.
+absl::Status ServeCommands(World* world, Worker* worker, ControlPlane* control, const std::atomic<bool>* stop);
 
 }  // namespace sluice
