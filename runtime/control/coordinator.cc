@@ -200,7 +200,10 @@ void Coordinator::Abort(const absl::Status& cause, Nanoseconds now) {
 }
 
 void Coordinator::End(const absl::Status& status, Nanoseconds now) {
-  if (!roll_.all_joined()) farewell_ = std::min(join_deadline_, now + options_.limits.farewell);
+  // Who is not there at the deadline has had its time.
+  if (!roll_.all_joined() && now < join_deadline_) {
+    farewell_ = std::min(join_deadline_, now + options_.limits.farewell);
+  }
   phase_ = Phase::kEnded;
   cause_ = status;
   proto::ControlFrame goodbye;
