@@ -104,7 +104,7 @@ void LayerStage::Initialize() {
     const TensorView value = Floats(place.value, place.spec.elements());
     if (place.spec.init == ParameterSpec::Init::kNormal) {
       const RandomKey key{.seed = options_.seed, .name = HashName(place.spec.name)};
-      operations_.InitNormal(*stream_, key, place.spec.deviation, value);
+      operations_.InitNormal(*stream_, {.key = key, .deviation = place.spec.deviation, .target = value});
     } else {
       operations_.Fill(*stream_, value, place.spec.init == ParameterSpec::Init::kOne ? 1.0f : 0.0f);
     }
