@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "base/event.h"
 #include "base/ids.h"
 #include "kernels/device.h"
@@ -63,6 +64,11 @@ class Transport {
   // Gathers `mine` of every member, in the group's order, into `all`; members' parts may differ in size, `all` has the
   // sum of them; `mine` may be its own place in `all`. Both stay as they are until the event is done.
   virtual EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) = 0;
+  // Gives part k of `mine` to member k and puts what member i gives to this rank at place i of `all`. parts[k] is the
+  // bytes of the part for member k, the same list on every member; `mine` has the sum of them, `all` members x
+  // parts[place of this rank], and they don't overlap. All three stay as they are until the event is done.
+  virtual EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                            const EventRef& after) = 0;
 
   // Completes everything pending and later with `cause`, on this end and, as far as they can be told, on all others.
   virtual void Abort(absl::Status cause) = 0;

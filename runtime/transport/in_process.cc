@@ -11,11 +11,14 @@
 #include "base/check.h"
 #include "base/signal_pool.h"
 #include "base/status.h"
+#include "runtime/transport/collective.h"
 #include "runtime/transport/lane.h"
 
 namespace sluice {
 
+using internal::Copy;
 using internal::Lane;
+using internal::Member;
 using internal::Operation;
 
 std::string ToString(const ChannelSpec& spec) {
@@ -30,16 +33,6 @@ std::string ToString(const GroupSpec& spec) {
                       spec.purpose);
 }
 
-namespace {
-
-// What one member gives to and gets from a gather.
-struct Part {
-  WorldRank rank;
-  TensorView mine, all;
-};
-
-}  // namespace
-
 class InProcessHub::State {
  public:
   State(World* world, int ranks);
@@ -48,11 +41,11 @@ class InProcessHub::State {
   absl::Status Open(WorldRank rank, const std::vector<ChannelSpec>& channels, const std::vector<GroupSpec>& groups);
   void Close(WorldRank rank);
   EventRef PostTransfer(WorldRank rank, ChannelId channel, Operation operation);
-  EventRef PostGather(WorldRank rank, GroupId group, Operation operation);
+  EventRef PostCollective(WorldRank rank, GroupId group, Operation operation);
   void Abort(absl::Status cause);
 
  private:
-  enum class Member : uint8_t { kUnopened, kOpen, kClosed };
+  enum class Presence : uint8_t { kUnopened, kOpen, kClosed };
   struct Channel {
     ChannelSpec spec;
     Lane* send = nullptr;  // once its end has opened it
@@ -78,9 +71,11 @@ class InProcessHub::State {
   bool Ready(const Lane& lane, const Operation& operation);
   void Transfer(Lane* send, Lane* recv);
   // The group at the head of all its members' lanes, if there is one.
-  Group* ReadyGather();
+  Group* ReadyCollective();
+  // What is to be copied for the group, whose members' operations are in exchanging_.
+  absl::Status Plan(const Group& group);
   // Copies without the lock. Ends the operations of the group afterwards.
-  void Gather(Group* group, std::unique_lock<std::mutex>& lock);
+  void Exchange(Group* group, std::unique_lock<std::mutex>& lock);
   // The first cause wins and completes what is pending; what is moving is completed when its memory is no longer
   // touched.
   void Fail(absl::Status cause);
@@ -94,22 +89,23 @@ class InProcessHub::State {
   std::mutex mutex_;
   absl::Status error_;
   bool closing_ = false;
-  bool wants_task_ = false;  // some head waits for an event, or a gather may be ready
+  bool wants_task_ = false;  // some head waits for an event, or a collective may be ready
   // What heads were seen to wait for while the task looked at all lanes; null at other times. Asking them again
   // afterwards would miss an event that was done in between.
   std::vector<EventRef>* seen_pending_ = nullptr;
-  std::vector<Member> members_;
+  std::vector<Presence> presence_;
   std::map<std::pair<WorldRank, QueueId>, std::unique_ptr<Lane>> lanes_;
   std::vector<Channel> channels_;
   std::vector<Group> groups_;
   std::map<ChannelId, size_t> channel_index_;
   std::map<GroupId, size_t> group_index_;
-  std::vector<Lane*> work_;  // of Advance()
-  std::vector<Part> parts_;  // of Gather(), the task's
+  std::vector<Lane*> work_;         // of Advance()
+  std::vector<Member> exchanging_;  // of Exchange(), the task's
+  std::vector<Copy> copies_;
   EventRef task_;
 };
 
-InProcessHub::State::State(World* world, int ranks) : world_(world), members_(ranks) {
+InProcessHub::State::State(World* world, int ranks) : world_(world), presence_(ranks) {
   work_.reserve(256);
   task_ = world->Spawn({.name = "transport"}, [this] { Run(); });
 }
@@ -117,8 +113,8 @@ InProcessHub::State::State(World* world, int ranks) : world_(world), members_(ra
 InProcessHub::State::~State() {
   {
     std::lock_guard lock(mutex_);
-    for (size_t rank = 0; rank < members_.size(); ++rank) {
-      CHECK(members_[rank] != Member::kOpen) << "the endpoint of rank " << rank << " outlives its hub";
+    for (size_t rank = 0; rank < presence_.size(); ++rank) {
+      CHECK(presence_[rank] != Presence::kOpen) << "the endpoint of rank " << rank << " outlives its hub";
     }
     closing_ = true;
   }
@@ -136,20 +132,20 @@ absl::Status InProcessHub::State::Open(WorldRank rank, const std::vector<Channel
                                        const std::vector<GroupSpec>& groups) {
   std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(error_);
-  if (!rank.valid() || rank.index() >= members_.size()) {
+  if (!rank.valid() || rank.index() >= presence_.size()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("rank ", rank.value(), " opens an endpoint, but there are ranks 0 to ", members_.size() - 1));
+        absl::StrCat("rank ", rank.value(), " opens an endpoint, but there are ranks 0 to ", presence_.size() - 1));
   }
-  if (members_[rank.index()] != Member::kUnopened) {
+  if (presence_[rank.index()] != Presence::kUnopened) {
     return absl::AlreadyExistsError(absl::StrCat("rank ", rank.value(), " has opened its endpoint already"));
   }
-  members_[rank.index()] = Member::kOpen;
+  presence_[rank.index()] = Presence::kOpen;
   absl::Status status;
   for (const ChannelSpec& spec : channels) status.Update(OpenChannel(rank, spec));
   for (const GroupSpec& spec : groups) status.Update(OpenGroup(rank, spec));
   if (status.ok()) status = CheckOtherEnds(rank);
   if (!status.ok()) {
-    members_[rank.index()] = Member::kClosed;
+    presence_[rank.index()] = Presence::kClosed;
     Fail(status);
   }
   return status;
@@ -158,7 +154,7 @@ absl::Status InProcessHub::State::Open(WorldRank rank, const std::vector<Channel
 absl::Status InProcessHub::State::OpenChannel(WorldRank rank, const ChannelSpec& spec) {
   const bool sends = spec.sender == rank;
   const WorldRank other = sends ? spec.receiver : spec.sender;
-  if ((!sends && spec.receiver != rank) || other == rank || other.index() >= members_.size() || spec.bytes <= 0) {
+  if ((!sends && spec.receiver != rank) || other == rank || other.index() >= presence_.size() || spec.bytes <= 0) {
     return absl::InvalidArgumentError(absl::StrCat("rank ", rank.value(), " can't open ", ToString(spec),
                                                    ": it must join this rank to another one and carry bytes"));
   }
@@ -178,7 +174,7 @@ absl::Status InProcessHub::State::OpenChannel(WorldRank rank, const ChannelSpec&
 absl::Status InProcessHub::State::OpenGroup(WorldRank rank, const GroupSpec& spec) {
   const auto place = std::find(spec.members.begin(), spec.members.end(), rank);
   const bool known = std::all_of(spec.members.begin(), spec.members.end(),
-                                 [&](WorldRank member) { return member.valid() && member.index() < members_.size(); });
+                                 [&](WorldRank member) { return member.valid() && member.index() < presence_.size(); });
   if (place == spec.members.end() || !known || std::count(spec.members.begin(), spec.members.end(), rank) != 1) {
     return absl::InvalidArgumentError(absl::StrCat("rank ", rank.value(), " can't open ", ToString(spec),
                                                    ": it must name this rank once, and no unknown rank"));
@@ -204,13 +200,13 @@ absl::Status InProcessHub::State::CheckOtherEnds(WorldRank rank) const {
     const ChannelSpec& spec = channel.spec;
     if (spec.sender != rank && spec.receiver != rank) continue;
     for (const auto& [end, lane] : {std::pair(spec.sender, channel.send), std::pair(spec.receiver, channel.recv)}) {
-      if (lane == nullptr && members_[end.index()] != Member::kUnopened) return missing(end, ToString(spec));
+      if (lane == nullptr && presence_[end.index()] != Presence::kUnopened) return missing(end, ToString(spec));
     }
   }
   for (const Group& group : groups_) {
     for (size_t i = 0; i < group.lanes.size(); ++i) {
       const WorldRank member = group.spec.members[i];
-      if (group.lanes[i] == nullptr && members_[member.index()] != Member::kUnopened)
+      if (group.lanes[i] == nullptr && presence_[member.index()] != Presence::kUnopened)
         return missing(member, ToString(group.spec));
     }
   }
@@ -222,7 +218,7 @@ void InProcessHub::State::Close(WorldRank rank) {
   std::vector<EventRef> moving;
   {
     std::lock_guard lock(mutex_);
-    members_[rank.index()] = Member::kClosed;
+    presence_[rank.index()] = Presence::kClosed;
     for (auto& [key, lane] : lanes_) {
       for (size_t i = 0; i < lane->size(); ++i) {
         Operation& operation = (*lane)[i];
@@ -237,7 +233,7 @@ void InProcessHub::State::Close(WorldRank rank) {
 }
 
 bool InProcessHub::State::TakesPart(const Operation& operation, WorldRank rank) const {
-  if (operation.kind == Operation::Kind::kGather) {
+  if (operation.is_collective()) {
     const std::vector<WorldRank>& members = groups_[operation.target].spec.members;
     return std::find(members.begin(), members.end(), rank) != members.end();
   }
@@ -251,8 +247,10 @@ std::string InProcessHub::State::Describe(const Operation& operation) const {
       return absl::StrCat("send on ", ToString(channels_[operation.target].spec));
     case Operation::Kind::kRecv:
       return absl::StrCat("receive on ", ToString(channels_[operation.target].spec));
-    case Operation::Kind::kGather:
+    case Operation::Kind::kAllGather:
       return absl::StrCat("gather in ", ToString(groups_[operation.target].spec));
+    case Operation::Kind::kAllToAll:
+      return absl::StrCat("all-to-all in ", ToString(groups_[operation.target].spec));
   }
   return "?";
 }
@@ -274,7 +272,7 @@ EventRef InProcessHub::State::PostTransfer(WorldRank rank, ChannelId id, Operati
   return Post(lane, std::move(operation));
 }
 
-EventRef InProcessHub::State::PostGather(WorldRank rank, GroupId id, Operation operation) {
+EventRef InProcessHub::State::PostCollective(WorldRank rank, GroupId id, Operation operation) {
   std::lock_guard lock(mutex_);
   const auto found = group_index_.find(id);
   CHECK(found != group_index_.end()) << "rank " << rank << " has not opened group " << id;
@@ -289,8 +287,8 @@ EventRef InProcessHub::State::Post(Lane* lane, Operation operation) {
   operation.done = signals_->Take();
   if (!operation.after) operation.after = DoneEvent();
   const EventRef done = operation.done;
-  for (size_t rank = 0; rank < members_.size(); ++rank) {
-    if (members_[rank] == Member::kClosed && TakesPart(operation, WorldRank(rank))) {
+  for (size_t rank = 0; rank < presence_.size(); ++rank) {
+    if (presence_[rank] == Presence::kClosed && TakesPart(operation, WorldRank(rank))) {
       Fail(absl::UnavailableError(absl::StrCat("rank ", lane->rank().value(), " posts a ", Describe(operation),
                                                ", but rank ", rank, " has left")));
     }
@@ -321,15 +319,14 @@ void InProcessHub::State::Advance(Lane* lane) {
 bool InProcessHub::State::AdvanceHead(Lane* lane) {
   Operation* head = lane->head();
   if (head == nullptr || !Ready(*lane, *head)) return false;
-  if (head->kind == Operation::Kind::kGather) {
+  if (head->is_collective()) {
     wants_task_ = true;
     return false;
   }
   const Channel& channel = channels_[head->target];
   Lane* other = lane == channel.send ? channel.recv : channel.send;
   Operation* partner = other == nullptr ? nullptr : other->head();
-  const bool matches =
-      partner != nullptr && partner->kind != Operation::Kind::kGather && partner->target == head->target;
+  const bool matches = partner != nullptr && !partner->is_collective() && partner->target == head->target;
   if (!matches || !Ready(*other, *partner)) return false;
   Transfer(channel.send, channel.recv);
   work_.push_back(other);
@@ -367,49 +364,44 @@ void InProcessHub::State::Transfer(Lane* send, Lane* recv) {
   recv->Pop(absl::OkStatus(), began, ended);
 }
 
-InProcessHub::State::Group* InProcessHub::State::ReadyGather() {
+InProcessHub::State::Group* InProcessHub::State::ReadyCollective() {
   for (size_t i = 0; i < groups_.size(); ++i) {
     const bool ready = std::all_of(groups_[i].lanes.begin(), groups_[i].lanes.end(), [&](Lane* lane) {
       Operation* head = lane == nullptr ? nullptr : lane->head();
-      return head != nullptr && head->kind == Operation::Kind::kGather && head->target == i && Ready(*lane, *head);
+      return head != nullptr && head->is_collective() && head->target == i && Ready(*lane, *head);
     });
     if (ready) return &groups_[i];
   }
   return nullptr;
 }
 
-namespace {
-
-absl::Status CopyToAll(const std::vector<Part>& parts) {
-  int64_t bytes = 0;
-  for (const Part& part : parts) bytes += part.mine.bytes();
-  for (const Part& target : parts) {
-    if (target.all.bytes() != bytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("rank ", target.rank.value(), " has room for ", target.all.bytes(), " of ", bytes, " bytes"));
-    }
-    std::byte* to = target.all.data;
-    for (const Part& source : parts) {
-      if (source.mine.bytes() > 0 && to != source.mine.data) std::memcpy(to, source.mine.data, source.mine.bytes());
-      to += source.mine.bytes();
-    }
+absl::Status InProcessHub::State::Plan(const Group& group) {
+  copies_.clear();
+  const Operation& first = *group.lanes[0]->head();
+  for (Lane* lane : group.lanes) {
+    if (lane->head()->kind == first.kind) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the members' operations differ: rank ",
+                                                   group.lanes[0]->rank().value(), " has posted a ", Describe(first),
+                                                   "; rank ", lane->rank().value(), " a ", Describe(*lane->head())));
   }
-  return absl::OkStatus();
+  const absl::Status status = first.kind == Operation::Kind::kAllGather ? PlanAllGather(exchanging_, &copies_)
+                                                                        : PlanAllToAll(exchanging_, &copies_);
+  return status.ok() ? status : Annotate(status, Describe(first));
 }
 
-}  // namespace
-
-void InProcessHub::State::Gather(Group* group, std::unique_lock<std::mutex>& lock) {
-  parts_.clear();
+void InProcessHub::State::Exchange(Group* group, std::unique_lock<std::mutex>& lock) {
+  exchanging_.clear();
   for (Lane* lane : group->lanes) {
     Operation& head = *lane->head();
     head.moving = true;
-    parts_.push_back({.rank = lane->rank(), .mine = head.mine, .all = head.all});
+    exchanging_.push_back({.rank = lane->rank(), .mine = head.mine, .all = head.all, .parts = head.parts});
   }
+  absl::Status status = Plan(*group);
   lock.unlock();
   const Nanoseconds began = world_->Now();
-  absl::Status status = CopyToAll(parts_);
-  if (!status.ok()) status = Annotate(status, ToString(group->spec));
+  if (status.ok()) {
+    for (const Copy& copy : copies_) std::memcpy(copy.to, copy.from, copy.bytes);
+  }
   const Nanoseconds ended = world_->Now();
   lock.lock();
   for (Lane* lane : group->lanes) {
@@ -450,10 +442,10 @@ void InProcessHub::State::Run() {
     events.reserve(1 + 2 * lanes_.size());
     seen_pending_ = &events;
     for (auto& [key, lane] : lanes_) Advance(lane.get());
-    Group* group = ReadyGather();
+    Group* group = ReadyCollective();
     seen_pending_ = nullptr;
     if (group != nullptr) {
-      Gather(group, lock);
+      Exchange(group, lock);
       continue;
     }
     wants_task_ = false;
@@ -476,7 +468,13 @@ class InProcessEndpoint final : public Transport {
     return hub_->PostTransfer(rank_, channel, {.kind = Operation::Kind::kRecv, .slot = slot, .after = slot_free});
   }
   EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) override {
-    return hub_->PostGather(rank_, group, {.kind = Operation::Kind::kGather, .mine = mine, .all = all, .after = after});
+    return hub_->PostCollective(rank_, group,
+                                {.kind = Operation::Kind::kAllGather, .mine = mine, .all = all, .after = after});
+  }
+  EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                    const EventRef& after) override {
+    return hub_->PostCollective(
+        rank_, group, {.kind = Operation::Kind::kAllToAll, .mine = mine, .all = all, .parts = parts, .after = after});
   }
   void Abort(absl::Status cause) override { hub_->Abort(std::move(cause)); }
 

@@ -5,21 +5,25 @@
 #include <utility>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "base/event.h"
 #include "kernels/transport.h"
 
 namespace sluice::internal {
 
-// A posted send, receive or gather. `target` is the index of its channel or group in the hub.
+// A posted send, receive or collective. `target` is the index of its channel or group in the hub.
 struct Operation {
-  enum class Kind : uint8_t { kSend, kRecv, kGather };
+  enum class Kind : uint8_t { kSend, kRecv, kAllGather, kAllToAll };
   Kind kind = Kind::kSend;
   bool moving = false;  // the hub's task copies for it, without the lock
   size_t target = 0;
   Slot* slot = nullptr;
   TensorView mine, all;
+  absl::Span<const int64_t> parts;
   EventRef after;
   Ref<Signal> done;
+
+  bool is_collective() const { return kind == Kind::kAllGather || kind == Kind::kAllToAll; }
 };
 
 class Lane {

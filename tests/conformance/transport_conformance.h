@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "base/philox.h"
 #include "base/world.h"
 #include "gmock/gmock.h"
@@ -62,6 +63,13 @@ class TransportTest : public testing::TestWithParam<TransportKind> {
             .queue = QueueId(queue),
             .bytes = kBytes,
             .message = absl::StrCat("words ", sender, "->", receiver)};
+  }
+
+  static GroupSpec Pair(int queue) {
+    return {.id = GroupId(0), .members = {WorldRank(0), WorldRank(1)}, .queue = QueueId(queue), .purpose = "pair"};
+  }
+  static TensorView Words(std::vector<int32_t>& words) {
+    return {reinterpret_cast<std::byte*>(words.data()), DType::kI32, {static_cast<int64_t>(words.size())}};
   }
 
   // Opens the endpoints of all ranks, each with what concerns it.
@@ -357,6 +365,153 @@ TEST_P(TransportTest, AGatherWaitsForAllMembersAndForItsTurn) {
   }
 }
 
+// Each member's part for each other one is filled with a number of their pair and the round.
+TEST_P(TransportTest, AnAllToAllGivesEachMemberItsPartOfAllInTheGroupsOrder) {
+  const GroupSpec group{.id = GroupId(0),
+                        .members = {WorldRank(2), WorldRank(0), WorldRank(1)},
+                        .queue = QueueId(1),
+                        .purpose = "unequal parts"};
+  const std::vector<std::vector<int64_t>> splits = {{12, 4, 8}, {4, 0, 16}, {0, 0, 0}, {8, 8, 8}};
+  OpenAll(3, {}, {group});
+  RunRanks(3, [&](int rank) {
+    const int place = rank == 2 ? 0 : rank + 1;
+    const auto word = [](size_t round, int from, int to) { return static_cast<int32_t>(100 * round + 10 * from + to); };
+    for (size_t round = 0; round < splits.size(); ++round) {
+      const std::vector<int64_t>& parts = splits[round];
+      std::vector<int32_t> mine, wanted;
+      for (int other = 0; other < 3; ++other) {
+        mine.insert(mine.end(), parts[other] / 4, word(round, place, other));
+        wanted.insert(wanted.end(), parts[place] / 4, word(round, other, place));
+      }
+      std::vector<int32_t> all(wanted.size(), -1);
+      const EventRef done = ends_[rank]->AllToAll(GroupId(0), Words(mine), parts, Words(all), DoneEvent());
+      ASSERT_TRUE(world().Wait(done).ok());
+      EXPECT_EQ(all, wanted) << "round " << round;
+    }
+  });
+}
+
+// Each group in a queue of its own, all posted at once, in an order of each rank's own.
+TEST_P(TransportTest, CollectivesOfSeveralGroupsRunAtOnceAndDoNotMix) {
+  constexpr int kRanks = 4, kRounds = 6;
+  std::vector<GroupSpec> groups;
+  for (int a = 0; a < kRanks; ++a) {
+    for (int b = a + 1; b < kRanks; ++b) {
+      groups.push_back({.id = GroupId(groups.size()),
+                        .members = {WorldRank(b), WorldRank(a)},
+                        .queue = QueueId(groups.size()),
+                        .purpose = absl::StrCat("pair ", a, " ", b)});
+    }
+  }
+  OpenAll(kRanks, {}, groups);
+  const std::vector<int64_t> parts = {4, 12};
+  RunRanks(kRanks, [&](int rank) {
+    struct Exchange {
+      std::vector<int32_t> mine, all, wanted;
+      EventRef done;
+    };
+    std::vector<Exchange> exchanges;
+    exchanges.reserve(groups.size() * kRounds);
+    for (size_t i = 0; i < groups.size() * kRounds; ++i) {
+      const size_t g = (i * 5 + rank) % groups.size();  // 5 and 6 have no common divisor: each group once a round
+      const auto& members = groups[g].members;
+      const size_t place = members[0].value() == rank ? 0 : 1;
+      if (members[place].value() != rank) continue;
+      const auto word = [&](int from) { return static_cast<int32_t>(1000 * g + 100 * (i / groups.size()) + from); };
+      Exchange& exchange = exchanges.emplace_back();
+      exchange.mine.assign(4, word(rank));
+      for (WorldRank from : members)
+        exchange.wanted.insert(exchange.wanted.end(), parts[place] / 4, word(from.value()));
+      exchange.all.assign(exchange.wanted.size(), -1);
+      exchange.done =
+          ends_[rank]->AllToAll(groups[g].id, Words(exchange.mine), parts, Words(exchange.all), DoneEvent());
+    }
+    for (const Exchange& exchange : exchanges) {
+      ASSERT_TRUE(world().Wait(exchange.done).ok());
+      EXPECT_EQ(exchange.all, exchange.wanted);
+    }
+  });
+}
+
+TEST_P(TransportTest, CollectivesAndTransfersOfOneQueueKeepTheirPostingOrder) {
+  OpenAll(2, {Edge(0, 0, 1, 4)}, {Pair(4)});
+  std::vector<int32_t> mine[2] = {{1, 2}, {3, 4}}, all[2] = {{0, 0}, {0, 0}}, both[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+  const std::vector<int64_t> parts = {4, 4};
+  auto ready = NewSignal();
+  std::vector<EventRef> first, later;
+  Slot* target = NewSlot(1);
+  for (int rank : {0, 1}) {
+    first.push_back(
+        ends_[rank]->AllToAll(GroupId(0), Words(mine[rank]), parts, Words(all[rank]), rank == 0 ? ready : DoneEvent()));
+    later.push_back(rank == 0 ? ends_[0]->Send(ChannelId(0), NewSlot(0, 8), DoneEvent())
+                              : ends_[1]->Recv(ChannelId(0), target, DoneEvent()));
+    later.push_back(ends_[rank]->AllGather(GroupId(0), Words(all[rank]), Words(both[rank]), DoneEvent()));
+  }
+  LetTimePass();
+  for (const EventRef& event : first) EXPECT_FALSE(event->Done());
+  for (const EventRef& event : later) EXPECT_FALSE(event->Done()) << "the all-to-all stands before it in the queue";
+  Set(ready);
+  for (const auto& events : {first, later}) {
+    for (const EventRef& event : events) ASSERT_TRUE(world().Wait(event).ok());
+  }
+  EXPECT_TRUE(Holds(target, 8));
+  for (int rank : {0, 1}) EXPECT_EQ(both[rank], (std::vector<int32_t>{1, 3, 2, 4}));
+}
+
+TEST_P(TransportTest, AnErrorOfWhatAnAllToAllWaitsForEndsItForAllMembers) {
+  OpenAll(2, {}, {Pair(1)});
+  std::vector<int32_t> mine[2] = {{1, 2}, {3, 4}}, all[2] = {{0, 0}, {0, 0}};
+  const std::vector<int64_t> parts = {4, 4};
+  auto computed = NewSignal();
+  const EventRef events[2] = {ends_[0]->AllToAll(GroupId(0), Words(mine[0]), parts, Words(all[0]), DoneEvent()),
+                              ends_[1]->AllToAll(GroupId(0), Words(mine[1]), parts, Words(all[1]), computed)};
+  LetTimePass();
+  Set(computed, absl::DataLossError("layer 3 went wrong"));
+  for (const EventRef& event : events) {
+    const absl::Status status = world().Wait(event);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr("layer 3 went wrong"));
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr("rank 1"));
+  }
+}
+
+TEST_P(TransportTest, CollectivesWhoseMembersDisagreeAreAnErrorForAllOfThem) {
+  struct End {
+    int words_mine, words_all;
+    std::vector<int64_t> parts;
+  };
+  const End fine{.words_mine = 3, .words_all = 2, .parts = {4, 8}};  // at place 0 of a pair
+  struct Case {
+    End other;
+    std::string says;
+  };
+  const std::vector<Case> cases = {{{3, 4, {8, 4}}, "must name the same parts"},
+                                   {{3, 4, {4, 4, 4}}, "must name the same parts"},
+                                   {{2, 4, {4, 8}}, "rank 1 gives 8 of 12 bytes"},
+                                   {{3, 3, {4, 8}}, "rank 1 has room for 12 of 16 bytes"},
+                                   {{3, 6, {}}, "differ"}};  // a gather
+  for (const Case& c : cases) {
+    OpenAll(2, {}, {Pair(1)});
+    std::vector<EventRef> events;
+    std::vector<int32_t> mine[2], all[2];
+    for (int rank : {0, 1}) {
+      const End& end = rank == 0 ? fine : c.other;
+      mine[rank].resize(end.words_mine);
+      all[rank].resize(end.words_all);
+      events.push_back(
+          end.parts.empty()
+              ? ends_[rank]->AllGather(GroupId(0), Words(mine[rank]), Words(all[rank]), DoneEvent())
+              : ends_[rank]->AllToAll(GroupId(0), Words(mine[rank]), end.parts, Words(all[rank]), DoneEvent()));
+    }
+    for (const EventRef& event : events) {
+      const absl::Status status = world().Wait(event);
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+      EXPECT_THAT(std::string(status.message()), testing::HasSubstr(c.says));
+    }
+    ends_.clear();
+  }
+}
+
 TEST_P(TransportTest, AnErrorOfWhatASendWaitsForEndsItAndAllLaterOperations) {
   OpenAll(2, {Edge(0, 0, 1, 2), Edge(1, 1, 0, 3)});
   auto computed = NewSignal();
@@ -377,13 +532,16 @@ TEST_P(TransportTest, AbortCompletesPendingAndLaterOperationsOfAllWithTheFirstCa
   const GroupSpec group{
       .id = GroupId(0), .members = {WorldRank(0), WorldRank(1), WorldRank(2)}, .queue = QueueId(1), .purpose = "norm"};
   OpenAll(3, {Edge(0, 0, 1, 2), Edge(1, 1, 2, 2)}, {group});
-  int32_t word = 0, words[3] = {};
+  int32_t word = 0, words[3] = {}, more[3] = {};
   const TensorView one{reinterpret_cast<std::byte*>(&word), DType::kI32, {1}};
   const TensorView three{reinterpret_cast<std::byte*>(words), DType::kI32, {3}};
+  const TensorView three_more{reinterpret_cast<std::byte*>(more), DType::kI32, {3}};
+  const std::vector<int64_t> parts = {4, 4, 4};
   auto never = NewSignal();
   std::vector<EventRef> events = {
       ends_[0]->Send(ChannelId(0), NewSlot(0), never), ends_[1]->Recv(ChannelId(0), NewSlot(1), DoneEvent()),
-      ends_[1]->Send(ChannelId(1), NewSlot(1), DoneEvent()), ends_[2]->AllGather(GroupId(0), one, three, DoneEvent())};
+      ends_[1]->Send(ChannelId(1), NewSlot(1), DoneEvent()), ends_[2]->AllGather(GroupId(0), one, three, DoneEvent()),
+      ends_[1]->AllToAll(GroupId(0), three, parts, three_more, DoneEvent())};
   LetTimePass();
   ends_[1]->Abort(absl::AbortedError("rank 1 saw smoke"));
   ends_[2]->Abort(absl::InternalError("a later cause"));

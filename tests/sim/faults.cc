@@ -119,6 +119,10 @@ class FaultyTransport final : public Transport {
   EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) override {
     return Call(after, [&](const EventRef& event) { return transport_->AllGather(group, mine, all, event); });
   }
+  EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                    const EventRef& after) override {
+    return Call(after, [&](const EventRef& event) { return transport_->AllToAll(group, mine, parts, all, event); });
+  }
   void Abort(absl::Status cause) override {
     {
       std::lock_guard lock(mutex_);

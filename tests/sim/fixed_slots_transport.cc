@@ -46,6 +46,10 @@ class FixedSlotsTransport final : public Transport {
   EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) override {
     return transport_->AllGather(group, mine, all, after);
   }
+  EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                    const EventRef& after) override {
+    return transport_->AllToAll(group, mine, parts, all, after);
+  }
   void Abort(absl::Status cause) override { transport_->Abort(std::move(cause)); }
 
  private:
