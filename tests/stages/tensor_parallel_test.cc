@@ -185,5 +185,219 @@ TEST_P(Split, GivesTheLogitsOfTheUnsplitModel) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Split, ::testing::ValuesIn(Cases()), [](const auto& info) { return info.param.name; });
 
+// --- Finite differences ---
+
+class SplitGradients : public ::testing::TestWithParam<SplitCase> {};
+
+// Gradients near 1e-2 come through a dozen f32 operations, each off by some 1e-7 of the largest number it adds.
+TEST_P(SplitGradients, AreFiniteDifferencesOfTheReference) {
+  const LayerGraph& graph = GetParam().graph;
+  TestPipelineOptions options = Options(GetParam());
+  options.micro_batches = 1;
+  options.cuts = {3};
+  TestShards shards(graph, options);
+  NamedFloats start = shards.Read(StateKind::kParameter);
+  for (auto& [name, values] : start) {
+    // Larger than at the start of training, so that no path through the model is negligible.
+    for (size_t i = 0; i < values.size(); ++i) values[i] = 5 * values[i] + 0.1f * std::sin(0.7f * i);
+  }
+  shards.Write(start);
+  const std::vector<ReferenceBatch> batches = Batches(1, 0);
+  shards.Step(batches, /*update=*/false);
+  const ReferenceModel reference(graph, batches[0]);
+  ReferenceParameters parameters;
+  for (const auto& [name, values] : start) parameters[name] = Doubles(values.begin(), values.end());
+  double valid = 0;
+  for (const int32_t target : batches[0].targets) valid += target >= 0;
+  for (const auto& [name, gradient] : shards.Read(StateKind::kGradient)) {
+    for (size_t i = 0; i < gradient.size(); i += gradient.size() / 7 + 1) {
+      double& value = parameters[name][i];
+      const double kept = value;
+      value = kept + 1e-5;
+      const double up = reference.Loss(parameters);
+      value = kept - 1e-5;
+      const double down = reference.Loss(parameters);
+      value = kept;
+      EXPECT_NEAR(gradient[i], (up - down) / 2e-5 / valid, 1e-4 * Largest(gradient)) << name << "[" << i << "]";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, SplitGradients,
+                         ::testing::Values(SplitCase{"Gpt2", Gpt2(0.2f), 2},
+                                           SplitCase{"Gpt2OfSlices", Gpt2(0.2f), 4, true},
+                                           SplitCase{"Llama", Llama(2, true), 4},
+                                           SplitCase{"LlamaOfSlices", Llama(1, false), 2, true},
+                                           SplitCase{"MlpOfSlices", Mlp(), 4, true}),
+                         [](const auto& info) { return info.param.name; });
+
+// --- Bit-equality ---
+
+struct Outcome {
+  std::vector<std::vector<float>> losses;
+  std::vector<float> norms;
+  NamedFloats parameters, first_moments;
+  friend bool operator==(const Outcome&, const Outcome&) = default;
+};
+
+Outcome Train(const LayerGraph& graph, const TestPipelineOptions& options) {
+  TestShards shards(graph, options);
+  Outcome outcome;
+  for (int step = 0; step < 3; ++step) {
+    const StepResult result = shards.Step(Batches(options.micro_batches, step, options.stage.sequence));
+    outcome.losses.push_back(result.losses);
+    outcome.norms.push_back(result.control.norm);
+  }
+  outcome.parameters = shards.Read(StateKind::kParameter);
+  outcome.first_moments = shards.Read(StateKind::kFirstMoment);
+  return outcome;
+}
+
+class SplitBits : public ::testing::TestWithParam<Precision> {
+ protected:
+  void ForEachCase(const std::function<void(const LayerGraph&, TestPipelineOptions)>& body) {
+    for (const bool sequence_parallel : {false, true}) {
+      for (const LayerGraph& graph : {Gpt2(0.1f), Llama(2, true, 0.1f)}) {
+        TestPipelineOptions options = Options({"", graph, 4, sequence_parallel});
+        options.stage.precision = GetParam();
+        options.stage.gradient_groups = 2;
+        body(graph, options);
+      }
+    }
+  }
+};
+
+TEST_P(SplitBits, DontDependOnRunsCutsThreadsOrTheFormOfTheBackwardPass) {
+  ForEachCase([](const LayerGraph& graph, TestPipelineOptions options) {
+    const Outcome once = Train(graph, options);
+    EXPECT_EQ(Train(graph, options), once);
+    options.threads = 3;
+    options.cuts = {4};
+    EXPECT_EQ(Train(graph, options), once);
+    options.threads = 1;
+    options.cuts = {2, 5, 6};
+    options.stage.backward = BackwardForm::kSplit;
+    EXPECT_EQ(Train(graph, options), once);
+  });
+}
+
+TEST_P(SplitBits, SurviveRecomputation) {
+  ForEachCase([](const LayerGraph& graph, TestPipelineOptions options) {
+    const Outcome kept = Train(graph, options);
+    for (const Recomputation recomputation : {Recomputation::kSelective, Recomputation::kFull}) {
+      options.stage.recomputation = recomputation;
+      options.stage.backward = BackwardForm::kSplit;
+      options.cuts = {3};
+      EXPECT_EQ(Train(graph, options), kept) << graph.name << " " << static_cast<int>(recomputation);
+    }
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, SplitBits, ::testing::Values(Precision::kF32, Precision::kBF16),
+                         [](const auto& info) { return info.param == Precision::kF32 ? "F32" : "BF16"; });
+
+// --- Other promises ---
+
+TEST(SplitStage, WorksThroughLongMicroBatchesInChunks) {
+  const LayerGraph graph =
+      Gpt2Graph({.layers = 1, .channels = 20, .heads = 4, .vocabulary = kVocabulary, .positions = 230}).value();
+  for (const bool sequence_parallel : {false, true}) {
+    TestPipelineOptions options = Options({"", graph, 4, sequence_parallel});
+    options.stage.sequence = 230;
+    ASSERT_GT(kRows * options.stage.sequence, kHeadRows);
+    TestShards shards(graph, options);
+    TestPipeline whole(graph, Unsplit(options));
+    const std::vector<ReferenceBatch> batches = Batches(2, 0, 230);
+    const StepResult split = shards.Step(batches), expected = whole.Step(batches);
+    for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(split.losses[i], expected.losses[i], 1e-6 * expected.losses[i]);
+    ExpectNear(shards.Read(StateKind::kGradient), whole.Read(StateKind::kGradient), 2e-5);
+  }
+}
+
+// As at the end of an evaluation set: fewer tokens than planned, and fewer than shards.
+TEST(SplitStage, TakesSmallerMicroBatchesThanPlanned) {
+  for (const bool sequence_parallel : {false, true}) {
+    const TestPipelineOptions options = Options({"", Gpt2(), 4, sequence_parallel});
+    TestShards shards(Gpt2(), options);
+    TestPipeline whole(Gpt2(), Unsplit(options));
+    for (const int64_t sequence : {5, 1}) {
+      const std::vector<ReferenceBatch> batches = Batches(2, 0, sequence);
+      const std::vector<float> split = shards.Evaluate(batches), expected = whole.Evaluate(batches);
+      for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(split[i], expected[i], 1e-6 * expected[i]);
+      EXPECT_NEAR(shards.Step(batches, false).losses[0], whole.Step(batches, false).losses[0], 1e-6 * expected[0]);
+    }
+  }
+}
+
+TEST(SplitStage, HoldsItsShareAndAllocatesNothingLater) {
+  const LayerGraph graph = Llama(2, true);
+  const auto packed = [](const LinearShape& shape) { return 4 * shape.n * shape.k; };
+  for (const bool sequence_parallel : {false, true}) {
+    const TestPipelineOptions options = Options({"", graph, 4, sequence_parallel});
+    StageOptions shard = options.stage;
+    const NodeRange all{0, graph.nodes.size()};
+    const StageMemory split = PlanStageMemory(graph, all, shard, packed);
+    shard.tensor_parallel = {};
+    const StageMemory whole = PlanStageMemory(graph, all, shard, packed);
+    // Norms stand on every shard, and two shards each hold a key head together.
+    EXPECT_LT(split.parameters, whole.parameters / 3);
+    EXPECT_LT(split.optimizer, whole.optimizer / 3);
+    EXPECT_LT(split.stash_slot, whole.stash_slot * 3 / 4);
+
+    TestShards shards(graph, options);
+    const MemoryUse before = shards.shard(1).device()->memory();
+    for (int step = 0; step < 2; ++step) shards.Step(Batches(2, step));
+    EXPECT_EQ(shards.shard(1).device()->memory().allocations, before.allocations);
+  }
+}
+
+TEST(SplitStage, SliceOfTheTokensIsWhatLeavesAStage) {
+  StageOptions options{.rows = kRows, .sequence = kSequence, .tensor_parallel = {.size = 4, .index = 3}};
+  const auto packed = [](const LinearShape&) { return int64_t{0}; };
+  EXPECT_EQ(PlanStageMemory(Gpt2(), {0, 3}, options, packed).output_message, 33 * 20 * 4);
+  options.tensor_parallel.sequence_parallel = true;
+  EXPECT_EQ(PlanStageMemory(Gpt2(), {0, 3}, options, packed).output_message, 9 * 20 * 4) << "room for the largest";
+}
+
+std::string Refusal(const LayerGraph& graph, int size) {
+  return std::string(CheckTensorParallel(graph, {.size = size}).message());
+}
+
+TEST(SplitSizes, ThatDoNotDivideAreRefusedWithTheRule) {
+  using ::testing::HasSubstr;
+  EXPECT_THAT(Refusal(Gpt2(), 3),
+              HasSubstr("\"h.0.attn\" (attention) can't be split over 3 tensor-parallel shards: its 4 "
+                        "heads don't divide evenly"));
+  LayerGraph graph = Gpt2();
+  for (Node& node : graph.nodes) {
+    if (node.kind == LayerKind::kAttention) node.heads = node.kv_heads = 6;
+  }
+  EXPECT_THAT(Refusal(graph, 3), HasSubstr("its width 80 doesn't divide evenly"));
+  for (Node& node : graph.nodes) node.width = node.kind == LayerKind::kMlp ? 84 : node.width;
+  EXPECT_EQ(Refusal(graph, 3), "");
+  for (Node& node : graph.nodes) node.kv_heads = node.kind == LayerKind::kAttention ? 2 : 0;
+  EXPECT_THAT(Refusal(graph, 3), HasSubstr("its 2 key/value heads must be a multiple of the shards"));
+  EXPECT_THAT(Refusal(Mlp(), 30), HasSubstr("its vocabulary of 29 has too few rows"));
+  EXPECT_THAT(Refusal(Mlp(), 33), HasSubstr("1 to 32"));
+}
+
+TEST(SplitParameters, AreAssembledOnlyFromAllParts) {
+  const LayerGraph graph = Llama(2, true);
+  std::vector<float> complete(24 * 2 * 18);  // (4 + 2 * 2) heads of 6 rows
+  for (size_t i = 0; i < complete.size(); ++i) complete[i] = static_cast<float>(i);
+  std::vector<ParameterPart> parts;
+  for (int index = 0; index < 4; ++index) {
+    const ParameterSpec spec = Parameters(graph, 1, {.size = 4, .index = index})[1];
+    EXPECT_EQ(spec.rows, 18) << "a query head, and a key and a value head that two shards hold";
+    parts.push_back({spec, PartOf(spec, complete)});
+  }
+  EXPECT_EQ(Assemble(parts).value(), complete);
+  parts.pop_back();
+  EXPECT_THAT(std::string(Assemble(parts).status().message()), ::testing::HasSubstr("missing"));
+  parts.push_back(parts[0]);
+  parts[3].values.pop_back();
+  EXPECT_EQ(Assemble(parts).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace sluice
