@@ -4,6 +4,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "base/check.h"
+#include "stages/tensor_traffic.h"
 
 namespace sluice {
 namespace {
@@ -27,9 +28,6 @@ class Packer {
 };
 
 DType ComputeType(Precision precision) { return precision == Precision::kF32 ? DType::kF32 : DType::kBF16; }
-
-// Gradients that are summed over shards at a time: enough for the exchange to be worth it.
-constexpr int64_t kSharedElements = 65536;
 
 // By each shard.
 std::vector<int64_t> NormPartialsOf(const LayerGraph& graph, size_t node, size_t parameter, TensorParallel tensor) {

@@ -12,6 +12,8 @@
 #include "stages/families/gpt2.h"
 #include "stages/families/llama.h"
 #include "stages/families/mlp.h"
+#include "stages/layer_cost.h"
+#include "stages/tensor_traffic.h"
 #include "tests/stages/test_shards.h"
 
 namespace sluice {
@@ -357,6 +359,50 @@ TEST(SplitStage, SliceOfTheTokensIsWhatLeavesAStage) {
   EXPECT_EQ(PlanStageMemory(Gpt2(), {0, 3}, options, packed).output_message, 33 * 20 * 4);
   options.tensor_parallel.sequence_parallel = true;
   EXPECT_EQ(PlanStageMemory(Gpt2(), {0, 3}, options, packed).output_message, 9 * 20 * 4) << "room for the largest";
+}
+
+TEST(SplitStage, ExchangesWhatWasForeseen) {
+  for (const bool sequence_parallel : {false, true}) {
+    for (const LayerGraph& graph : {Gpt2(0.1f), Llama(2, true), Mlp()}) {
+      for (const Recomputation recomputation :
+           {Recomputation::kNone, Recomputation::kSelective, Recomputation::kFull}) {
+        TestPipelineOptions options = Options({"", graph, 4, sequence_parallel});
+        options.stage.recomputation = recomputation;
+        TestShards shards(graph, options);
+        shards.Step(Batches(2, 0), /*update=*/false);
+        TensorParallel tensor = options.stage.tensor_parallel;
+        for (tensor.index = 0; tensor.index < 4; ++tensor.index) {
+          Traffic expected = TensorStepTraffic(graph, 0, graph.nodes.size(), tensor);
+          for (const Node& node : graph.nodes) {
+            const LayerTraffic layer = TensorTraffic(node, kRows, kSequence, Precision::kF32, tensor);
+            Traffic all = layer.forward + layer.input_gradient + layer.weight_gradient;
+            if (recomputation == Recomputation::kSelective) all += layer.recompute_selective;
+            if (recomputation == Recomputation::kFull) all += layer.recompute_full;
+            expected += all + all;  // two micro-batches
+          }
+          const Traffic& traffic = shards.traffic(tensor.index);
+          EXPECT_EQ(traffic.collectives, expected.collectives) << graph.name;
+          // The norm's partials are not foreseen.
+          EXPECT_GE(traffic.bytes, expected.bytes) << graph.name;
+          EXPECT_LE(traffic.bytes, expected.bytes + 4 * NormPartials(graph, {0, graph.nodes.size()}, tensor));
+        }
+      }
+    }
+  }
+}
+
+TEST(SplitStage, CostsItsShareOfTheFlops) {
+  for (const LayerGraph& graph : {Gpt2(), Llama(4, false)}) {
+    for (const Node& node : graph.nodes) {
+      const LayerCost whole = Cost(node, 2, 64, Precision::kF32);
+      const LayerCost split = Cost(node, 2, 64, Precision::kF32, {.size = 4});
+      // A vocabulary of 29 rows gives the first shard 8.
+      const double share = node.kind == LayerKind::kHead ? 8.0 / 29 : 0.25;
+      EXPECT_NEAR(split.forward.flops, share * whole.forward.flops, 1e-6 * whole.forward.flops) << node.name;
+      EXPECT_NEAR(split.input_gradient.flops, share * whole.input_gradient.flops, 1e-6 * whole.input_gradient.flops);
+      EXPECT_NEAR(split.weight_gradient.flops, share * whole.weight_gradient.flops, 1e-6 * whole.weight_gradient.flops);
+    }
+  }
 }
 
 std::string Refusal(const LayerGraph& graph, int size) {

@@ -20,7 +20,7 @@ TestShards::TestShards(const LayerGraph& graph, TestPipelineOptions options) {
   hub_ = std::make_unique<InProcessHub>(world_.get(), size);
   options.world = world_.get();
   for (int i = 0; i < size; ++i) {
-    transports_.push_back(hub_->Open(WorldRank(i), {}, {spec}).value());
+    transports_.push_back(std::make_unique<CountingTransport>(hub_->Open(WorldRank(i), {}, {spec}).value()));
     groups_.push_back(std::make_unique<TensorGroup>(transports_.back().get(), spec.id, size, i));
     options.stage.tensor_parallel.index = i;
     options.group = groups_.back().get();
