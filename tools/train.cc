@@ -102,8 +102,9 @@ absl::Status RunTrain(const Arguments& arguments) {
     spdlog::warn("{}: {}; the numbers are not those of other schedules", job.schedule.title(),
                  plan.report.weight_gradient_order);
   }
-  if (job.layout.pp * job.layout.threads_per_rank > static_cast<int>(processors.size())) {
-    spdlog::warn("{} ranks of {} threads share {} processors: they take turns", job.layout.pp,
+  const int ranks = job.layout.grid().ranks();
+  if (ranks * job.layout.threads_per_rank > static_cast<int>(processors.size())) {
+    spdlog::warn("{} ranks of {} threads share {} processors: they take turns", ranks,
                  job.layout.threads_per_rank, processors.size());
   }
   CatchInterrupts();

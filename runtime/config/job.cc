@@ -92,6 +92,7 @@ TrainingConfig TrainingFrom(const proto::Training& from, int64_t stages) {
   TAKE(from, training, evaluate_every);
   TAKE(from, training, evaluate_batches);
   TAKE(from, training, stop_after_nonfinite);
+  TAKE(from, training, check_replicas_every);
   return training;
 }
 
@@ -116,6 +117,11 @@ int Narrow(int64_t value) { return static_cast<int>(std::clamp<int64_t>(value, -
 LayoutConfig LayoutFrom(const proto::Layout& from, const ScheduleConfig& schedule) {
   LayoutConfig layout;
   if (from.has_pp()) layout.pp = Narrow(from.pp());
+  if (from.has_dp()) layout.dp = Narrow(from.dp());
+  if (from.has_tp()) layout.tp = Narrow(from.tp());
+  if (from.has_rank_order()) layout.order = ParseGridOrder(from.rank_order()).value_or(kDefaultGridOrder);
+  TAKE(from, layout, zero1);
+  TAKE(from, layout, sequence_parallel);
   layout.chunks = from.has_chunks() ? Narrow(from.chunks()) : ChunksOf(schedule.name);
   if (from.has_threads_per_rank()) layout.threads_per_rank = Narrow(from.threads_per_rank());
   TAKE(from, layout, pin);

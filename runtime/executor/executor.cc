@@ -33,7 +33,7 @@ absl::Status CheckHoldsStagesOnce(const Placement& placement, PipelineRank rank)
 }  // namespace
 
 Executor::Executor(const ExecutorOptions& options)
-    : options_(options), recorder_(std::max<size_t>(256, 2 * LongestList(options))) {}
+    : options_(options), world_rank_(options.layout.WorldRankOf(options.rank)), recorder_(std::max<size_t>(256, 2 * LongestList(options))) {}
 
 Executor::~Executor() = default;
 
@@ -109,7 +109,7 @@ absl::StatusOr<const StepResult*> Executor::Run(size_t program, const StepInput&
   if (!status.ok()) return status;
   status = RunStep(program, input);
   if (!status.ok()) return Fail(status);
-  options_.abort->SetIdle(options_.rank);
+  options_.abort->SetIdle(world_rank_);
   return &result_;
 }
 
@@ -118,7 +118,7 @@ absl::Status Executor::RunStep(size_t program, const StepInput& input) {
   for (place_ = 0; static_cast<size_t>(place_) < list_->size(); ++place_) {
     const Action& action = ActionAt(place_);
     recorder_.Reach(action, options_.world->Now());
-    options_.abort->SetIssuing(options_.rank, action);
+    options_.abort->SetIssuing(world_rank_, action);
     try {
       RETURN_IF_ERROR(Issue(action));
     } catch (const std::bad_alloc&) {
@@ -251,6 +251,7 @@ absl::StatusOr<EventRef> Executor::Compute(const Action& action) {
 // B and the two halves take turns, either may be the first.
 MicroBatchInfo Executor::InfoFor(const Action& action) {
   MicroBatchInfo info = input_->micro_batches[action.micro_batch.index()];
+  info.index = action.micro_batch;
   if (action.kind == ActionKind::kForward) return info;
   const size_t group =
       2 * (info.gradient_group * locals_ + local_stage_[program_->placement.Index(action.stage, action.copy)]);

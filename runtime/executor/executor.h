@@ -158,6 +158,7 @@ class Executor {
   const Action& ActionAt(int32_t place) const { return (*list_)[place]; }
 
   const ExecutorOptions options_;
+  const WorldRank world_rank_;
   MessageSlots slots_;
   FlightRecorder recorder_;
   std::vector<TiedUse> tied_;

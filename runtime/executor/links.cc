@@ -69,8 +69,10 @@ ChannelSpec ChannelFor(const PipelineLayout& layout, size_t program, PipelineRan
           .message = DescribeMessage(layout, layout.programs[ChannelProgram(layout, program)]->name, transfer)};
 }
 
-// Members in the order in which the parts are put together: of the copies for a stage, of the uses for a tied tensor,
-// of the ranks for the norm.
+bool SpansReplicas(const Collective& collective) { return collective.kind == CollectiveKind::kStageGradients; }
+
+// Members of one pipeline in the order in which the parts are put together: of the copies for a stage, of the uses for a
+// tied tensor, of the ranks for the norm.
 absl::StatusOr<std::vector<PipelineRank>> MembersInOrder(const PipelineLayout& layout, const Program& program,
                                                          const Collective& collective) {
   if (collective.kind == CollectiveKind::kNorm) return collective.members;
@@ -121,13 +123,22 @@ ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& 
                          ? 2 * static_cast<int>(placement.Index(Source(transfer), transfer.copy)) +
                                (IsForwardTransfer(transfer.kind) ? 0 : 1)
                          : 2 * stages + 2 * SenderOf(transfer) + (IsNorm(transfer) ? 0 : 1);
-  return ChannelId(layout.first_id + static_cast<int>(ChannelProgram(layout, program)) * 2 * (stages + ranks) + number);
+  const int per_program = 2 * (stages + ranks), programs = static_cast<int>(layout.programs.size());
+  const int pipeline = layout.replica * layout.grid.tp() + layout.shard;
+  return ChannelId((pipeline * programs + static_cast<int>(ChannelProgram(layout, program))) * per_program + number);
 }
 
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective) {
-  int id = layout.first_id + collective;
-  for (size_t i = 0; i < program; ++i) id += static_cast<int>(layout.programs[i]->collectives.size());
-  return GroupId(id);
+  int number = collective, of_all = 0;
+  for (size_t i = 0; i < layout.programs.size(); ++i) {
+    const int collectives = static_cast<int>(layout.programs[i]->collectives.size());
+    if (i < program) number += collectives;
+    of_all += collectives;
+  }
+  // Each pipeline has numbers of its own, and what spans the replicas follows, for each shard.
+  const int replicas = layout.grid.dp(), shards = layout.grid.tp();
+  const bool spans = SpansReplicas(layout.programs[program]->collectives[collective]);
+  return GroupId(((spans ? replicas : layout.replica) * shards + layout.shard) * of_all + number);
 }
 
 int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer) {
@@ -149,7 +160,10 @@ absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank) {
       const Collective& collective = program.collectives[action.collective];
       ASSIGN_OR_RETURN(const std::vector<PipelineRank> members, MembersInOrder(layout, program, collective));
       GroupSpec group{.id = GroupOf(layout, p, action.collective), .queue = action.queue};
-      for (PipelineRank member : members) group.members.push_back(layout.WorldRankOf(member));
+      const bool spans = SpansReplicas(collective);
+      for (int replica = spans ? 0 : layout.replica; replica < (spans ? layout.grid.dp() : layout.replica + 1); ++replica) {
+        for (PipelineRank member : members) group.members.push_back(layout.grid.RankOf({member, replica, layout.shard}));
+      }
       group.purpose = PurposeOf(collective);
       links.groups.push_back(std::move(group));
     }

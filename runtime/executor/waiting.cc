@@ -34,7 +34,7 @@ absl::Status Executor::WaitForTransfer(int32_t place) {
 absl::Status Executor::WaitForEvent(const EventRef& event, const Action& awaited) {
   if (!event->Done()) {
     const Action& at_hand = ActionAt(place_);
-    options_.abort->SetWaiting(options_.rank, at_hand, awaited);
+    options_.abort->SetWaiting(world_rank_, at_hand, awaited);
     const std::array<EventRef, 2> events = {event, options_.abort->event()};
     const Nanoseconds limit = WaitLimit(options_.watchdog);
     const std::optional<size_t> done = options_.world->WaitAny(events, options_.world->Now() + limit);
@@ -49,14 +49,14 @@ absl::Status Executor::WaitForEvent(const EventRef& event, const Action& awaited
                                                                           WithPeer(awaited), channel)));
     }
     if (*done == 1) return options_.abort->cause();
-    options_.abort->SetIssuing(options_.rank, at_hand);
+    options_.abort->SetIssuing(world_rank_, at_hand);
   }
   if (absl::Status status = event->status(); !status.ok()) return Located(awaited, status);
   return absl::OkStatus();
 }
 
 absl::Status Executor::Located(const Action& action, const absl::Status& status) const {
-  return Annotate(status, absl::StrCat("rank ", options_.rank.value(), ", ", WithPeer(action)));
+  return Annotate(status, absl::StrCat(options_.layout.grid.Describe(world_rank_), ", ", WithPeer(action)));
 }
 
 bool Executor::HasRun(StageId stage) const {

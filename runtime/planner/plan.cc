@@ -121,6 +121,7 @@ class Planner {
   absl::Status MakePrograms(const std::vector<TiedUses>& tied) {
     LoweringOptions lowering{
         .queues = job().schedule.queues,
+        .replicas = job().layout.dp,
         .send_slots = job().schedule.send_slots,
         .receive_ahead = job().schedule.receive_ahead,
         .norm_check = job().schedule.post_validation ? NormCheck::kPostValidation : NormCheck::kBarrier};
@@ -396,9 +397,9 @@ std::string ShapeOf(const JobConfig& job, const Node& node) {
 
 absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options) { return Planner(job, options).Run(); }
 
-StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage) {
+StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica) {
   StageOptions options = OptionsFor(plan.job, plan.training, plan.training.pools[stage.id.index()], stage.recompute);
-  options.copy = stage.copy;
+  options.copy = replica * plan.training.placement.copies() + stage.copy;
   return options;
 }
 

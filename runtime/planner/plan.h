@@ -69,8 +69,8 @@ struct PlanOptions {
 // keeps to the memory limit.
 absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options = {});
 
-// With which LayerStage::Create is to be called; the memory in the plan is that of these options.
-StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage);
+// With which LayerStage::Create is to be called in a replica; the memory in the plan is that of these options.
+StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica = 0);
 
 // What leaves each stage, for the executor.
 std::vector<StageMessages> MessagesOf(const Plan& plan);

@@ -57,17 +57,42 @@ struct Pipeline::State {
     return began;
   }
   bool post_validates() const { return shared.plan->post_validation.has_value(); }
-  // Each from the rank that holds the last stage of the copy that worked on it.
+  const RankGrid& grid() const { return shared.layout.grid; }
+  Rank& RankAt(const GridPlace& place) const { return *ranks[grid().RankOf(place).index()]; }
+  // Each from the rank that holds the last stage of the copy and replica that worked on it.
   std::vector<float> Losses(ProgramNumber number, size_t place) const {
     const Program& program = shared.programs[number];
     const Placement& placement = program.placement;
     const StageId last(placement.stages() - 1);
     std::vector<float> losses;
-    for (int i = 0; i < program.micro_batches; ++i) {
-      const int copy = CopyOf(MicroBatch(i), program.micro_batches, placement.copies());
-      losses.push_back(ranks[placement.RankOf(last, copy).index()]->results[place].losses[i]);
+    for (int replica = 0; replica < grid().dp(); ++replica) {
+      for (int i = 0; i < program.micro_batches; ++i) {
+        const int copy = CopyOf(MicroBatch(i), program.micro_batches, placement.copies());
+        const Rank& rank = RankAt({placement.RankOf(last, copy), replica, 0});
+        losses.push_back(rank.results[place].losses[i]);
+      }
     }
     return losses;
+  }
+  // Adds what one pipeline of the grid did to the timeline of all.
+  void AddPipeline(const std::vector<Rank*>& pipeline, size_t place, Nanoseconds began, Timeline* timeline) const {
+    std::vector<Span> spans;
+    for (const Rank* rank : pipeline) {
+      for (Span span : rank->results[place].spans) {
+        span.begin_ns -= began;
+        span.end_ns -= began;
+        spans.push_back(span);
+      }
+    }
+    const auto row = [&](PipelineRank rank) { return PipelineRank(pipeline[rank.index()]->rank().value()); };
+    for (MemorySample sample : MemorySamples(shared.programs[kTraining], shared.plan->stage_bytes, spans)) {
+      sample.rank = row(sample.rank);
+      timeline->samples.push_back(sample);
+    }
+    for (Span& span : spans) {
+      span.rank = row(span.rank);
+      timeline->spans.push_back(span);
+    }
   }
 };
 
@@ -90,11 +115,13 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   shared.layout.messages = MessagesOf(plan);
   shared.layout.tied = TiedUsesOf(plan);
   shared.layout.norm_bytes = NormBytesOf(plan);
-  const int ranks = plan.training.placement.ranks();
-  shared.abort = std::make_unique<PipelineAbort>(world, ranks);
+  shared.layout.grid = plan.job.layout.grid();
+  const int ranks = shared.layout.grid.ranks();
+  shared.abort = std::make_unique<PipelineAbort>(world, shared.layout.grid);
   shared.hub = std::make_unique<InProcessHub>(world, ranks);
-  for (int rank = 0; rank < ranks; ++rank) {
-    pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, PipelineRank(rank)));
+  for (int rank = 0; rank < ranks; ++rank) shared.ranks.push_back(WorldRank(rank));
+  for (const WorldRank rank : shared.ranks) {
+    pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, rank));
   }
   RETURN_IF_ERROR(pipeline->state_->OnAll([](Rank&) { return absl::OkStatus(); }));
   return pipeline;
@@ -112,7 +139,7 @@ void Pipeline::StartStep(const TrainingStep& step) {
   state_->step_began[place] = state_->shared.world->Now();
   for (const auto& rank : state_->ranks) {
     rank->Start([step, program, place](Rank& self) -> absl::Status {
-      ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(program, {.micro_batches = step.micro_batches,
+      ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(program, {.micro_batches = self.ShareOf(step.micro_batches),
                                                                                .learning_rate = step.learning_rate,
                                                                                .update = step.update}));
       self.Keep(*result, place);
@@ -135,18 +162,19 @@ absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
   Timeline& timeline = outcome.timeline;
   timeline.name = program.name;
   timeline.source = TimelineSource::kMeasured;
-  timeline.ranks = program.placement.ranks();
+  timeline.ranks = state_->grid().ranks();
   timeline.stages = program.placement.stages();
   timeline.micro_batches = program.micro_batches;
   timeline.queues = program.queues;
-  for (const auto& rank : state_->ranks) {
-    for (Span span : rank->results[place].spans) {
-      span.begin_ns -= outcome.began;
-      span.end_ns -= outcome.began;
-      timeline.spans.push_back(span);
+  for (int replica = 0; replica < state_->grid().dp(); ++replica) {
+    for (int shard = 0; shard < state_->grid().tp(); ++shard) {
+      std::vector<Rank*> pipeline;
+      for (int rank = 0; rank < state_->grid().pp(); ++rank) {
+        pipeline.push_back(&state_->RankAt({PipelineRank(rank), replica, shard}));
+      }
+      state_->AddPipeline(pipeline, place, outcome.began, &timeline);
     }
   }
-  timeline.samples = MemorySamples(program, state_->shared.plan->stage_bytes, timeline.spans);
   return outcome;
 }
 
@@ -159,7 +187,7 @@ absl::Status Pipeline::Settle() {
 absl::StatusOr<std::vector<float>> Pipeline::Evaluate(absl::Span<const MicroBatchInfo> micro_batches) {
   RETURN_IF_ERROR(Settle());
   RETURN_IF_ERROR(state_->OnAll([micro_batches](Rank& self) -> absl::Status {
-    ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(kEvaluation, {.micro_batches = micro_batches}));
+    ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(kEvaluation, {.micro_batches = self.ShareOf(micro_batches)}));
     self.Keep(*result, 0);
     return absl::OkStatus();
   }));
@@ -172,15 +200,17 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
   std::vector<float> logits(micro_batch.logits_of.size() * state_->shared.plan->job.graph.vocabulary);
   const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(logits.data()), logits.size() * sizeof(float));
   RETURN_IF_ERROR(state_->OnAll([&micro_batch, bytes](Rank& self) -> absl::Status {
+    if (self.place().replica > 0) return absl::OkStatus();
     return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = bytes}).status();
   }));
   return logits;
 }
 
-absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name) {
+absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name, int replica) {
   RETURN_IF_ERROR(Settle());
   std::vector<float> values;
   RETURN_IF_ERROR(state_->OnAll([&](Rank& self) -> absl::Status {
+    if (self.place().replica != replica) return absl::OkStatus();
     for (LayerStage* stage : self.stages()) {
       for (const ParameterSpec& spec : stage->parameters()) {
         if (spec.name != name) continue;
@@ -208,7 +238,7 @@ std::string Pipeline::FailureReport() const {
   if (cause.ok()) return "";
   std::string text = absl::StrCat(std::string(cause.message()), "\n\n", state_->shared.abort->Report(), "\n");
   for (size_t rank = 0; rank < state_->ranks.size(); ++rank) {
-    absl::StrAppend(&text, "rank ", rank, ":\n", state_->ranks[rank]->FlightRecord());
+    absl::StrAppend(&text, state_->grid().Describe(WorldRank(rank)), ":\n", state_->ranks[rank]->FlightRecord());
   }
   return text;
 }

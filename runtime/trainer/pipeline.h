@@ -1,5 +1,6 @@
-// All ranks of a job in this process: each a task that owns its device, stages and executor, and waits for commands. The
-// caller's thread gives the commands of a step to all ranks at once and collects what came of it.
+// The ranks of a job in this process, all of them or those that its processes have been given: each a task that owns its
+// device, stages and executor, and waits for commands. The caller's thread gives the commands of a step to all ranks at
+// once and collects what came of it.
 //
 // Threads: one caller. Ownership: the world and the plan outlive the pipeline. Errors: the first failure of any rank ends
 // all of them and is returned, as its cause, by this and every later call.
@@ -24,17 +25,18 @@ namespace sluice {
 
 struct PipelineOptions {
   int threads_per_rank = 1;
-  std::vector<int> processors;  // rank r's threads keep to number r*threads ... (r+1)*threads - 1 of these; too few: not pinned
+  // The ranks here share these, as many for each as it has threads; too few: not pinned.
+  std::vector<int> processors;
   double watchdog_seconds = 60;
   // Wraps a rank's device before anything is built on it (profiling); null: as it is.
-  std::function<std::unique_ptr<Device>(Device* device, PipelineRank rank)> wrap_device;
+  std::function<std::unique_ptr<Device>(Device* device, WorldRank rank)> wrap_device;
   // StageOptions::on_layer of the stages of each rank.
-  std::function<void(PipelineRank rank, const LayerWork* work)> on_layer;
+  std::function<void(WorldRank rank, const LayerWork* work)> on_layer;
 };
 
 // One optimizer step, as all ranks need it. What the infos point to stays until its FinishStep().
 struct TrainingStep {
-  absl::Span<const MicroBatchInfo> micro_batches;
+  absl::Span<const MicroBatchInfo> micro_batches;  // M, of all replicas
   float learning_rate = 0;
   // From 1; with post-validation only that of a step with no unfinished one before it counts, the ranks count on.
   int64_t update = 1;
@@ -44,7 +46,7 @@ struct TrainingOutcome {
   std::vector<float> loss_sums;  // of each micro-batch's valid targets
   StepControl control;
   Nanoseconds began = 0;  // in the World's time; that of the timeline counts from here
-  Timeline timeline;
+  Timeline timeline;      // a row for each world rank
 };
 
 class Pipeline {
@@ -62,13 +64,13 @@ class Pipeline {
   // What reads parameters reads validated ones: a guess that is still open is settled first. REQUIRES: no step is running.
   // Forward only: the loss sum of each micro-batch. REQUIRES: at most as many micro-batches as a step has.
   absl::StatusOr<std::vector<float>> Evaluate(absl::Span<const MicroBatchInfo> micro_batches);
-  // Forward only, one micro-batch: the logits [tokens, V] of the tokens that it names in logits_of.
+  // Forward only, one micro-batch, through the first replica: the logits [tokens, V] of the tokens that it names in logits_of.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
 
-  // Copies a parameter out, by its global name, for tests and for saving.
-  absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name);
+  // Copies a replica's parameter out, by its global name, for tests and for saving.
+  absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
-  std::vector<RankMemory> memory() const;
+  std::vector<RankMemory> memory() const;  // of the ranks here
   // After a failure, for a person: which rank stood before which action and waited for whom, and what each did last (the flight
   // recorders). Empty while nothing has failed.
   std::string FailureReport() const;

@@ -1,4 +1,4 @@
-// One rank of a pipeline in this process: its device, stages and executor, built and used by a task of its own.
+// One rank of a job in this process: its device, stages and executor, built and used by a task of its own.
 //
 // Threads: the functions are called by the pipeline's caller; the task does the work between Start() and Finish().
 #pragma once
@@ -24,20 +24,21 @@
 
 namespace sluice {
 
-// What all ranks of a pipeline share. Outlives the ranks.
+// What all ranks of a job in this process share. Outlives the ranks.
 struct PipelineShared {
   World* world = nullptr;
   const Plan* plan = nullptr;
   PipelineOptions options;
   std::vector<Program> programs;  // training, evaluation, one micro-batch forward
-  PipelineLayout layout;          // of these programs
+  std::vector<WorldRank> ranks;   // in this process
+  PipelineLayout layout;          // of these programs, for replica 0 and shard 0
   std::unique_ptr<PipelineAbort> abort;
   std::unique_ptr<InProcessHub> hub;
 };
 
 class Rank {
  public:
-  Rank(const PipelineShared* shared, PipelineRank rank);
+  Rank(const PipelineShared* shared, WorldRank rank);
   ~Rank();
 
   // What the task calls on the executor (or on the stages, between steps).
@@ -49,6 +50,10 @@ class Rank {
   // Ends the task, which takes executor and stages down. The device lives on until the rank dies: slots travel.
   void Close();
 
+  WorldRank rank() const { return rank_; }
+  const GridPlace& place() const { return place_; }
+  // Its replica's share of a step's micro-batches, of which there are as many for each replica.
+  absl::Span<const MicroBatchInfo> ShareOf(absl::Span<const MicroBatchInfo> micro_batches) const;
   Executor& executor() { return *executor_; }
   Stream& stream() { return *stream_; }
   absl::Span<LayerStage* const> stages() const { return layer_stages_; }
@@ -71,7 +76,9 @@ class Rank {
   void TakeDown();
 
   const PipelineShared* const shared_;
-  const PipelineRank rank_;
+  const WorldRank rank_;
+  const GridPlace place_;
+  PipelineLayout layout_;
 
   // The task's. The devices go last.
   std::unique_ptr<Device> device_;

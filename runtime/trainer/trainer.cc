@@ -383,7 +383,9 @@ void Trainer::FinishReport() {
   report_.breakdown = BreakDown(median);
   report_.measured_bubble = BubbleOf(Measure(median));
   report_.measured_step = StepTime(median);
-  const auto predicted = Simulate(plan_.training, MeasuredCosts(timelines, plan_.training.placement, plan_.costs));
+  const Costs costs =
+      MeasuredCosts(PipelinesOf(timelines, job_.layout.grid()), plan_.training.placement, plan_.costs);
+  const auto predicted = Simulate(plan_.training, costs);
   CHECK(predicted.ok()) << predicted.status();  // it has been proven, and has just run
   const TimelineMetrics metrics = Measure(*predicted);
   report_.predicted_bubble = BubbleOf(metrics);

@@ -1,7 +1,7 @@
-// After pass 1, where the model has several copies: REDUCE_GRAD, in which the ranks that hold one stage exchange their
-// partial gradients, behind the last weight gradient that any of them adds. The lists are played with each SEND beside
-// its RECV, and a REDUCE_GRAD enters the lists of all its members at one moment: like transfers, in one global order
-// that no assignment of queues can turn into a circle.
+// After pass 1, where the model has several copies or replicas: REDUCE_GRAD, in which the ranks that hold one stage
+// exchange their partial gradients, behind the last weight gradient that any of them adds. The lists are played with
+// each SEND beside its RECV, and a REDUCE_GRAD enters the lists of all its members at one moment: like transfers, in
+// one global order that no assignment of queues can turn into a circle.
 #include <algorithm>
 
 #include "scheduler/lowering.h"
@@ -107,7 +107,7 @@ bool HasReductions(const Program& program) {
 
 void AddReductions(Program& program) {
   const Placement& placement = program.placement;
-  if (program.pass == PassKind::kForwardOnly || placement.copies() == 1) return;
+  if (program.pass == PassKind::kForwardOnly || !program.Reduces()) return;
   if (!HasReductions(program)) ReducePass(program).Run();
   const auto first = static_cast<int32_t>(program.collectives.size());
   for (int s = 0; s < placement.stages(); ++s) {

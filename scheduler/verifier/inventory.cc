@@ -21,6 +21,8 @@ class Inventory {
           absl::StrCat("there are ", program_.ranks.size(), " lists for ", placement_.ranks(), " ranks"));
     if (program_.pools.size() != static_cast<size_t>(stages_) * placement_.copies())
       return absl::FailedPreconditionError("the program has no pool sizes for its stages");
+    if (program_.replicas < 1)
+      return absl::FailedPreconditionError(absl::StrCat("the program is for ", program_.replicas, " replicas"));
     seen_.assign(program_.pools.size() * m_, 0);
     if (program_.validation == Validation::kGuessWrong) discarded_.assign(program_.pools.size() * m_, 0);
     post_validated_ = Lists(ActionKind::kNorm);
@@ -118,13 +120,13 @@ class Inventory {
     return absl::OkStatus();
   }
 
-  // With one copy REDUCE_GRAD stands alone; with several it is the stage's collective.
+  // With one copy and replica REDUCE_GRAD stands alone; with several it is the stage's collective.
   absl::Status CheckReduction(size_t r, size_t k, const Action& a, std::vector<bool>& listed) {
     if (program_.pass == PassKind::kForwardOnly) return Error(r, k, "has no place in a forward-only program");
     if (reduced_[placement_.Index(a.stage, a.copy)]++ > 0) return Error(r, k, "stands twice in the list");
-    if (placement_.copies() == 1 && a.collective < 0) return absl::OkStatus();
-    if (a.collective < 0 || a.collective >= static_cast<int>(listed.size()))
-      return Error(r, k, "is not among the program's collectives");
+    if (!program_.Reduces() && a.collective < 0) return absl::OkStatus();
+    if (a.collective < 0) return Error(r, k, "names no collective, but others hold parts of its stage's gradients");
+    if (a.collective >= static_cast<int>(listed.size())) return Error(r, k, "is not among the program's collectives");
     const Collective& collective = program_.collectives[a.collective];
     if (collective.kind != CollectiveKind::kStageGradients || collective.stage != a.stage)
       return Error(r, k, "names a collective of something else");
@@ -238,7 +240,7 @@ class Inventory {
       if (collectives_[c] != program_.collectives[c].members.size())
         return absl::FailedPreconditionError(absl::StrCat("COLLECTIVE", c, " names a rank that does not exist"));
     }
-    for (size_t k = 0; k < reduced_.size() && program_.pass == PassKind::kTraining && placement_.copies() > 1; ++k) {
+    for (size_t k = 0; k < reduced_.size() && program_.pass == PassKind::kTraining && program_.Reduces(); ++k) {
       if (reduced_[k] == 0)
         return absl::FailedPreconditionError(
             absl::StrCat("REDUCE_GRAD of stage ", k % stages_, " of copy ", k / stages_, " is missing"));

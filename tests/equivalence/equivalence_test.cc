@@ -47,6 +47,7 @@ struct Settings {
   bool post_validation = false;
   double clip = 0.5;
   double learning_rate = 0.003;
+  int dp = 1;
 };
 
 // Small, odd and complete: dropout, tied weights, clipping, held-out text, documents apart.
@@ -60,14 +61,14 @@ std::string JobText(const Settings& s) {
                       "training { steps: ", s.steps, " batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
                       s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
                       "optimizer { learning_rate: ", s.learning_rate, " minimum_learning_rate: 0.0003 warm_up: 3 clip_norm: ", s.clip,
-                      " }\n", "layout { pp: ", s.pp, " chunks: ", s.chunks,
+                      " }\n", "layout { pp: ", s.pp, " dp: ", s.dp, " chunks: ", s.chunks,
                       " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { ", s.file.empty() ? "name: '" : "file: '",
                       s.file.empty() ? s.schedule : s.file, "' post_validation: ", s.post_validation ? "true" : "false", " }\n");
 }
 
 std::string Name(const Settings& s) {
   return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
-                      " p=", s.pp, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
+                      " p=", s.pp, " dp=", s.dp, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
                       " rate ", s.learning_rate, s.post_validation ? " post-validated" : "", " ", s.file, " ", s.steps, " steps");
 }
 
@@ -85,6 +86,7 @@ class Equivalence : public ::testing::Test {
   // One device, one thread, with the same micro-batches and groups.
   const JobNumbers& Reference(Settings s) {
     s.pp = 1;
+    s.dp = 1;
     s.schedule = "gpipe";
     s.threads = 1;
     s.recompute = "none";
@@ -186,6 +188,26 @@ TEST_F(Equivalence, TwoCopiesOfTheModel) {
       {"gpt2", "f32", "none", 8, 2, 2, "dual_pipe", 1, 1},      {"gpt2", "f32", "selective", 12, 4, 4, "dual_pipe", 1, 1, false},
       {"llama", "f32", "none", 12, 2, 4, "dual_pipe", 1, 1},    {"llama", "f32", "full", 8, 2, 4, "chimera", 2, 1, false},
       {"gpt2", "f32", "none", 8, 4, 4, "chimera", 1, 1},        {"llama", "bf16", "none", 6, 2, 2, "chimera", 1, 1},
+  };
+  for (const Settings& settings : sample) Check(settings);
+}
+
+// Each replica works on its share of the micro-batches; all get the gradients, weights and norms of one device.
+TEST_F(Equivalence, Replicas) {
+  const auto with = [](int dp, Settings s) {
+    s.dp = dp;
+    return s;
+  };
+  const Settings sample[] = {
+      with(2, {"gpt2", "f32", "none", 8, 2, 1, "1f1b", 1}),
+      with(2, {"gpt2", "f32", "selective", 8, 4, 2, "1f1b", 1}),
+      with(3, {"gpt2", "bf16", "none", 6, 3, 2, "gpipe", 1}),
+      with(4, {"llama", "f32", "none", 8, 8, 1, "1f1b", 2}),
+      with(2, {"llama", "f32", "full", 8, 2, 3, "zb_h1", 1}),
+      with(2, {"gpt2", "f32", "none", 8, 2, 2, "zb_v", 1, 2}),
+      with(2, {"gpt2", "f32", "none", 12, 2, 2, "interleaved_1f1b", 1, 2, false}),
+      with(3, {"llama", "bf16", "none", 12, 6, 2, "dual_pipe", 1, 1}),
+      with(2, {"gpt2", "f32", "none", 8, 4, 2, "chimera", 1, 1, false}),
   };
   for (const Settings& settings : sample) Check(settings);
 }

@@ -331,7 +331,8 @@ class Executor {
       }
     }
     const int copies = program_.placement.copies();
-    if (program_.pass == PassKind::kTraining && copies > 1 && reduced_.size() != static_cast<size_t>(copies * Stages())) {
+    const bool reduces = copies > 1 || program_.replicas > 1;
+    if (program_.pass == PassKind::kTraining && reduces && reduced_.size() != static_cast<size_t>(copies * Stages())) {
       throw Wrong{"a stage is not reduced"};
     }
     for (const auto& [id, state] : slots_) {

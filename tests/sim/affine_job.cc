@@ -41,9 +41,10 @@ class AffineJob {
       : world_(world),
         options_(options),
         ranks_(options.training.placement.ranks()),
-        abort_(world, ranks_.size()),
+        abort_(world, RankGrid(placement().ranks(), 1, 1)),
         hub_(world, ranks_.size()) {
     const int stages = placement().stages();
+    layout_.grid = RankGrid(placement().ranks(), 1, 1);
     layout_.programs.push_back(&options.training);
     for (const Program& program : options.others) layout_.programs.push_back(&program);
     if (options.post_validation.has_value()) {

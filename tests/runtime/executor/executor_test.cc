@@ -286,7 +286,7 @@ TEST(ExecutorTest, DeviceMemoryIsAllocatedAtCreationOnly) {
 TEST(LinksTest, TiedUsesThatShareARankAreRefusedUnlessAllDo) {
   Program program =
       MakeProgram({.schedule = "split", .ranks = 2, .micro_batches = 1, .tied = true});  // 4 stages in a loop
-  PipelineLayout layout{.programs = {&program}, .messages = std::vector<StageMessages>(4)};
+  PipelineLayout layout{.programs = {&program}, .messages = std::vector<StageMessages>(4), .grid = RankGrid(2, 1, 1)};
   layout.tied = {{.tensor = 0, .name = "t", .stages = {StageId(0), StageId(2), StageId(3)}}};
   const absl::Status status = LinksOf(layout, PipelineRank(0)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
@@ -301,17 +301,20 @@ TEST(LinksTest, BothEndsOfAChannelDescribeItAlike) {
   PipelineLayout layout{.programs = {&training, &forward},
                         .messages = {{64, 0, "[16] f32"}, {32, 64, "[8] f32"}, {0, 32, ""}},
                         .tied = {{.tensor = 0, .name = "t", .stages = {StageId(0), StageId(2)}}},
-                        .world_ranks = {WorldRank(7), WorldRank(5), WorldRank(3)}};
+                        .grid = RankGrid(3, 2, 2)};
   std::map<ChannelId, std::vector<ChannelSpec>> channels;
   std::set<GroupId> groups;
-  for (int rank = 0; rank < 3; ++rank) {
-    const absl::StatusOr<Links> links = LinksOf(layout, PipelineRank(rank));
+  for (int rank = 0; rank < layout.grid.ranks(); ++rank) {
+    const GridPlace place = layout.grid.PlaceOf(WorldRank(rank));
+    layout.replica = place.replica;
+    layout.shard = place.shard;
+    const absl::StatusOr<Links> links = LinksOf(layout, place.pipeline);
     ASSERT_TRUE(links.ok()) << links.status();
     for (const ChannelSpec& spec : links->channels) channels[spec.id].push_back(spec);
     for (const GroupSpec& spec : links->groups) groups.insert(spec.id);
   }
-  EXPECT_EQ(channels.size(), 6u) << "two borders: forward and backward in training, forward alone in evaluation";
-  EXPECT_EQ(groups.size(), 2u);
+  EXPECT_EQ(channels.size(), 4 * 6u) << "two borders: forward and backward in training, forward alone in evaluation";
+  EXPECT_EQ(groups.size(), 4 * 2u);
   for (const auto& [id, ends] : channels) {
     ASSERT_EQ(ends.size(), 2u);
     EXPECT_EQ(ends[0], ends[1]);

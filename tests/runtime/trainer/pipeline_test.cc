@@ -166,8 +166,8 @@ TEST_F(PipelineTest, ARankWithoutMemoryIsTheErrorOfThePipeline) {
   for (int allocations : {0, 1, 2, 3}) {
     const auto pipeline = Pipeline::Create(
         world_.get(), plan_,
-        {.wrap_device = [&](Device* device, PipelineRank rank) -> std::unique_ptr<Device> {
-          return std::make_unique<PoorDevice>(device, rank == PipelineRank(1) ? allocations : 1000);
+        {.wrap_device = [&](Device* device, WorldRank rank) -> std::unique_ptr<Device> {
+          return std::make_unique<PoorDevice>(device, rank == WorldRank(1) ? allocations : 1000);
         }});
     ASSERT_FALSE(pipeline.ok()) << allocations;
     EXPECT_EQ(pipeline.status().code(), absl::StatusCode::kResourceExhausted);
