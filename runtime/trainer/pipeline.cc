@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -201,14 +202,15 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
   const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(logits.data()), logits.size() * sizeof(float));
   RETURN_IF_ERROR(state_->OnAll([&micro_batch, bytes](Rank& self) -> absl::Status {
     if (self.place().replica > 0) return absl::OkStatus();
-    return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = bytes}).status();
+    const auto wanted = self.place().shard == 0 ? bytes : absl::Span<std::byte>();  // all shards make the same ones
+    return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = wanted}).status();
   }));
   return logits;
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name, int replica) {
   RETURN_IF_ERROR(Settle());
-  std::vector<float> values;
+  std::map<int, ParameterPart> parts;  // by shard; stages that share a tied one have the same
   RETURN_IF_ERROR(state_->OnAll([&](Rank& self) -> absl::Status {
     if (self.place().replica != replica) return absl::OkStatus();
     for (LayerStage* stage : self.stages()) {
@@ -218,13 +220,15 @@ absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& na
         ASSIGN_OR_RETURN(const EventRef done, stage->Read(StateKind::kParameter, name, absl::MakeSpan(mine)));
         RETURN_IF_ERROR(state_->shared.world->Wait(done));
         std::lock_guard lock(state_->mutex);
-        values = std::move(mine);
+        parts[self.place().shard] = {spec, std::move(mine)};
       }
     }
     return absl::OkStatus();
   }));
-  if (values.empty()) return absl::NotFoundError(absl::StrCat("no parameter is called ", name));
-  return values;
+  if (parts.empty()) return absl::NotFoundError(absl::StrCat("no parameter is called ", name));
+  std::vector<ParameterPart> of_shards;
+  for (auto& [shard, part] : parts) of_shards.push_back(std::move(part));
+  return Assemble(of_shards);
 }
 
 std::vector<RankMemory> Pipeline::memory() const {

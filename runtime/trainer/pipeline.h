@@ -67,7 +67,7 @@ class Pipeline {
   // Forward only, one micro-batch, through the first replica: the logits [tokens, V] of the tokens that it names in logits_of.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
 
-  // Copies a replica's parameter out, by its global name, for tests and for saving.
+  // Copies a replica's parameter out, by its global name, put together from its shards; for tests and for saving.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
   std::vector<RankMemory> memory() const;  // of the ranks here
