@@ -27,8 +27,11 @@ TensorView Absent() { return {}; }
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, Stream* stream, const LayerGraph& graph,
-                                                               StageId id, NodeRange range,
-                                                               const StageOptions& options) {
+                                                               StageId id, NodeRange range, const StageOptions& options,
+                                                               TensorGroup* group) {
+  RETURN_IF_ERROR(CheckTensorParallel(graph, options.tensor_parallel));
+  CHECK_EQ(group == nullptr ? 1 : group->size(), options.tensor_parallel.size);
+  CHECK_EQ(group == nullptr ? 0 : group->index(), options.tensor_parallel.index);
   if (options.gradient_groups < 1 || options.gradient_groups > kMaxGroups) {
     return absl::InvalidArgumentError(
         absl::StrCat("gradient groups is ", options.gradient_groups, "; it must be from 1 to ", kMaxGroups));
@@ -38,14 +41,14 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
                                                    "; it must be a multiple of the ", options.copies,
                                                    " copies of the model"));
   }
-  auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, graph, id, range, options));
+  auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, graph, id, range, options, group));
   const Operations& operations = device->operations();
   stage->layout_ = PlanStage(graph, range, stage->options_,
                              [&](const LinearShape& shape) { return operations.PackedLinearBytes(shape); });
   const int64_t bytes = stage->layout_.memory.ArenaBytes(options.stash_slots, options.gradient_stash_slots);
   ASSIGN_OR_RETURN(stage->arena_, device->Allocate(bytes, absl::StrCat("stage ", id.value())));
   stage->MakeLayers(graph, range);
-  stage->norm_partials_ = NormPartials(graph, range);
+  stage->norm_partials_ = NormPartials(graph, range, options.tensor_parallel);
   if (options.purpose == StagePurpose::kTraining) {
     stage->MakeTied();
     stage->MakeCopyGradients();
@@ -55,19 +58,20 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
 }
 
 LayerStage::LayerStage(Device* device, Stream* stream, const LayerGraph& graph, StageId id, NodeRange range,
-                       StageOptions options)
+                       StageOptions options, TensorGroup* group)
     : device_(device),
       operations_(device->operations()),
       stream_(stream),
       id_(id),
       first_node_(range.begin),
       options_(std::move(options)),
+      group_(group),
       compute_(options_.precision == Precision::kF32 ? DType::kF32 : DType::kBF16),
       vocabulary_(graph.vocabulary) {}
 
 void LayerStage::MakeLayers(const LayerGraph& graph, NodeRange range) {
   for (size_t node = range.begin; node < range.end; ++node) {
-    layers_.push_back(NewLayer(graph.nodes[node], compute_));
+    layers_.push_back(NewLayer(graph.nodes[node], compute_, options_.tensor_parallel));
     boundaries_.push_back(node > 0 ? OutputWidth(graph.nodes[node - 1]) : 0);
   }
   boundaries_.push_back(OutputWidth(graph.nodes[range.end - 1]));
@@ -101,12 +105,11 @@ void LayerStage::MakeCopyGradients() {
 
 void LayerStage::Initialize() {
   for (const ParameterPlace& place : layout_.parameters) {
-    const TensorView value = Floats(place.value, place.spec.elements());
     if (place.spec.init == ParameterSpec::Init::kNormal) {
-      const RandomKey key{.seed = options_.seed, .name = HashName(place.spec.name)};
-      operations_.InitNormal(*stream_, key, place.spec.deviation, value);
+      InitializeNormal(place);
     } else {
-      operations_.Fill(*stream_, value, place.spec.init == ParameterSpec::Init::kOne ? 1.0f : 0.0f);
+      const float value = place.spec.init == ParameterSpec::Init::kOne ? 1.0f : 0.0f;
+      operations_.Fill(*stream_, Floats(place.value, place.spec.elements()), value);
     }
     Pack(place);
     if (place.m < 0) continue;
@@ -227,6 +230,7 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
   const LayerPlace& place = layout_.layers[layer];
   LayerCall call{.operations = operations_,
                  .stream = *stream_,
+                 .group = group_,
                  .rows = info.rows,
                  .sequence = info.sequence,
                  .batch = Batch(info, slots.stash),
@@ -240,7 +244,8 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
   for (size_t i = 0; i < place.tensors.size(); ++i) {
     if (places[i].region == Region::kNone) continue;
     const LayerTensor& tensor = place.tensors[i];
-    call.tensors[i] = {At(places[i], slots), tensor.dtype, {RowsOf(tensor, info.rows * info.sequence), tensor.columns}};
+    const int64_t rows = RowsOf(tensor, info.rows * info.sequence, options_.tensor_parallel);
+    call.tensors[i] = {At(places[i], slots), tensor.dtype, {rows, tensor.columns}};
   }
   for (size_t i = 0; i < place.parameters.size(); ++i) {
     const ParameterPlace& parameter = layout_.parameters[place.parameters[i]];
@@ -272,7 +277,7 @@ void LayerStage::SetLogits(const MicroBatchInfo& info, LayerCall* call) const {
 
 void LayerStage::SetBoundaries(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase,
                                LayerCall* call) const {
-  const int64_t tokens = info.rows * info.sequence;
+  const int64_t tokens = TokensOf(info.rows * info.sequence, options_.tensor_parallel).count;
   const auto& places = layout_.layers;
   const bool first = layer == 0, last = layer + 1 == layers_.size(), backward = phase != Phase::kForward;
   const int64_t in = boundaries_[layer], out = boundaries_[layer + 1];
@@ -326,30 +331,34 @@ TensorView LayerStage::Partial(const ParameterPlace& place, int use, int group) 
   return Floats(place.gradients + 4 * elements * (use * groups + group), elements);
 }
 
-// Per group over the uses, then over the groups; the sum ends where the first partial was.
 EventRef LayerStage::FinishGradients(TensorView partials, absl::Span<const EventRef> after) {
   CHECK_EQ(partials.elements(), norm_partials_);
   WaitFor(after);
-  int64_t done = 0;
-  std::array<TensorView, kMaxGroups> parts;
   for (const ParameterPlace& place : layout_.parameters) {
-    const int64_t elements = place.spec.elements(), groups = options_.gradient_groups;
-    const auto part = [&](int64_t use, int64_t group) {
-      return Floats(place.gradients + 4 * elements * (use * groups + group), elements);
-    };
-    for (int64_t group = 0; group < groups && place.uses > 1; ++group) {
-      for (int use = 0; use < place.uses; ++use) parts[use] = part(use, group);
-      operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(place.uses)}, parts[0]);
-    }
-    for (int64_t group = 0; group < groups; ++group) parts[group] = part(0, group);
-    if (groups > 1) operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(groups)}, parts[0]);
-    if (!place.answers) continue;
-    const int64_t blocks = NormBlocks(elements);
-    operations_.SquaredNorm(*stream_, part(0, 0), {partials.data + 4 * done, DType::kF32, {blocks}});
-    done += blocks;
+    SumUsesAndGroups(place);
+    SumOverShards(place);
   }
-  CHECK_EQ(done, norm_partials_);
+  if (group_ == nullptr) {
+    WriteNormPartials(partials);
+  } else {
+    GatherNormPartials(Floats(layout_.scratch + layout_.gathered_norms, norm_partials_), partials);
+  }
   return stream_->Record();
+}
+
+// Per group over the uses, then over the groups; the sum ends where the first partial was.
+void LayerStage::SumUsesAndGroups(const ParameterPlace& place) {
+  std::array<TensorView, kMaxGroups> parts;
+  const int64_t elements = place.spec.elements(), groups = options_.gradient_groups;
+  const auto part = [&](int64_t use, int64_t group) {
+    return Floats(place.gradients + 4 * elements * (use * groups + group), elements);
+  };
+  for (int64_t group = 0; group < groups && place.uses > 1; ++group) {
+    for (int use = 0; use < place.uses; ++use) parts[use] = part(use, group);
+    operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(place.uses)}, parts[0]);
+  }
+  for (int64_t group = 0; group < groups; ++group) parts[group] = part(0, group);
+  if (groups > 1) operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(groups)}, parts[0]);
 }
 
 EventRef LayerStage::OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) {

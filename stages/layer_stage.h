@@ -2,7 +2,8 @@
 // state, stash slots and scratch, as stage_layout.h plans; after creation nothing is allocated.
 //
 // Ownership: device and stream belong to the caller and outlive the stage; message slots are the caller's.
-// Parameters begin the same on every rank and for every cut: their random numbers are keyed by seed and global name.
+// Parameters begin the same on every rank, for every cut and every split over tensor-parallel shards: their random
+// numbers are keyed by seed, global name and index in the complete tensor.
 #pragma once
 
 #include <memory>
@@ -17,6 +18,7 @@
 #include "stages/layer.h"
 #include "stages/stage.h"
 #include "stages/stage_layout.h"
+#include "stages/tensor_group.h"
 
 namespace sluice {
 
@@ -30,10 +32,13 @@ enum class StateKind : uint8_t {
 
 class LayerStage final : public Stage {
  public:
-  // Allocates and issues the initialization. RESOURCE_EXHAUSTED says how much it wanted.
+  // Allocates and issues the initialization. RESOURCE_EXHAUSTED says how much it wanted, INVALID_ARGUMENT which layer
+  // can't be split over the shards. `group` is that of options.tensor_parallel, whose shards all do the same calls, and
+  // outlives the stage; null for one shard alone.
   // REQUIRES: a valid graph.
   static absl::StatusOr<std::unique_ptr<LayerStage>> Create(Device* device, Stream* stream, const LayerGraph& graph,
-                                                            StageId id, NodeRange range, const StageOptions& options);
+                                                            StageId id, NodeRange range, const StageOptions& options,
+                                                            TensorGroup* group = nullptr);
 
   // Waits for what has been issued: its memory goes.
   ~LayerStage() override { stream_->Drain(); }
@@ -59,28 +64,36 @@ class LayerStage final : public Stage {
   TensorView logits() const override { return logits_; }
 
   const StageMemory& memory() const { return layout_.memory; }
-  // Of every parameter the stage holds, in layer order.
+  // Of every parameter the stage holds, this shard's part of it, in layer order.
   std::vector<ParameterSpec> parameters() const;
 
-  // Copies a state of a parameter to or from the host, which stays as it is until the event is done. NOT_FOUND: no such
-  // parameter here. INVALID_ARGUMENT: another number of elements.
+  // Copies a state of a parameter, this shard's part, to or from the host, which stays as it is until the event is
+  // done. NOT_FOUND: no such parameter here. INVALID_ARGUMENT: another number of elements.
   absl::StatusOr<EventRef> Read(StateKind kind, absl::string_view name, absl::Span<float> host);
   absl::StatusOr<EventRef> Write(StateKind kind, absl::string_view name, absl::Span<const float> host);
 
  private:
   using Phase = LayerPass;
 
-  LayerStage(Device* device, Stream* stream, const LayerGraph& graph, StageId id, NodeRange range, StageOptions options);
+  LayerStage(Device* device, Stream* stream, const LayerGraph& graph, StageId id, NodeRange range, StageOptions options,
+             TensorGroup* group);
   void MakeLayers(const LayerGraph& graph, NodeRange range);
   void MakeTied();
   void MakeCopyGradients();
   void Initialize();
+  void InitializeNormal(const ParameterPlace& place);
   void Pack(const ParameterPlace& place);
   // Calls copy(state, kept copy of it) for what the optimizer overwrites of each parameter.
   template <class Copy>
   void ForEachKept(const ParameterPlace& place, const Copy& copy);
 
   void Tell(size_t layer, Phase phase) const;
+  // The end of a step.
+  void SumUsesAndGroups(const ParameterPlace& place);
+  void SumOverShards(const ParameterPlace& place);
+  void WriteNormPartials(TensorView partials);
+  void GatherNormPartials(TensorView gathered, TensorView partials);
+
   EventRef EndOfAction();
   void WaitFor(absl::Span<const EventRef> after);
   void CopyBatch(const MicroBatchInfo& info, int stash);
@@ -104,6 +117,7 @@ class LayerStage final : public Stage {
   const StageId id_;
   const size_t first_node_;
   const StageOptions options_;
+  TensorGroup* const group_;
   const DType compute_;
   const int64_t vocabulary_;
   StageLayout layout_;

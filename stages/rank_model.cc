@@ -67,8 +67,8 @@ EventRef RankModel::FinishGradients(absl::Span<const EventRef> after) {
   return last;
 }
 
-// Gathered in rank order, a rank's stages in the order of `norms`; wanted in stage order, whatever the placement. Of all
-// copies of the model only the first one counts.
+// Gathered in rank order, a rank's stages in the order of `norms`; wanted in stage order, whatever the placement. Of
+// all copies of the model only the first one counts.
 int64_t RankModel::OrderNorms(TensorView gathered, PipelineRank last) {
   int64_t target = 0;
   for (const auto& norm : options_.norms) {

@@ -14,6 +14,7 @@
 #include "stages/graph.h"
 #include "stages/layer.h"
 #include "stages/parameters.h"
+#include "stages/tensor_parallel.h"
 
 namespace sluice {
 
@@ -60,6 +61,7 @@ struct StageOptions {
   int gradient_groups = 1;  // G, a multiple of `copies`
   int copy = 0;             // of the model, which this stage belongs to
   int copies = 1;
+  TensorParallel tensor_parallel;  // this shard of the stage
   int stash_slots = 1;
   int gradient_stash_slots = 1;
   bool keeps_state = false;  // room for a copy of what the optimizer overwrites (post-validation)
@@ -100,8 +102,8 @@ struct StageMemory {
 StageMemory PlanStageMemory(const LayerGraph& graph, NodeRange range, const StageOptions& options,
                             PackedBytesFunction packed_bytes);
 
-// Squared-norm partials that the stage answers for (Stage::norm_partials).
-int64_t NormPartials(const LayerGraph& graph, NodeRange range);
+// Squared-norm partials that the stage answers for (Stage::norm_partials): those of all its shards.
+int64_t NormPartials(const LayerGraph& graph, NodeRange range, const TensorParallel& tensor = {});
 
 // --- What LayerStage is built from ---
 
@@ -110,7 +112,9 @@ struct ParameterPlace {
   ParameterSpec spec;
   int uses = 1;               // in the whole graph
   std::vector<int> use_here;  // which of them are in this stage, ascending
-  bool answers = true;        // for its norm partials: its first use is here
+  // Of its squared-norm partials, those that each shard makes; none where another stage answers for it, which has its
+  // first use.
+  std::vector<int64_t> norm_partials;
   int64_t value = 0;
   int64_t packed = -1;  // -1: none
   int64_t packed_bytes = 0;
@@ -153,15 +157,18 @@ struct StageLayout {
   int64_t stash = 0;  // offsets from the start of the arena
   int64_t gradient_stash = 0;
   int64_t scratch = 0;
+  // In the scratch, of a shard at the end of a step: [shards, shared_elements] for gradients that are summed over
+  // shards so many at a time, and room for all norm partials.
+  int64_t shared_gradients = -1;
+  int64_t shared_elements = 0;
+  int64_t gathered_norms = -1;
   int64_t losses = -1;  // [micro_batches]; -1: no loss here ...
   int64_t logits = -1;  // ... and [rows, V]: a token of each row, of the last forward pass that was to make them
   StageMemory memory;
 };
 
 // Rows that a layer's tensor has, with so many tokens in the micro-batch.
-inline int64_t RowsOf(const LayerTensor& tensor, int64_t tokens) {
-  return tensor.rows_max > 0 ? std::min(tensor.rows_max, tokens) : tokens;
-}
+int64_t RowsOf(const LayerTensor& tensor, int64_t tokens, const TensorParallel& parallel);
 
 StageLayout PlanStage(const LayerGraph& graph, NodeRange range, const StageOptions& options,
                       PackedBytesFunction packed_bytes);

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/config/schedule.h"
+#include "stages/tensor_parallel.h"
 
 namespace sluice {
 namespace {
@@ -110,11 +111,13 @@ void CheckGrid(const JobConfig& config, Problems& problems) {
     problems.Add("layout.pp", absl::StrCat("pp x dp x tp is ", int64_t{layout.pp} * layout.dp * layout.tp,
                                            "; it must be at most ", kRanksMax));
   }
-  if (layout.tp != 1) {
-    problems.Add("layout.tp", "this version has no tensor parallelism: leave tp out, and use more stages (pp)");
-  }
   if (layout.sequence_parallel && layout.tp == 1) {
     problems.Add("layout.sequence_parallel", "sequence_parallel splits what shards would do alike: it needs tp above 1");
+  }
+  const int64_t tokens = config.training.rows_per_micro_batch() * config.training.sequence;
+  if (layout.sequence_parallel && tokens < layout.tp) {
+    problems.Add("layout.sequence_parallel", absl::StrCat("a micro-batch has ", tokens, " tokens, too few to be split over tp ",
+                                                          layout.tp, " shards"));
   }
   if (layout.zero1 && layout.dp == 1) {
     problems.Add("layout.zero1", "zero1 shares the optimizer among replicas: it needs dp above 1");
@@ -346,6 +349,9 @@ void CheckAgainstGraph(const proto::Job& job, JobConfig& config, Problems& probl
     problems.Add("layout.pp", absl::StrCat(config.layout.stages(), " stages are more than the model's ", nodes,
                                            " layers; at most ", nodes / config.layout.chunks, " ranks are possible"));
     return;
+  }
+  if (absl::Status split = CheckTensorParallel(config.graph, {.size = config.layout.tp}); !split.ok()) {
+    problems.Add("layout.tp", std::string(split.message()));
   }
   if (config.training.sequence > config.graph.max_sequence) {
     problems.Add("training.sequence", absl::StrCat("sequence ", config.training.sequence, " is longer than the ",

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -69,10 +70,16 @@ ChannelSpec ChannelFor(const PipelineLayout& layout, size_t program, PipelineRan
           .message = DescribeMessage(layout, layout.programs[ChannelProgram(layout, program)]->name, transfer)};
 }
 
+int CollectivesOf(const PipelineLayout& layout) {
+  int collectives = 0;
+  for (const Program* program : layout.programs) collectives += static_cast<int>(program->collectives.size());
+  return collectives;
+}
+
 bool SpansReplicas(const Collective& collective) { return collective.kind == CollectiveKind::kStageGradients; }
 
-// Members of one pipeline in the order in which the parts are put together: of the copies for a stage, of the uses for a
-// tied tensor, of the ranks for the norm.
+// Members of one pipeline in the order in which the parts are put together: of the copies for a stage, of the uses for
+// a tied tensor, of the ranks for the norm.
 absl::StatusOr<std::vector<PipelineRank>> MembersInOrder(const PipelineLayout& layout, const Program& program,
                                                          const Collective& collective) {
   if (collective.kind == CollectiveKind::kNorm) return collective.members;
@@ -129,16 +136,27 @@ ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& 
 }
 
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective) {
-  int number = collective, of_all = 0;
-  for (size_t i = 0; i < layout.programs.size(); ++i) {
-    const int collectives = static_cast<int>(layout.programs[i]->collectives.size());
-    if (i < program) number += collectives;
-    of_all += collectives;
-  }
+  int number = collective;
+  for (size_t i = 0; i < program; ++i) number += static_cast<int>(layout.programs[i]->collectives.size());
   // Each pipeline has numbers of its own, and what spans the replicas follows, for each shard.
   const int replicas = layout.grid.dp(), shards = layout.grid.tp();
   const bool spans = SpansReplicas(layout.programs[program]->collectives[collective]);
-  return GroupId(((spans ? replicas : layout.replica) * shards + layout.shard) * of_all + number);
+  return GroupId(((spans ? replicas : layout.replica) * shards + layout.shard) * CollectivesOf(layout) + number);
+}
+
+GroupSpec ShardGroup(const PipelineLayout& layout, PipelineRank rank) {
+  CHECK_GT(layout.grid.tp(), 1);
+  // Behind the groups of collectives; a queue behind those of all programs.
+  const int first = (layout.grid.dp() + 1) * layout.grid.tp() * CollectivesOf(layout);
+  GroupSpec group{.id = GroupId(first + layout.replica * layout.grid.pp() + rank.value()),
+                  .purpose = "shards of a stage"};
+  size_t queues = 0;
+  for (const Program* program : layout.programs) queues = std::max(queues, program->queues.size());
+  group.queue = QueueId(queues);
+  for (int shard = 0; shard < layout.grid.tp(); ++shard) {
+    group.members.push_back(layout.grid.RankOf({rank, layout.replica, shard}));
+  }
+  return group;
 }
 
 int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer) {
@@ -161,13 +179,16 @@ absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank) {
       ASSIGN_OR_RETURN(const std::vector<PipelineRank> members, MembersInOrder(layout, program, collective));
       GroupSpec group{.id = GroupOf(layout, p, action.collective), .queue = action.queue};
       const bool spans = SpansReplicas(collective);
-      for (int replica = spans ? 0 : layout.replica; replica < (spans ? layout.grid.dp() : layout.replica + 1); ++replica) {
-        for (PipelineRank member : members) group.members.push_back(layout.grid.RankOf({member, replica, layout.shard}));
+      for (int replica = spans ? 0 : layout.replica; replica < (spans ? layout.grid.dp() : layout.replica + 1);
+           ++replica) {
+        for (PipelineRank member : members)
+          group.members.push_back(layout.grid.RankOf({member, replica, layout.shard}));
       }
       group.purpose = PurposeOf(collective);
       links.groups.push_back(std::move(group));
     }
   }
+  if (layout.grid.tp() > 1) links.groups.push_back(ShardGroup(layout, rank));
   return links;
 }
 

@@ -1,6 +1,6 @@
 // The channels and groups that a rank's programs need, with their ids: a pure function of what all ranks know, so both
-// ends of a channel describe it alike. Ids are unique among all pipelines of the grid. One channel carries one kind of message over one border of stages, in one
-// program.
+// ends of a channel describe it alike. Ids are unique among all pipelines of the grid. One channel carries one kind of
+// message over one border of stages, in one program.
 #pragma once
 
 #include <cstdint>
@@ -50,13 +50,16 @@ struct Links {
   std::vector<GroupSpec> groups;
 };
 
-// What the endpoint of `rank` must open. INVALID_ARGUMENT: a tied tensor is unknown, or two of its uses are on one rank
-// and another one elsewhere (not supported).
+// What the endpoint of `rank` must open, the group of its shards included. INVALID_ARGUMENT: a tied tensor is unknown,
+// or two of its uses are on one rank and another one elsewhere (not supported).
 absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank);
 
 // The channel of a SEND or RECV of program number `program`. That of a wrong guess has the channels of the right one,
 // whose list it takes over half-way.
 ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& transfer);
+// Of the shards that hold what `rank` holds, and exchange inside of its actions, in their order; on a queue of its own.
+// REQUIRES: there are several.
+GroupSpec ShardGroup(const PipelineLayout& layout, PipelineRank rank);
 // The group of collective number `collective` of program number `program`: of this pipeline's ranks, or for a stage's
 // gradients of all replicas'.
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective);

@@ -205,7 +205,8 @@ class Planner {
       if (!times.empty()) continue;
       for (const Node& node : graph.nodes) {
         times.push_back(AnalyticTimes(node, job().training.rows_per_micro_batch(), job().training.sequence,
-                                      job().training.precision, job().training.recompute[stage], device_));
+                                      job().training.precision, job().training.recompute[stage], device_,
+                                      TensorParallelOf(job())));
       }
     }
     if (!plan_.cost_source.empty()) return;
@@ -216,7 +217,8 @@ class Planner {
 
   // Time of the messages over the border after a node. Handed-over memory is still cold for the core that reads it.
   int64_t BorderTime(const Node& node) const {
-    const int64_t tokens = job().training.rows_per_micro_batch() * job().training.sequence;
+    const int64_t all = job().training.rows_per_micro_batch() * job().training.sequence;
+    const int64_t tokens = TokensOf(all, TensorParallelOf(job())).count;
     const int64_t bytes = 2 * tokens * OutputBytesPerToken(node, job().training.precision);
     const double rate = device_.link_bytes_per_second > 0 ? device_.link_bytes_per_second : device_.bytes_per_second;
     return static_cast<int64_t>(1e9 * static_cast<double>(bytes) / rate);
@@ -303,7 +305,7 @@ class Planner {
     stage.costs = {.forward_ns = 0, .input_gradient_ns = 0, .weight_gradient_ns = 0, .backward_ns = 0};
     std::set<std::string> names;  // a weight tied within the stage is there once
     for (size_t node = range.begin; node < range.end; ++node) {
-      for (const ParameterSpec& spec : Parameters(job().graph, node)) {
+      for (const ParameterSpec& spec : Parameters(job().graph, node, TensorParallelOf(job()))) {
         if (names.insert(spec.name).second) stage.parameters += spec.elements();
       }
       stage.costs.forward_ns += times_[i][node].forward_ns;
@@ -311,7 +313,8 @@ class Planner {
       stage.costs.weight_gradient_ns += times_[i][node].weight_gradient_ns;
     }
     stage.costs.backward_ns = stage.costs.input_gradient_ns + stage.costs.weight_gradient_ns;
-    stage.costs.optimizer_ns = OptimizerTime(stage.parameters);
+    const Traffic at_end = TensorStepTraffic(job().graph, range.begin, range.end, TensorParallelOf(job()));
+    stage.costs.optimizer_ns = OptimizerTime(stage.parameters) + CollectiveTime(at_end, device_);
     stage.costs.activation_bytes = stage.memory.output_message;
     stage.costs.gradient_bytes = stage.memory.input_gradient_message;
     plan_.stages.push_back(std::move(stage));
@@ -386,10 +389,14 @@ class Planner {
   std::vector<int64_t> overhead_;
 };
 
-// "[4, 256, 384] f32"
+// "[4, 256, 384] f32", or a shard's slice of it: "[512 of 4 x 256, 384] f32".
 std::string ShapeOf(const JobConfig& job, const Node& node) {
-  const int64_t width = OutputWidth(node);
-  return absl::StrCat("[", job.training.rows_per_micro_batch(), ", ", job.training.sequence, ", ", width, "] ",
+  const int64_t rows = job.training.rows_per_micro_batch(), sequence = job.training.sequence;
+  const std::string tokens =
+      job.layout.sequence_parallel
+          ? absl::StrCat(TokensOf(rows * sequence, TensorParallelOf(job)).count, " of ", rows, " x ", sequence)
+          : absl::StrCat(rows, ", ", sequence);
+  return absl::StrCat("[", tokens, ", ", OutputWidth(node), "] ",
                       job.training.precision == Precision::kF32 ? "f32" : "bf16");
 }
 
@@ -397,9 +404,10 @@ std::string ShapeOf(const JobConfig& job, const Node& node) {
 
 absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options) { return Planner(job, options).Run(); }
 
-StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica) {
+StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica, int shard) {
   StageOptions options = OptionsFor(plan.job, plan.training, plan.training.pools[stage.id.index()], stage.recompute);
   options.copy = replica * plan.training.placement.copies() + stage.copy;
+  options.tensor_parallel.index = shard;
   return options;
 }
 
@@ -418,7 +426,8 @@ const std::vector<TiedUses>& TiedUsesOf(const Plan& plan) { return plan.tied; }
 
 int64_t NormBytesOf(const Plan& plan) {
   const LayerGraph& graph = plan.job.graph;
-  return plan.post_validation.has_value() ? 4 * NormPartials(graph, {0, graph.nodes.size()}) : 0;
+  if (!plan.post_validation.has_value()) return 0;
+  return 4 * NormPartials(graph, {0, graph.nodes.size()}, TensorParallelOf(plan.job));
 }
 
 }  // namespace sluice

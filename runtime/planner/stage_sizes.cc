@@ -23,6 +23,10 @@ int32_t Slots(const PoolSizes& pools, Pool pool) { return pools[static_cast<size
 
 }  // namespace
 
+TensorParallel TensorParallelOf(const JobConfig& job) {
+  return {.size = job.layout.tp, .sequence_parallel = job.layout.sequence_parallel};
+}
+
 StageOptions OptionsFor(const JobConfig& job, const Program& training, const PoolSizes& pools,
                         Recomputation recompute) {
   return {.precision = job.training.precision,
@@ -34,6 +38,7 @@ StageOptions OptionsFor(const JobConfig& job, const Program& training, const Poo
           .micro_batches = job.micro_batches_per_replica(),
           .gradient_groups = static_cast<int>(job.training.gradient_groups),
           .copies = job.layout.dp * training.placement.copies(),
+          .tensor_parallel = TensorParallelOf(job),
           .stash_slots = Slots(pools, Pool::kStash),
           .gradient_stash_slots = Slots(pools, Pool::kGradientStash),
           .keeps_state = job.schedule.post_validation,
@@ -47,7 +52,7 @@ StageOptions OptionsFor(const JobConfig& job, const Program& training, const Poo
 StageSizes::StageSizes(const JobConfig& job, const Program& training,
                        const std::function<int64_t(const LinearShape&)>& packed_bytes)
     : job_(job), training_(training), packed_bytes_(packed_bytes) {
-  all_partials_ = sluice::NormPartials(job.graph, {0, job.graph.nodes.size()});
+  all_partials_ = sluice::NormPartials(job.graph, {0, job.graph.nodes.size()}, TensorParallelOf(job));
 }
 
 int64_t StageSizes::PackedBytes(const LinearShape& shape) {
@@ -64,7 +69,7 @@ const StageSizes::Sizes& StageSizes::Of(int stage, NodeRange range) {
     const StageOptions options = OptionsFor(job_, training_, training_.pools[stage], recompute);
     at->second.memory =
         PlanStageMemory(job_.graph, range, options, [this](const LinearShape& s) { return PackedBytes(s); });
-    at->second.norm_partials = sluice::NormPartials(job_.graph, range);
+    at->second.norm_partials = sluice::NormPartials(job_.graph, range, options.tensor_parallel);
   }
   return at->second;
 }
@@ -79,7 +84,7 @@ int64_t StageSizes::BytesDip() const {
                                          Slots(pools, Pool::kOutputGradient) + Slots(pools, Pool::kInputGradient));
   }
   for (const TiedWeight& weight : TiedWeights(job_.graph)) {
-    for (const ParameterSpec& spec : Parameters(job_.graph, weight.nodes.front())) {
+    for (const ParameterSpec& spec : Parameters(job_.graph, weight.nodes.front(), TensorParallelOf(job_))) {
       if (spec.name == weight.name) partials += 4 * job_.training.gradient_groups * spec.elements() + kAlignment;
     }
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -158,7 +159,8 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
   const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(logits.data()), logits.size() * sizeof(float));
   RETURN_IF_ERROR(state_->OnAll([&micro_batch, bytes](Rank& self) -> absl::Status {
     if (self.place().replica > 0) return absl::OkStatus();
-    return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = bytes}).status();
+    const auto wanted = self.place().shard == 0 ? bytes : absl::Span<std::byte>();  // all shards make the same ones
+    return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = wanted}).status();
   }));
   const Placement& placement = state_->shared.plan->training.placement;
   const PipelineRank last = placement.RankOf(StageId(placement.stages() - 1));
@@ -169,8 +171,13 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name, int replica) {
+  ASSIGN_OR_RETURN(const ShardValues shards, ReadShards(name, replica));
+  return CompleteParameter(*state_->shared.plan, name, shards);
+}
+
+absl::StatusOr<ShardValues> Pipeline::ReadShards(const std::string& name, int replica) {
   RETURN_IF_ERROR(Settle());
-  std::vector<float> values;
+  ShardValues shards;  // stages that share a tied tensor have the same
   RETURN_IF_ERROR(state_->OnAll([&](Rank& self) -> absl::Status {
     if (self.place().replica != replica) return absl::OkStatus();
     for (LayerStage* stage : self.stages()) {
@@ -180,12 +187,12 @@ absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& na
         ASSIGN_OR_RETURN(const EventRef done, stage->Read(StateKind::kParameter, name, absl::MakeSpan(mine)));
         RETURN_IF_ERROR(state_->shared.world->Wait(done));
         std::lock_guard lock(state_->mutex);
-        values = std::move(mine);
+        shards[self.place().shard] = std::move(mine);
       }
     }
     return absl::OkStatus();
   }));
-  return values;
+  return shards;
 }
 
 std::vector<RankMemory> Pipeline::memory() const {

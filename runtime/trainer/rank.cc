@@ -115,11 +115,10 @@ absl::Status Rank::SetUp() {
   if (shared_->options.wrap_device) wrapped_device_ = shared_->options.wrap_device(device_.get(), rank_);
   Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
   stream_ = device->NewStream(absl::StrCat("compute", rank_.value()));
+  RETURN_IF_ERROR(OpenTransport());
   std::vector<std::unique_ptr<Stage>> stages;
   RETURN_IF_ERROR(MakeStages(&stages));
   ASSIGN_OR_RETURN(model_, RankModel::Create(device, stream_.get(), std::move(stages), ModelOptions()));
-  ASSIGN_OR_RETURN(const Links links, LinksOf(layout_, place_.pipeline));
-  ASSIGN_OR_RETURN(transport_, shared_->options.open_transport(rank_, links.channels, links.groups));
   Watchdog watchdog{.predicted_step = shared_->plan->metrics.step_ns};
   const double seconds = shared_->options.watchdog_seconds;
   constexpr double kLongest = 1e9;  // thirty years: as good as off, and far from the end of time
@@ -137,17 +136,27 @@ absl::Status Rank::SetUp() {
   return absl::OkStatus();
 }
 
+absl::Status Rank::OpenTransport() {
+  ASSIGN_OR_RETURN(const Links links, LinksOf(layout_, place_.pipeline));
+  ASSIGN_OR_RETURN(transport_, shared_->options.open_transport(rank_, links.channels, links.groups));
+  const int shards = layout_.grid.tp();
+  if (shards == 1) return absl::OkStatus();
+  const GroupSpec group = ShardGroup(layout_, place_.pipeline);
+  shards_ = std::make_unique<TensorGroup>(transport_.get(), group.id, shards, place_.shard);
+  return absl::OkStatus();
+}
+
 absl::Status Rank::MakeStages(std::vector<std::unique_ptr<Stage>>* stages) {
   const Plan& plan = *shared_->plan;
   Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
   for (const StagePlan& stage : plan.stages) {
     if (stage.rank != place_.pipeline) continue;
-    StageOptions options = StageOptionsOf(plan, stage, place_.replica);
+    StageOptions options = StageOptionsOf(plan, stage, place_.replica, place_.shard);
     if (const auto& on_layer = shared_->options.on_layer) {
       options.on_layer = [on_layer, rank = rank_](const LayerWork* work) { on_layer(rank, work); };
     }
     ASSIGN_OR_RETURN(auto made, LayerStage::Create(device, stream_.get(), plan.job.graph, stage.id,
-                                                   {stage.begin, stage.end}, options));
+                                                   {stage.begin, stage.end}, options, shards_.get()));
     layer_stages_.push_back(made.get());
     stages->push_back(std::move(made));
   }
@@ -158,8 +167,9 @@ RankModelOptions Rank::ModelOptions() const {
   const Plan& plan = *shared_->plan;
   RankModelOptions options{.rank = place_.pipeline, .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
   for (const StagePlan& stage : plan.stages) {
+    const TensorParallel split = StageOptionsOf(plan, stage).tensor_parallel;
     options.norms.push_back(
-        {stage.id, stage.rank, NormPartials(plan.job.graph, {stage.begin, stage.end}), stage.copy});
+        {stage.id, stage.rank, NormPartials(plan.job.graph, {stage.begin, stage.end}, split), stage.copy});
   }
   return options;
 }

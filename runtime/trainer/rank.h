@@ -66,6 +66,7 @@ class Rank {
  private:
   void Run();
   absl::Status SetUp();
+  absl::Status OpenTransport();
   absl::Status MakeStages(std::vector<std::unique_ptr<Stage>>* stages);
   RankModelOptions ModelOptions() const;
   void TakeDown();
@@ -82,6 +83,7 @@ class Rank {
   std::unique_ptr<RankModel> model_;
   std::vector<LayerStage*> layer_stages_;
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<TensorGroup> shards_;  // absent: there is one
   std::unique_ptr<Executor> executor_;
   absl::Status set_up_;
   std::array<RankOutcome, 2> results_;

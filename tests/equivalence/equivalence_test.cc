@@ -48,6 +48,8 @@ struct Settings {
   double clip = 0.5;
   double learning_rate = 0.003;
   int dp = 1;
+  int tp = 1;
+  bool sequence_parallel = false;
 };
 
 // Small, odd and complete: dropout, tied weights, clipping, held-out text, documents apart.
@@ -61,14 +63,16 @@ std::string JobText(const Settings& s) {
                       "training { steps: ", s.steps, " batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
                       s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
                       "optimizer { learning_rate: ", s.learning_rate, " minimum_learning_rate: 0.0003 warm_up: 3 clip_norm: ", s.clip,
-                      " }\n", "layout { pp: ", s.pp, " dp: ", s.dp, " chunks: ", s.chunks,
+                      " }\n", "layout { pp: ", s.pp, " dp: ", s.dp, " tp: ", s.tp,
+                      " sequence_parallel: ", s.sequence_parallel ? "true" : "false", " chunks: ", s.chunks,
                       " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { ", s.file.empty() ? "name: '" : "file: '",
                       s.file.empty() ? s.schedule : s.file, "' post_validation: ", s.post_validation ? "true" : "false", " }\n");
 }
 
 std::string Name(const Settings& s) {
   return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
-                      " p=", s.pp, " dp=", s.dp, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
+                      " p=", s.pp, " dp=", s.dp, " tp=", s.tp,
+                      s.sequence_parallel ? " of slices" : "", " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
                       " rate ", s.learning_rate, s.post_validation ? " post-validated" : "", " ", s.file, " ", s.steps, " steps");
 }
 
@@ -210,6 +214,43 @@ TEST_F(Equivalence, Replicas) {
       with(2, {"gpt2", "f32", "none", 8, 4, 2, "chimera", 1, 1, false}),
   };
   for (const Settings& settings : sample) Check(settings);
+}
+
+// Shards of each layer: for the same number of them the bits of one pipeline rank, whatever the cut, the schedule and the
+// replicas; against one device the sums of the shards are in another order.
+TEST_F(Equivalence, Shards) {
+  const auto with = [](int tp, bool slices, int dp, Settings s) {
+    s.tp = tp;
+    s.sequence_parallel = slices;
+    s.dp = dp;
+    return s;
+  };
+  const Settings sample[] = {
+      with(2, false, 1, {"gpt2", "f32", "none", 4, 2, 2, "1f1b", 1}),
+      with(2, false, 2, {"gpt2", "f32", "selective", 4, 2, 1, "1f1b", 2}),
+      with(4, false, 1, {"llama", "f32", "none", 4, 1, 2, "zb_h1", 1}),
+      with(4, true, 2, {"llama", "f32", "full", 4, 2, 2, "1f1b", 1}),
+      with(2, true, 1, {"gpt2", "f32", "selective", 4, 1, 2, "interleaved_1f1b", 1, 2}),
+      with(2, true, 1, {"gpt2", "bf16", "none", 4, 2, 2, "dual_pipe", 1, 1, false}),
+      with(2, false, 1, {.micro_batches = 6, .pp = 2, .schedule = "zb_h2", .tied = false, .post_validation = true, .clip = 2.5}),
+  };
+  for (const Settings& settings : sample) {
+    Check(settings);
+    Settings unsplit = settings;
+    unsplit.tp = 1;
+    unsplit.sequence_parallel = false;
+    const JobNumbers &split = Reference(settings), &whole = Reference(unsplit);
+    ASSERT_EQ(split.losses.size(), whole.losses.size());
+    // Differences of 1e-7 grow from step to step; bf16 begins with 4e-3.
+    const float tolerance = settings.precision == "f32" ? 1e-3f : 2e-2f;
+    for (size_t i = 0; i < whole.losses.size(); ++i) {
+      EXPECT_NEAR(split.losses[i], whole.losses[i], tolerance * whole.losses[i]) << Name(settings) << " loss " << i;
+    }
+    for (size_t i = 0; i < whole.held_out.size(); ++i) {
+      EXPECT_NEAR(split.held_out[i], whole.held_out[i], tolerance * whole.held_out[i]) << Name(settings);
+    }
+    EXPECT_NEAR(split.norms[0], whole.norms[0], (settings.precision == "f32" ? 1e-5f : 2e-2f) * whole.norms[0]);
+  }
 }
 
 // What was written as text is read again and trains the same, without transfers and with those that lowering gave it.

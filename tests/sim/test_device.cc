@@ -36,11 +36,12 @@ class TestOperations final : public Operations {
   void EmbeddingForward(Stream&, const EmbeddingForwardArgs&) const NOT_IN_THIS_DEVICE;
   void EmbeddingGradient(Stream&, const EmbeddingGradientArgs&) const NOT_IN_THIS_DEVICE;
   void CrossEntropy(Stream&, const CrossEntropyArgs&) const NOT_IN_THIS_DEVICE;
+  void LogitStatistics(Stream&, const LogitStatisticsArgs&) const NOT_IN_THIS_DEVICE;
   void SumInOrder(Stream&, absl::Span<const TensorView>, TensorView) const NOT_IN_THIS_DEVICE;
   void SquaredNorm(Stream&, TensorView, TensorView) const NOT_IN_THIS_DEVICE;
   void AdamW(Stream&, const AdamWArgs&) const NOT_IN_THIS_DEVICE;
   void Fill(Stream&, TensorView, float) const NOT_IN_THIS_DEVICE;
-  void InitNormal(Stream&, RandomKey, float, TensorView) const NOT_IN_THIS_DEVICE;
+  void InitNormal(Stream&, const InitNormalArgs&) const NOT_IN_THIS_DEVICE;
 
   void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const override {
     static_cast<TestStream&>(stream).Run([=](World*) {

@@ -8,8 +8,10 @@
 namespace sluice {
 
 TestPipeline::TestPipeline(const LayerGraph& graph, TestPipelineOptions options)
-    : options_(std::move(options)), world_(NewRealWorld()) {
-  device_ = cpu::NewCpuDevice(world_.get(), {.threads = options_.threads, .poison_fresh_memory = true});
+    : options_(std::move(options)),
+      own_world_(options_.world == nullptr ? NewRealWorld() : nullptr),
+      world_(options_.world == nullptr ? own_world_.get() : options_.world) {
+  device_ = cpu::NewCpuDevice(world_, {.threads = options_.threads, .poison_fresh_memory = true});
   stream_ = device_->NewStream("compute");
   StageOptions stage = options_.stage;
   stage.micro_batches = stage.stash_slots = options_.micro_batches;
@@ -21,9 +23,9 @@ TestPipeline::TestPipeline(const LayerGraph& graph, TestPipelineOptions options)
   size_t begin = 0;
   for (size_t end : ends) {
     const StageId id(static_cast<int64_t>(stages.size()));
-    auto made = LayerStage::Create(device_.get(), stream_.get(), graph, id, {begin, end}, stage);
+    auto made = LayerStage::Create(device_.get(), stream_.get(), graph, id, {begin, end}, stage, options_.group);
     CHECK_OK(made.status());
-    model.norms.push_back({id, model.rank, NormPartials(graph, {begin, end})});
+    model.norms.push_back({id, model.rank, NormPartials(graph, {begin, end}, stage.tensor_parallel)});
     const StageMemory& memory = (*made)->memory();
     for (int i = 0; i < options_.micro_batches && end < graph.nodes.size(); ++i) {
       activations_.push_back({device_->Allocate(memory.output_message, "activation").value()});

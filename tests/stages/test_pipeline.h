@@ -25,6 +25,9 @@ struct TestPipelineOptions {
   int threads = 1;
   float max_norm = 0;
   float learning_rate = 1e-2f;
+  // Of a shard of a tensor-parallel group, whose place is in `stage`; else null and a world of its own.
+  World* world = nullptr;
+  TensorGroup* group = nullptr;
 };
 
 using NamedFloats = std::map<std::string, std::vector<float>>;
@@ -62,7 +65,8 @@ class TestPipeline {
   std::vector<float> ReadLosses();
 
   TestPipelineOptions options_;
-  std::unique_ptr<World> world_;
+  std::unique_ptr<World> own_world_;
+  World* world_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Stream> stream_;
   std::vector<Slot> activations_, gradients_;  // [cut][micro-batch]
