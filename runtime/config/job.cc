@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/philox.h"
 #include "base/status.h"
 #include "proto/job.pb.h"
 #include "proto/text.h"
@@ -180,6 +181,11 @@ JobConfig FromProto(const proto::Job& job) {
   return config;
 }
 
+uint64_t FingerprintOf(proto::Job job) {
+  job.clear_output();
+  return HashName(job.SerializeAsString());  // no maps: the bytes follow from the fields
+}
+
 void ResolvePaths(const std::string& file, const std::string& user_directory, const Problems& problems,
                   JobConfig& config) {
   const auto resolve = [&](absl::string_view field, std::string& path) {
@@ -214,6 +220,7 @@ absl::StatusOr<JobConfig> ParseJob(absl::string_view text, const std::string& fi
   CheckNumbers(job, problems);
   if (!problems.empty()) return problems.status();
   JobConfig config = FromProto(job);
+  config.fingerprint = FingerprintOf(job);
   config.file = file;
   ResolvePaths(file, source.user_directory, problems, config);
   config.layout.memory_limit_place = problems.Place("layout.memory_limit");

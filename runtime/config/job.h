@@ -126,6 +126,8 @@ struct OutputConfig {
 
 struct JobConfig {
   std::string file;  // for messages
+  // Of all that the job says, overrides included, but where it writes to.
+  uint64_t fingerprint = 0;
   ModelConfig model;
   DataConfig data;
   TrainingConfig training;

@@ -168,10 +168,7 @@ void ControlPlane::Impl::Shutdown() {
         .IgnoreError();
   }
   asio::post(context_, [this] {
-    if (server_ == nullptr) return;
-    // The job may have ended before its own client was welcome.
-    client_->Abort(absl::CancelledError("process 0 shuts down"));
-    server_->Shutdown();
+    if (server_ != nullptr) server_->Shutdown();
   });
   work_.reset();
   if (!thread_) return;

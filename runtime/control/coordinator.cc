@@ -57,7 +57,7 @@ void Coordinator::Received(ConnectionId id, absl::string_view bytes, Nanoseconds
   from.reader.Append(bytes);
   while (!from.closing) {
     absl::StatusOr<std::optional<proto::ControlFrame>> frame = from.reader.Next();
-    if (!frame.ok()) return Distrust(from, frame.status());
+    if (!frame.ok()) return Distrust(from, frame.status(), now);
     if (!frame->has_value()) return;
     if (from.process < 0) {
       TakeHello(from, **frame, now);
@@ -67,7 +67,7 @@ void Coordinator::Received(ConnectionId id, absl::string_view bytes, Nanoseconds
   }
 }
 
-void Coordinator::Closed(ConnectionId id, const std::string& why) {
+void Coordinator::Closed(ConnectionId id, const std::string& why, Nanoseconds now) {
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;
   const Connection gone = std::move(found->second);
@@ -75,11 +75,11 @@ void Coordinator::Closed(ConnectionId id, const std::string& why) {
   if (gone.process < 0) return;
   --process_connections_;
   if (gone.closing || roll_.has_left(gone.process)) return;
-  Abort(absl::UnavailableError(absl::StrCat(roll_.name(gone.process), " has died: ", why)));
+  Abort(absl::UnavailableError(absl::StrCat(roll_.name(gone.process), " has died: ", why)), now);
 }
 
 void Coordinator::TakeHello(Connection& from, const proto::ControlFrame& frame, Nanoseconds now) {
-  if (!frame.has_hello()) return Distrust(from, absl::InvalidArgumentError("its first frame is not who it is"));
+  if (!frame.has_hello()) return Distrust(from, absl::InvalidArgumentError("its first frame is not who it is"), now);
   const proto::ControlFrame::Hello& hello = frame.hello();
   if (hello.format_version() != kControlFormatVersion) {
     return Refuse(from, absl::FailedPreconditionError(absl::StrCat(
@@ -90,23 +90,21 @@ void Coordinator::TakeHello(Connection& from, const proto::ControlFrame& frame, 
     return Refuse(from, absl::UnauthenticatedError(
                             "the job token is another one than process 0's; give all processes of a job the same"));
   }
-  if (phase_ == Phase::kEnded) {
-    return Refuse(from, cause_.ok() ? absl::FailedPreconditionError("the job has ended") : cause_);
-  }
   const ProcessIdentity who = IdentityOf(hello);
+  if (phase_ == Phase::kEnded) return RefuseAfterTheEnd(from, who);
   if (const absl::Status status = roll_.Check(who); !status.ok()) {
     roll_.Refuse(who, status);
     return Refuse(from, status);
   }
   // One that means something else can't be waited for: the job can't begin.
   if (const absl::Status status = roll_.Agrees(who); !status.ok()) {
-    Refuse(from, status);
-    return Abort(status);
+    Abort(status, now);
+    return RefuseAfterTheEnd(from, who);
   }
-  Admit(from, who);
+  Admit(from, who, now);
 }
 
-void Coordinator::Admit(Connection& from, const ProcessIdentity& who) {
+void Coordinator::Admit(Connection& from, const ProcessIdentity& who, Nanoseconds now) {
   from.process = who.process;
   from.reader.set_limit(options_.limits.frame_bytes);
   ++process_connections_;
@@ -115,7 +113,7 @@ void Coordinator::Admit(Connection& from, const ProcessIdentity& who) {
   welcome.mutable_welcome()->set_heartbeat_limit_ns(options_.limits.heartbeat);
   Send(from, welcome);
   if (!roll_.all_joined()) return;
-  if (const absl::Status status = roll_.CheckRanks(); !status.ok()) return Abort(status);
+  if (const absl::Status status = roll_.CheckRanks(); !status.ok()) return Abort(status, now);
   phase_ = Phase::kRunning;
   proto::ControlFrame start;
   start.mutable_start();
@@ -132,7 +130,8 @@ void Coordinator::TakeFrame(Connection& from, proto::ControlFrame& frame, Nanose
     return Send(from, reply);
   }
   if (frame.has_abort()) {
-    return Abort(Annotate(StatusFromWire(frame.abort().code(), frame.abort().message()), roll_.name(from.process)));
+    return Abort(Annotate(StatusFromWire(frame.abort().code(), frame.abort().message()), roll_.name(from.process)),
+                 now);
   }
   if (phase_ == Phase::kRunning && !roll_.has_left(from.process)) {
     if (frame.has_blob()) return TakeBlob(from, *frame.mutable_blob(), now);
@@ -140,15 +139,17 @@ void Coordinator::TakeFrame(Connection& from, proto::ControlFrame& frame, Nanose
       outputs_.emplace_back(ReportArrived{from.process, std::move(*frame.mutable_report())});
       return;
     }
-    if (frame.has_leave()) return TakeLeave(from);
+    if (frame.has_leave()) return TakeLeave(from, now);
   }
-  Distrust(from, absl::InvalidArgumentError(
-                     absl::StrCat("a frame of kind ", static_cast<int>(frame.body_case()), " out of place")));
+  Distrust(from,
+           absl::InvalidArgumentError(
+               absl::StrCat("a frame of kind ", static_cast<int>(frame.body_case()), " out of place")),
+           now);
 }
 
 void Coordinator::TakeBlob(Connection& from, proto::ControlFrame::Blob& blob, Nanoseconds now) {
   auto blobs = exchange_.Add(from.process, blob.name(), std::move(*blob.mutable_blob()), now);
-  if (!blobs.ok()) return Abort(Annotate(blobs.status(), roll_.name(from.process)));
+  if (!blobs.ok()) return Abort(Annotate(blobs.status(), roll_.name(from.process)), now);
   if (!blobs->has_value()) return;
   proto::ControlFrame answer;
   answer.mutable_blobs()->set_name(blob.name());
@@ -156,13 +157,13 @@ void Coordinator::TakeBlob(Connection& from, proto::ControlFrame::Blob& blob, Na
   SendToAll(answer, false);
 }
 
-void Coordinator::TakeLeave(const Connection& from) {
+void Coordinator::TakeLeave(const Connection& from, Nanoseconds now) {
   roll_.Leave(from.process);
-  if (roll_.all_left()) End(absl::OkStatus());
+  if (roll_.all_left()) End(absl::OkStatus(), now);
 }
 
-void Coordinator::Distrust(Connection& from, const absl::Status& why) {
-  if (from.process >= 0) return Abort(Annotate(why, absl::StrCat("from ", roll_.name(from.process))));
+void Coordinator::Distrust(Connection& from, const absl::Status& why, Nanoseconds now) {
+  if (from.process >= 0) return Abort(Annotate(why, absl::StrCat("from ", roll_.name(from.process))), now);
   NoteStranger(from, why);
   Close(from);
 }
@@ -176,6 +177,13 @@ void Coordinator::Refuse(Connection& from, const absl::Status& why) {
   Close(from);
 }
 
+void Coordinator::RefuseAfterTheEnd(Connection& from, const ProcessIdentity& who) {
+  Refuse(from, cause_.ok() ? absl::FailedPreconditionError("the job has ended") : cause_);
+  if (farewell_ == kForever || !roll_.Check(who).ok()) return;
+  roll_.Join(who, from.id);  // as one that has been told
+  if (roll_.all_joined()) farewell_ = kForever;
+}
+
 absl::Status Coordinator::Broadcast(std::string bytes) {
   if (phase_ == Phase::kEnded && !cause_.ok()) return cause_;
   if (phase_ != Phase::kRunning) return absl::FailedPreconditionError("a broadcast while the job doesn't run");
@@ -186,12 +194,16 @@ absl::Status Coordinator::Broadcast(std::string bytes) {
   return absl::OkStatus();
 }
 
-void Coordinator::Abort(const absl::Status& cause) {
+void Coordinator::Abort(const absl::Status& cause, Nanoseconds now) {
   CHECK(!cause.ok()) << "an abort needs a cause";
-  if (phase_ != Phase::kEnded) End(Shortened(cause));
+  if (phase_ != Phase::kEnded) End(Shortened(cause), now);
 }
 
-void Coordinator::End(const absl::Status& status) {
+void Coordinator::End(const absl::Status& status, Nanoseconds now) {
+  // Who is not there at the deadline has had its time.
+  if (!roll_.all_joined() && now < join_deadline_) {
+    farewell_ = std::min(join_deadline_, now + options_.limits.farewell);
+  }
   phase_ = Phase::kEnded;
   cause_ = status;
   proto::ControlFrame goodbye;
@@ -211,19 +223,21 @@ void Coordinator::Tick(Nanoseconds now) {
     }
   }
   CheckStrangers(now);
+  if (now >= farewell_) farewell_ = kForever;
   if (phase_ == Phase::kEnded) return;
   CheckHeartbeats(now);
   CheckExchanges(now);
   if (phase_ == Phase::kJoining && now >= join_deadline_) {
-    Abort(absl::DeadlineExceededError(absl::StrCat(roll_.Missing(), " within ", Seconds(options_.limits.join))));
+    Abort(absl::DeadlineExceededError(absl::StrCat(roll_.Missing(), " within ", Seconds(options_.limits.join))), now);
   }
 }
 
 void Coordinator::CheckStrangers(Nanoseconds now) {
   for (auto& [id, connection] : connections_) {
     if (connection.process >= 0 || connection.closing || now - connection.opened < options_.limits.hello) continue;
-    Distrust(connection, absl::DeadlineExceededError(
-                             absl::StrCat("it has not said who it is in ", Seconds(options_.limits.hello))));
+    Distrust(connection,
+             absl::DeadlineExceededError(absl::StrCat("it has not said who it is in ", Seconds(options_.limits.hello))),
+             now);
   }
 }
 
@@ -237,22 +251,24 @@ void Coordinator::CheckHeartbeats(Nanoseconds now) {
   }
   if (silent == nullptr) return;
   Abort(absl::UnavailableError(absl::StrCat(roll_.name(silent->process), " is dead or cut off: not heard of for ",
-                                            Seconds(options_.limits.heartbeat))));
+                                            Seconds(options_.limits.heartbeat))),
+        now);
 }
 
 void Coordinator::CheckExchanges(Nanoseconds now) {
   const std::optional<BlobExchange::Late> late = exchange_.BegunBefore(now - options_.limits.exchange);
   if (!late.has_value()) return;
   Abort(absl::DeadlineExceededError(
-      absl::StrCat("exchange \"", late->name, "\" still waits for ", roll_.name(late->missing.front()),
-                   late->missing.size() == 1 ? "" : absl::StrCat(" and ", late->missing.size() - 1, " others"),
-                   " after ", Seconds(options_.limits.exchange))));
+            absl::StrCat("exchange \"", late->name, "\" still waits for ", roll_.name(late->missing.front()),
+                         late->missing.size() == 1 ? "" : absl::StrCat(" and ", late->missing.size() - 1, " others"),
+                         " after ", Seconds(options_.limits.exchange))),
+        now);
 }
 
 ControlOutputs Coordinator::TakeOutputs() { return std::exchange(outputs_, {}); }
 
 Nanoseconds Coordinator::next_tick() const {
-  return phase_ == Phase::kJoining ? std::min(ticks_.next(), join_deadline_) : ticks_.next();
+  return std::min({ticks_.next(), phase_ == Phase::kJoining ? join_deadline_ : kForever, farewell_});
 }
 
 bool Coordinator::accepting() const {

@@ -32,21 +32,22 @@ class Coordinator {
   void Opened(ConnectionId id, const std::string& address, Nanoseconds now);
   void Received(ConnectionId id, absl::string_view bytes, Nanoseconds now);
   // It is gone, whoever closed it. The last call for this number.
-  void Closed(ConnectionId id, const std::string& why);
+  void Closed(ConnectionId id, const std::string& why, Nanoseconds now);
   // Time has passed. Wanted at next_tick(); earlier does no harm.
   void Tick(Nanoseconds now);
 
   // To all processes, process 0 too. RESOURCE_EXHAUSTED: larger than a frame. FAILED_PRECONDITION: the job doesn't run.
   absl::Status Broadcast(std::string bytes);
   // Ends the job. The first cause wins.
-  void Abort(const absl::Status& cause);
+  void Abort(const absl::Status& cause, Nanoseconds now);
 
   ControlOutputs TakeOutputs();
   Nanoseconds next_tick() const;
   // Whether more connections should be accepted now.
   bool accepting() const;
-  // The job has ended and every process has been told: nothing is left to do.
-  bool finished() const { return phase_ == Phase::kEnded && process_connections_ == 0; }
+  // The job has ended and every process has been told (when it ended early, of those that come within
+  // limits.farewell): nothing is left to do.
+  bool finished() const { return phase_ == Phase::kEnded && process_connections_ == 0 && farewell_ == kForever; }
 
  private:
   enum class Phase : uint8_t { kJoining, kRunning, kEnded };
@@ -61,14 +62,15 @@ class Coordinator {
   };
 
   void TakeHello(Connection& from, const proto::ControlFrame& frame, Nanoseconds now);
-  void Admit(Connection& from, const ProcessIdentity& who);
+  void Admit(Connection& from, const ProcessIdentity& who, Nanoseconds now);
   void TakeFrame(Connection& from, proto::ControlFrame& frame, Nanoseconds now);
   void TakeBlob(Connection& from, proto::ControlFrame::Blob& blob, Nanoseconds now);
-  void TakeLeave(const Connection& from);
+  void TakeLeave(const Connection& from, Nanoseconds now);
   // What came on this connection makes no sense: the end of a stranger's connection, or of the job.
-  void Distrust(Connection& from, const absl::Status& why);
+  void Distrust(Connection& from, const absl::Status& why, Nanoseconds now);
   void Refuse(Connection& from, const absl::Status& why);
-  void End(const absl::Status& status);
+  void RefuseAfterTheEnd(Connection& from, const ProcessIdentity& who);
+  void End(const absl::Status& status, Nanoseconds now);
 
   void CheckStrangers(Nanoseconds now);
   void CheckHeartbeats(Nanoseconds now);
@@ -87,6 +89,7 @@ class Coordinator {
   std::unordered_map<ConnectionId, Connection> connections_;
   int process_connections_ = 0;  // of those, not the strangers'
   int notes_ = 0;
+  Nanoseconds farewell_ = kForever;  // ended early: until when latecomers are told
   const Nanoseconds join_deadline_;
   TickClock ticks_;
   ControlOutputs outputs_;

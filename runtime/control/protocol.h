@@ -42,6 +42,7 @@ struct ControlLimits {
   Nanoseconds hello = 5 * kSecond;         // from a connection's beginning until it has said who it is
   Nanoseconds retry = 100 * kMillisecond;  // between two attempts to reach process 0
   Nanoseconds abort = 2 * kSecond;         // for process 0 to answer a member's abort
+  Nanoseconds farewell = 2 * kSecond;      // that process 0 stays for latecomers when the job ends before it began
   int64_t frame_bytes = 64 << 20;          // of one frame, and of all blobs that are being exchanged
   int64_t hello_bytes = 64 << 10;          // of the first frame: the sender may be anybody
   int64_t queue_bytes = 256 << 20;         // of what has arrived, or waits to be sent on one connection

@@ -110,7 +110,7 @@ void ControlServer::Add(tcp::socket socket) {
   };
   events.closed = [this, id](const std::string& why) {
     links_.erase(id);
-    coordinator_.Closed(id, why);
+    coordinator_.Closed(id, why, world_->Now());
     Apply();
   };
   auto link = std::make_shared<TcpLink>(std::move(socket), options_.limits.queue_bytes, std::move(events));
@@ -126,11 +126,17 @@ absl::Status ControlServer::Broadcast(std::string bytes) {
 }
 
 void ControlServer::Abort(const absl::Status& cause) {
-  coordinator_.Abort(cause);
+  coordinator_.Abort(cause, world_->Now());
   Apply();
 }
 
 void ControlServer::Shutdown() {
+  shutting_down_ = true;
+  Apply();
+}
+
+void ControlServer::ShutDownIfFinished() {
+  if (!shutting_down_ || shut_down_ || !coordinator_.finished()) return;
   shut_down_ = true;
   error_code ignored;
   acceptor_.close(ignored);
@@ -153,6 +159,7 @@ void ControlServer::Apply() {
   }
   Accept();
   SetTimer();
+  ShutDownIfFinished();
 }
 
 void ControlServer::SetTimer() {

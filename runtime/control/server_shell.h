@@ -30,7 +30,8 @@ class ControlServer {
 
   absl::Status Broadcast(std::string bytes);
   void Abort(const absl::Status& cause);
-  // Accepts no more, and cuts off who has not joined. What processes are still to be told is sent.
+  // Lets the io_context come to its end as soon as every process has been told how the job ended. REQUIRES: it has
+  // ended.
   void Shutdown();
 
  private:
@@ -39,6 +40,7 @@ class ControlServer {
   // Does what the state machine asks for, and sets the clock for it. Ends every handler.
   void Apply();
   void SetTimer();
+  void ShutDownIfFinished();
 
   World* const world_;
   const Coordinator::Options options_;
@@ -50,6 +52,7 @@ class ControlServer {
   std::unordered_map<ConnectionId, std::shared_ptr<TcpLink>> links_;
   int connections_ = 0;  // ever
   bool accepting_ = false;
+  bool shutting_down_ = false;
   bool shut_down_ = false;
   Nanoseconds timer_for_ = kForever;
 };

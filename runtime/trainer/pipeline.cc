@@ -10,7 +10,6 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "runtime/trainer/rank.h"
-#include "scheduler/memory_samples.h"
 
 namespace sluice {
 namespace {
@@ -48,52 +47,11 @@ struct Pipeline::State {
     const absl::Status cause = shared.abort->cause();
     return cause.ok() ? status : cause;
   }
-  // A step that was started while the one before ran begins with its first work.
-  Nanoseconds BeganAt(size_t place) const {
-    if (!post_validates()) return step_began[place];
-    Nanoseconds began = kForever;
-    for (const auto& rank : ranks) {
-      for (const Span& span : rank->results[place].spans) began = std::min(began, span.begin_ns);
-    }
-    return began;
-  }
   bool post_validates() const { return shared.plan->post_validation.has_value(); }
-  const RankGrid& grid() const { return shared.layout.grid; }
-  Rank& RankAt(const GridPlace& place) const { return *ranks[grid().RankOf(place).index()]; }
-  // Each from the rank that holds the last stage of the copy and replica that worked on it.
-  std::vector<float> Losses(ProgramNumber number, size_t place) const {
-    const Program& program = shared.programs[number];
-    const Placement& placement = program.placement;
-    const StageId last(placement.stages() - 1);
-    std::vector<float> losses;
-    for (int replica = 0; replica < grid().dp(); ++replica) {
-      for (int i = 0; i < program.micro_batches; ++i) {
-        const int copy = CopyOf(MicroBatch(i), program.micro_batches, placement.copies());
-        const Rank& rank = RankAt({placement.RankOf(last, copy), replica, 0});
-        losses.push_back(rank.results[place].losses[i]);
-      }
-    }
-    return losses;
-  }
-  // Adds what one pipeline of the grid did to the timeline of all.
-  void AddPipeline(const std::vector<Rank*>& pipeline, size_t place, Nanoseconds began, Timeline* timeline) const {
-    std::vector<Span> spans;
-    for (const Rank* rank : pipeline) {
-      for (Span span : rank->results[place].spans) {
-        span.begin_ns -= began;
-        span.end_ns -= began;
-        spans.push_back(span);
-      }
-    }
-    const auto row = [&](PipelineRank rank) { return PipelineRank(pipeline[rank.index()]->rank().value()); };
-    for (MemorySample sample : MemorySamples(shared.programs[kTraining], shared.plan->stage_bytes, spans)) {
-      sample.rank = row(sample.rank);
-      timeline->samples.push_back(sample);
-    }
-    for (Span& span : spans) {
-      span.rank = row(span.rank);
-      timeline->spans.push_back(span);
-    }
+  std::vector<RankOutcome> Outcomes(size_t place) const {
+    std::vector<RankOutcome> outcomes;
+    for (const auto& rank : ranks) outcomes.push_back(rank->OutcomeAt(place));
+    return outcomes;
   }
 };
 
@@ -117,14 +75,22 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   shared.layout.tied = TiedUsesOf(plan);
   shared.layout.norm_bytes = NormBytesOf(plan);
   shared.layout.grid = plan.job.layout.grid();
-  const int ranks = shared.layout.grid.ranks();
   shared.abort = std::make_unique<PipelineAbort>(world, shared.layout.grid);
-  shared.hub = std::make_unique<InProcessHub>(world, ranks);
-  for (int rank = 0; rank < ranks; ++rank) shared.ranks.push_back(WorldRank(rank));
+  shared.ranks = options.ranks;
+  if (!shared.options.open_transport) {
+    CHECK(options.ranks.empty()) << "ranks in other processes are reached by no transport";
+    const int ranks = shared.layout.grid.ranks();
+    for (int rank = 0; rank < ranks; ++rank) shared.ranks.push_back(WorldRank(rank));
+    shared.hub = std::make_unique<InProcessHub>(world, ranks);
+    shared.options.open_transport = [hub = shared.hub.get()](WorldRank rank, const auto& channels, const auto& groups) {
+      return hub->Open(rank, channels, groups);
+    };
+  }
   for (const WorldRank rank : shared.ranks) {
     pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, rank));
   }
   RETURN_IF_ERROR(pipeline->state_->OnAll([](Rank&) { return absl::OkStatus(); }));
+  if (options.connect_transport) RETURN_IF_ERROR(options.connect_transport());
   return pipeline;
 }
 
@@ -151,32 +117,17 @@ void Pipeline::StartStep(const TrainingStep& step) {
 
 size_t Pipeline::steps_running() const { return state_->started - state_->finished; }
 
-absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
+absl::StatusOr<std::vector<RankOutcome>> Pipeline::FinishRanksStep() {
   CHECK_GT(steps_running(), 0u) << "no step has been started";
   const size_t place = state_->finished++ % 2;
   RETURN_IF_ERROR(state_->Finish());
-  const Program& program = state_->shared.programs[kTraining];
-  TrainingOutcome outcome;
-  outcome.loss_sums = state_->Losses(kTraining, place);
-  outcome.control = state_->ranks.back()->results[place].control;  // of all ranks' norms, whatever the end of a step
-  outcome.began = state_->BeganAt(place);
-  Timeline& timeline = outcome.timeline;
-  timeline.name = program.name;
-  timeline.source = TimelineSource::kMeasured;
-  timeline.ranks = state_->grid().ranks();
-  timeline.stages = program.placement.stages();
-  timeline.micro_batches = program.micro_batches;
-  timeline.queues = program.queues;
-  for (int replica = 0; replica < state_->grid().dp(); ++replica) {
-    for (int shard = 0; shard < state_->grid().tp(); ++shard) {
-      std::vector<Rank*> pipeline;
-      for (int rank = 0; rank < state_->grid().pp(); ++rank) {
-        pipeline.push_back(&state_->RankAt({PipelineRank(rank), replica, shard}));
-      }
-      state_->AddPipeline(pipeline, place, outcome.began, &timeline);
-    }
-  }
-  return outcome;
+  return state_->Outcomes(place);
+}
+
+absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
+  const Nanoseconds began = state_->step_began[state_->finished % 2];
+  ASSIGN_OR_RETURN(const std::vector<RankOutcome> ranks, FinishRanksStep());
+  return Assemble(*state_->shared.plan, ranks, began);
 }
 
 absl::Status Pipeline::Settle() {
@@ -185,14 +136,20 @@ absl::Status Pipeline::Settle() {
   return state_->OnAll([](Rank& self) { return self.executor().Run(kSettling, {}).status(); });
 }
 
-absl::StatusOr<std::vector<float>> Pipeline::Evaluate(absl::Span<const MicroBatchInfo> micro_batches) {
+absl::StatusOr<std::vector<RankOutcome>> Pipeline::EvaluateRanks(absl::Span<const MicroBatchInfo> micro_batches) {
   RETURN_IF_ERROR(Settle());
   RETURN_IF_ERROR(state_->OnAll([micro_batches](Rank& self) -> absl::Status {
-    ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(kEvaluation, {.micro_batches = self.ShareOf(micro_batches)}));
+    ASSIGN_OR_RETURN(const StepResult* result,
+                     self.executor().Run(kEvaluation, {.micro_batches = self.ShareOf(micro_batches)}));
     self.Keep(*result, 0);
     return absl::OkStatus();
   }));
-  return state_->Losses(kEvaluation, 0);
+  return state_->Outcomes(0);
+}
+
+absl::StatusOr<std::vector<float>> Pipeline::Evaluate(absl::Span<const MicroBatchInfo> micro_batches) {
+  ASSIGN_OR_RETURN(const std::vector<RankOutcome> ranks, EvaluateRanks(micro_batches));
+  return LossSums(*state_->shared.plan, ranks);
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_batch) {
@@ -205,6 +162,11 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
     const auto wanted = self.place().shard == 0 ? bytes : absl::Span<std::byte>();  // all shards make the same ones
     return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = wanted}).status();
   }));
+  const Placement& placement = state_->shared.plan->training.placement;
+  const PipelineRank last = placement.RankOf(StageId(placement.stages() - 1));
+  const WorldRank has_them = state_->shared.layout.grid.RankOf({last, 0, 0});
+  const auto& here = state_->shared.ranks;
+  if (std::find(here.begin(), here.end(), has_them) == here.end()) logits.clear();
   return logits;
 }
 
@@ -225,7 +187,7 @@ absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& na
     }
     return absl::OkStatus();
   }));
-  if (parts.empty()) return absl::NotFoundError(absl::StrCat("no parameter is called ", name));
+  if (parts.empty()) return std::vector<float>();
   std::vector<ParameterPart> of_shards;
   for (auto& [shard, part] : parts) of_shards.push_back(std::move(part));
   return Assemble(of_shards);
@@ -241,10 +203,14 @@ std::string Pipeline::FailureReport() const {
   const absl::Status cause = state_->shared.abort->cause();
   if (cause.ok()) return "";
   std::string text = absl::StrCat(std::string(cause.message()), "\n\n", state_->shared.abort->Report(), "\n");
-  for (size_t rank = 0; rank < state_->ranks.size(); ++rank) {
-    absl::StrAppend(&text, state_->grid().Describe(WorldRank(rank)), ":\n", state_->ranks[rank]->FlightRecord());
+  for (const auto& rank : state_->ranks) {
+    absl::StrAppend(&text, state_->shared.layout.grid.Describe(rank->rank()), ":\n", rank->FlightRecord());
   }
   return text;
 }
+
+const EventRef& Pipeline::failed() const { return state_->shared.abort->event(); }
+
+void Pipeline::Abort(const absl::Status& cause) { state_->shared.abort->Abort(cause); }
 
 }  // namespace sluice

@@ -62,10 +62,17 @@ absl::Span<const MicroBatchInfo> Rank::ShareOf(absl::Span<const MicroBatchInfo> 
 }
 
 void Rank::Keep(const StepResult& result, size_t place) {
-  Result& kept = results[place];
+  RankOutcome& kept = results_[place];
   kept.losses.assign(result.losses.begin(), result.losses.end());
   kept.control = result.control;
   kept.spans.assign(result.spans.begin(), result.spans.end());
+}
+
+RankOutcome Rank::OutcomeAt(size_t place) const {
+  RankOutcome outcome = results_[place];
+  outcome.rank = rank_;
+  outcome.memory = memory();
+  return outcome;
 }
 
 void Rank::Close() {
@@ -131,7 +138,7 @@ absl::Status Rank::SetUp() {
 
 absl::Status Rank::OpenTransport() {
   ASSIGN_OR_RETURN(const Links links, LinksOf(layout_, place_.pipeline));
-  ASSIGN_OR_RETURN(transport_, shared_->hub->Open(rank_, links.channels, links.groups));
+  ASSIGN_OR_RETURN(transport_, shared_->options.open_transport(rank_, links.channels, links.groups));
   const int shards = layout_.grid.tp();
   if (shards == 1) return absl::OkStatus();
   const GroupSpec group = ShardGroup(layout_, place_.pipeline);

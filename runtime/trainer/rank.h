@@ -58,13 +58,8 @@ class Rank {
   Stream& stream() { return *stream_; }
   absl::Span<LayerStage* const> stages() const { return layer_stages_; }
   // The results of the last two pieces of work, which the next but one takes over.
-  struct Result {
-    std::vector<float> losses;
-    StepControl control;
-    std::vector<Span> spans;  // in the World's time
-  };
-  std::array<Result, 2> results;
   void Keep(const StepResult& result, size_t place);
+  RankOutcome OutcomeAt(size_t place) const;
   RankMemory memory() const;
   std::string FlightRecord() const;
 
@@ -91,6 +86,7 @@ class Rank {
   std::unique_ptr<TensorGroup> shards_;  // absent: there is one
   std::unique_ptr<Executor> executor_;
   absl::Status set_up_;
+  std::array<RankOutcome, 2> results_;
 
   mutable std::mutex mutex_;
   struct Piece {

@@ -14,6 +14,10 @@ void Append(std::byte* to, const std::byte* from, int64_t bytes, std::vector<Cop
   if (bytes > 0 && to != from) copies->push_back({.to = to, .from = from, .bytes = bytes});
 }
 
+void Append(int process, std::byte* data, int64_t bytes, std::vector<Part>* parts) {
+  if (bytes > 0) parts->push_back({.process = process, .data = data, .bytes = bytes});
+}
+
 absl::Status CheckBytes(const Member& member, absl::string_view has, int64_t bytes, int64_t wanted) {
   if (bytes == wanted) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("rank ", member.rank.value(), has, bytes, " of ", wanted, " bytes"));
@@ -29,38 +33,88 @@ absl::Status CheckParts(const std::vector<Member>& members, size_t place) {
                                                    "], rank ", members[0].rank.value(), " [",
                                                    absl::StrJoin(members[0].parts, ", "), "] bytes"));
   }
-  RETURN_IF_ERROR(
-      CheckBytes(member, " gives ", member.mine.bytes(), std::accumulate(parts.begin(), parts.end(), int64_t{0})));
-  return CheckBytes(member, " has room for ", member.all.bytes(), parts[place] * static_cast<int64_t>(parts.size()));
+  const int64_t sum = std::accumulate(parts.begin(), parts.end(), int64_t{0});
+  RETURN_IF_ERROR(CheckBytes(member, " gives ", member.mine_bytes, sum));
+  return CheckBytes(member, " has room for ", member.all_bytes, parts[place] * static_cast<int64_t>(parts.size()));
+}
+
+// A part that is everybody's comes to each process once.
+void PlanAllGather(const std::vector<Member>& members, int self, CollectivePlan* plan) {
+  const Member* first = nullptr;  // of this process
+  for (const Member& target : members) {
+    if (target.process != self) continue;
+    int64_t place = 0;
+    for (const Member& source : members) {
+      std::byte* to = target.all + place;
+      if (source.process == self) {
+        Append(to, source.mine, source.mine_bytes, &plan->copies);
+      } else if (first == nullptr) {
+        Append(source.process, to, source.mine_bytes, &plan->receives);
+      } else {
+        Append(to, first->all + place, source.mine_bytes, &plan->received);
+      }
+      place += source.mine_bytes;
+    }
+    if (first == nullptr) first = &target;
+  }
+}
+
+void PlanAllToAll(const std::vector<Member>& members, int self, CollectivePlan* plan) {
+  for (size_t source = 0; source < members.size(); ++source) {
+    int64_t from = 0;
+    for (const Member& target : members) {
+      const int64_t bytes = target.parts[&target - members.data()];
+      if (target.process == self) {
+        std::byte* to = target.all + source * bytes;
+        if (members[source].process == self) {
+          Append(to, members[source].mine + from, bytes, &plan->copies);
+        } else {
+          Append(members[source].process, to, bytes, &plan->receives);
+        }
+      }
+      from += bytes;
+    }
+  }
 }
 
 }  // namespace
 
-absl::Status PlanAllGather(const std::vector<Member>& members, std::vector<Copy>* copies) {
-  int64_t bytes = 0;
-  for (const Member& member : members) bytes += member.mine.bytes();
-  for (const Member& target : members) {
-    RETURN_IF_ERROR(CheckBytes(target, " has room for ", target.all.bytes(), bytes));
-    std::byte* to = target.all.data;
-    for (const Member& source : members) {
-      Append(to, source.mine.data, source.mine.bytes(), copies);
-      to += source.mine.bytes();
-    }
+absl::Status CheckSizes(CollectiveKind kind, const std::vector<Member>& members) {
+  const auto add = [](int64_t sum, const Member& member) { return sum + member.mine_bytes; };
+  const int64_t bytes = std::accumulate(members.begin(), members.end(), int64_t{0}, add);
+  for (size_t place = 0; place < members.size(); ++place) {
+    RETURN_IF_ERROR(kind == CollectiveKind::kAllToAll
+                        ? CheckParts(members, place)
+                        : CheckBytes(members[place], " has room for ", members[place].all_bytes, bytes));
   }
   return absl::OkStatus();
 }
 
-absl::Status PlanAllToAll(const std::vector<Member>& members, std::vector<Copy>* copies) {
-  for (size_t place = 0; place < members.size(); ++place) RETURN_IF_ERROR(CheckParts(members, place));
-  int64_t from = 0;
-  for (size_t target = 0; target < members.size(); ++target) {
-    const int64_t bytes = members[target].parts[target];
-    for (size_t source = 0; source < members.size(); ++source) {
-      Append(members[target].all.data + source * bytes, members[source].mine.data + from, bytes, copies);
+void PlanSends(CollectiveKind kind, const std::vector<Member>& members, int self, std::vector<Part>* sends) {
+  for (const Member& source : members) {
+    if (source.process != self) continue;
+    std::byte* from = source.mine;
+    std::vector<int> given;  // which processes have this member's part already
+    for (size_t target = 0; target < members.size(); ++target) {
+      const int process = members[target].process;
+      const int64_t bytes = kind == CollectiveKind::kAllToAll ? source.parts[target] : source.mine_bytes;
+      const bool first = std::find(given.begin(), given.end(), process) == given.end();
+      if (process != self && (first || kind == CollectiveKind::kAllToAll)) Append(process, from, bytes, sends);
+      given.push_back(process);
+      if (kind == CollectiveKind::kAllToAll) from += bytes;
     }
-    from += bytes;
   }
-  return absl::OkStatus();
+}
+
+void PlanRest(CollectiveKind kind, const std::vector<Member>& members, int self, CollectivePlan* plan) {
+  plan->copies.clear();
+  plan->receives.clear();
+  plan->received.clear();
+  if (kind == CollectiveKind::kAllGather) {
+    PlanAllGather(members, self, plan);
+  } else {
+    PlanAllToAll(members, self, plan);
+  }
 }
 
 }  // namespace sluice::internal

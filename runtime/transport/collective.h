@@ -1,4 +1,5 @@
-// What a collective does to memory, as data: the copies that bring every member's parts to their places.
+// What a collective does to memory, as data: copies between the members of one process, and what this process gives to
+// and gets from others. Pure.
 #pragma once
 
 #include <cstddef>
@@ -8,15 +9,20 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "base/ids.h"
-#include "kernels/tensor.h"
 
 namespace sluice::internal {
 
-// One member's end of a collective, in the group's order. `parts`: of an all-to-all.
+enum class CollectiveKind : uint8_t { kAllGather, kAllToAll };
+
+// One member's end of a collective. Of members in other processes the memory is null.
 struct Member {
   WorldRank rank;
-  TensorView mine, all;
-  absl::Span<const int64_t> parts;
+  int process = 0;
+  std::byte* mine = nullptr;
+  std::byte* all = nullptr;
+  int64_t mine_bytes = 0;
+  int64_t all_bytes = 0;
+  absl::Span<const int64_t> parts;  // of an all-to-all
 };
 
 struct Copy {
@@ -25,8 +31,25 @@ struct Copy {
   int64_t bytes;
 };
 
-// Both append to `copies`, none of them empty. INVALID_ARGUMENT: the members' sizes don't fit together.
-absl::Status PlanAllGather(const std::vector<Member>& members, std::vector<Copy>* copies);
-absl::Status PlanAllToAll(const std::vector<Member>& members, std::vector<Copy>* copies);
+// Goes to, or comes from, another process.
+struct Part {
+  int process;
+  std::byte* data;
+  int64_t bytes;
+};
+
+struct CollectivePlan {
+  std::vector<Copy> copies;
+  std::vector<Part> receives;  // per process in the order in which it sends them
+  std::vector<Copy> received;  // what came for one member and is others' too
+};
+
+// INVALID_ARGUMENT: the members' sizes don't fit together. `members` are in the group's order.
+absl::Status CheckSizes(CollectiveKind kind, const std::vector<Member>& members);
+
+// What process `self` gives to others: needs the sizes of its own members only. No part is empty.
+void PlanSends(CollectiveKind kind, const std::vector<Member>& members, int self, std::vector<Part>* sends);
+// All else, in place of what is in `plan`. REQUIRES: CheckSizes() is OK.
+void PlanRest(CollectiveKind kind, const std::vector<Member>& members, int self, CollectivePlan* plan);
 
 }  // namespace sluice::internal

@@ -18,6 +18,10 @@
 
 namespace sluice {
 
+namespace internal {
+class HubState;
+}
+
 class InProcessHub {
  public:
   // For world ranks 0 ... ranks-1. The world outlives the hub, the hub its endpoints.
@@ -31,13 +35,7 @@ class InProcessHub {
                                                   const std::vector<GroupSpec>& groups);
 
  private:
-  friend class InProcessEndpoint;
-  class State;
-  std::unique_ptr<State> state_;
+  std::unique_ptr<internal::HubState> state_;
 };
-
-// "channel 3, queue 1, rank 0 to rank 1, 4096 bytes: activation 0->1 [8, 128] f32"
-std::string ToString(const ChannelSpec& spec);
-std::string ToString(const GroupSpec& spec);
 
 }  // namespace sluice

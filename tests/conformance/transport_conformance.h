@@ -544,6 +544,7 @@ TEST_P(TransportTest, AbortCompletesPendingAndLaterOperationsOfAllWithTheFirstCa
       ends_[1]->AllToAll(GroupId(0), three, parts, three_more, DoneEvent())};
   LetTimePass();
   ends_[1]->Abort(absl::AbortedError("rank 1 saw smoke"));
+  world().Wait(events[3]).IgnoreError();  // rank 2 has been told
   ends_[2]->Abort(absl::InternalError("a later cause"));
   events.push_back(ends_[0]->AllGather(GroupId(0), one, three, DoneEvent()));
   events.push_back(ends_[2]->Recv(ChannelId(1), NewSlot(2), DoneEvent()));

@@ -204,7 +204,8 @@ TEST(Job, GradientGroupsAreAMultipleOfReplicasAndCopies) {
   EXPECT_EQ(ParseJob(kSmall, "/d/a.textproto", {.overrides = {"layout.dp=3"}})->training.gradient_groups, 3);
   EXPECT_THAT(ErrorOf(kSmall, {"layout.dp=2", "training.gradient_groups=3"}),
               HasSubstr("gradient_groups 3 must be a multiple of dp 2; leave it out, or write 2"));
-  EXPECT_THAT(ErrorOf(kSmall, {"layout.dp=3", "schedule.name=dual_pipe", "training.gradient_groups=3"}),
+  EXPECT_THAT(ErrorOf(kSmall, {"training.batch=24", "training.micro_batches=24", "layout.dp=3", "schedule.name=dual_pipe",
+                              "training.gradient_groups=3"}),
               HasSubstr("gradient_groups 3 must be a multiple of dp 3 x 2 copies of the model"));
 }
 

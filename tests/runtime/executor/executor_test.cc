@@ -415,7 +415,9 @@ void RunSeed(uint64_t seed) {
       << cause;
   EXPECT_THAT(std::string(cause.message()), HasSubstr("rank "));
   for (const absl::Status& status : result.statuses) {
-    if (!status.ok() || !others_may_succeed) EXPECT_EQ(status, cause);
+    if (!status.ok() || !others_may_succeed) {
+      EXPECT_EQ(status, cause);
+    }
   }
   EXPECT_LT(world.Now(), 5 * kSecond);
 }

@@ -1,0 +1,87 @@
+#include "runtime/transport/gloo_lane.h"
+
+#include <utility>
+
+#include "base/check.h"
+
+namespace sluice::internal {
+namespace {
+
+// How many pieces of a lane may be under way: enough to keep a connection busy while the lane's thread wakes up.
+constexpr int kPieces = 6;
+// Up to this size a send's data is handed to the kernel by whoever starts it, which saves the way through the lane's
+// thread; copying more would hold it up.
+constexpr int64_t kAtOnceBytes = 16 << 10;
+
+}  // namespace
+
+GlooLane::GlooLane(World* world, std::string name, Ended ended)
+    : world_(world), ended_(std::move(ended)), stream_(kPieces) {
+  task_ = world->Spawn({.name = std::move(name)}, [this] { Run(); });
+}
+
+GlooLane::~GlooLane() {
+  {
+    std::lock_guard lock(mutex_);
+    CHECK(pending_ == 0 && collective_ == nullptr) << "transfers outlive their lane";
+    closing_ = true;
+  }
+  bell_.Ring(world_->Now());
+  CHECK_OK(world_->Wait(task_));
+}
+
+void GlooLane::Start(GlooLink* link, Direction direction, uint64_t tag, std::byte* data, int64_t bytes) {
+  auto message = std::make_unique<GlooMessage>(link, direction, tag, data, bytes);
+  std::lock_guard lock(mutex_);
+  const bool at_once = direction == Direction::kSend && pending_ == 0 && bytes <= kAtOnceBytes;
+  // An error shows again when the message is waited for.
+  if (at_once) message->PostPiece().IgnoreError();
+  ++pending_;
+  started_.push_back(std::move(message));
+  bell_.Ring(world_->Now());
+}
+
+void GlooLane::Start(RemoteCollective collective) {
+  std::lock_guard lock(mutex_);
+  collective_ = std::make_unique<RemoteCollective>(std::move(collective));
+  bell_.Ring(world_->Now());
+}
+
+void GlooLane::Run() {
+  for (;;) {
+    const EventRef rung = bell_.Arm();
+    std::unique_ptr<RemoteCollective> collective;
+    {
+      std::lock_guard lock(mutex_);
+      if (closing_) return;
+      for (auto& message : started_) stream_.Push(std::move(message));
+      started_.clear();
+      collective = std::move(collective_);
+    }
+    if (collective != nullptr) {
+      const absl::Status status = internal::Run(world_, collective.get());
+      ended_(status, collective->began, world_->Now());
+    } else if (!stream_.empty()) {
+      Advance();
+    } else {
+      world_->WaitAny({rung}, kForever);
+    }
+  }
+}
+
+void GlooLane::Advance() {
+  absl::Status status = stream_.WaitForPiece();
+  const Nanoseconds now = world_->Now();
+  if (began_ < 0) began_ = now;
+  if (status.ok() && !stream_.front().done()) return;
+  if (!status.ok()) status = stream_.front().link()->CauseOf(status);
+  stream_.Pop();
+  const Nanoseconds began = std::exchange(began_, -1);
+  {
+    std::lock_guard lock(mutex_);
+    --pending_;
+  }
+  ended_(status, began, now);
+}
+
+}  // namespace sluice::internal

@@ -1,0 +1,143 @@
+// The one place that knows Gloo: connections to other processes, and messages over them.
+//
+// A link joins two processes by two Gloo pairs, one a direction, so that sending never waits behind a message that is
+// coming in. A message has a tag and moves in pieces; messages of one tag match in posting order. Gloo sends a piece
+// only once the other end has posted memory for it, which is the rendezvous that Transport promises.
+//
+// What had to be worked around in Gloo (of 2022):
+//   - a wait that times out closes all pairs of its context: waits here have no deadline, and each link has a context
+//     of its own, so that the last, deliberate one closes nothing else;
+//   - of operations that had begun, nobody hears when a pair breaks: each link has an ear, a task that always waits for
+//     the peer's last words, is told in every case, and interrupts the messages;
+//   - bytes that a peer sends for memory that nobody has posted, or more than was posted, end the program: sizes are
+//     agreed on before data is sent.
+//
+// Threads: Post() and Wait() of a message are called by one thread at a time; all else by any.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/world.h"
+
+namespace gloo::transport {
+class Context;
+class Device;
+class Pair;
+class UnboundBuffer;
+}  // namespace gloo::transport
+
+namespace sluice::internal {
+
+class GlooMessage;
+
+// Where this process listens, and the thread that moves the bytes of all links.
+class GlooDevice {
+ public:
+  // `where`: a network interface ("eth0"), an address or a host name. INVALID_ARGUMENT: nothing can listen there.
+  static absl::StatusOr<std::unique_ptr<GlooDevice>> Create(const std::string& where);
+  // An address that other hosts can reach: of the first interface that is up, is no loopback and has one.
+  static absl::StatusOr<std::string> AddressForOthers();
+
+ private:
+  friend class GlooLink;
+  explicit GlooDevice(std::shared_ptr<gloo::transport::Device> device) : device_(std::move(device)) {}
+  std::shared_ptr<gloo::transport::Device> device_;
+};
+
+class GlooLink {
+ public:
+  // Listens for `peer` ("process 1 (rank 2)", for errors). World and device outlive the link.
+  static absl::StatusOr<std::unique_ptr<GlooLink>> Listen(World* world, const GlooDevice& device, std::string peer);
+  ~GlooLink();
+  const std::string& address() const { return address_; }
+
+  // Blocks until both ends have connected and shown the token that the other was told; both ends call it, one of them
+  // with `calls_first`. UNAVAILABLE: the peer, or somebody else, didn't, within seconds; the link is of no use then.
+  struct Peer {
+    std::string address;
+    std::string token;
+    bool calls_first = false;
+  };
+  absl::Status Connect(const std::string& token, const Peer& peer);
+
+  // Starts the ear. `ended` is called once, by a task: OK when the peer has said goodbye, the cause with which it
+  // failed, or UNAVAILABLE when the connection has broken.
+  void Watch(std::function<void(const absl::Status& last_words)> ended);
+  // Says the last words, a goodbye (OK) or a cause. Never blocks; only the first call counts.
+  void Say(const absl::Status& last_words);
+  // Ends all messages, now and later: those that had moved completely end well.
+  void Interrupt();
+  // Why a message failed with `status`, as well as it can be told: the peer's last words if there are any.
+  absl::Status CauseOf(const absl::Status& status);
+
+ private:
+  friend class GlooMessage;
+  GlooLink(World* world, std::string peer);
+  void ConnectPairs(const Peer& peer);
+  void ShowTokens(const std::string& token, const std::string& wanted);
+  void Hear(const std::function<void(const absl::Status&)>& ended);
+  // Runs what calls Gloo; an exception becomes UNAVAILABLE with the peer's name.
+  absl::Status Try(const std::function<void()>& body) const;
+
+  World* const world_;
+  const std::string peer_;
+  std::string address_;
+  std::shared_ptr<gloo::transport::Context> context_;
+  gloo::transport::Pair* out_ = nullptr;
+  gloo::transport::Pair* in_ = nullptr;
+  std::unique_ptr<char[]> hears_, says_;
+  std::unique_ptr<gloo::transport::UnboundBuffer> ear_, mouth_;
+  EventRef ear_ended_;
+  Ref<Signal> heard_;
+
+  std::mutex mutex_;
+  bool interrupted_ = false;
+  bool has_spoken_ = false;
+  std::vector<GlooMessage*> messages_;
+};
+
+enum class Direction : uint8_t { kSend, kReceive };
+
+// One message in one direction. Gloo touches its memory until it is done or destroyed.
+class GlooMessage {
+ public:
+  // REQUIRES: bytes > 0; the receiver may have room for more than comes, if that fits one piece.
+  GlooMessage(GlooLink* link, Direction direction, uint64_t tag, std::byte* data, int64_t bytes);
+  ~GlooMessage();
+  GlooMessage(const GlooMessage&) = delete;
+  GlooMessage& operator=(const GlooMessage&) = delete;
+
+  GlooLink* link() const { return link_; }
+  bool posted() const { return posted_ == pieces_; }
+  bool done() const { return waited_ == pieces_; }
+  // Gives Gloo the next piece. REQUIRES: !posted().
+  absl::Status PostPiece();
+  // Blocks until the next piece has moved. REQUIRES: it is posted. An error of PostPiece() comes again here.
+  absl::Status WaitForPiece();
+
+ private:
+  friend class GlooLink;
+  void Interrupt();
+  bool Wait(int64_t milliseconds);
+
+  GlooLink* const link_;
+  const Direction direction_;
+  const uint64_t tag_;
+  const int64_t bytes_;
+  const int64_t pieces_;
+  int64_t posted_ = 0;
+  int64_t waited_ = 0;
+  bool woken_ = false;  // by an interruption
+  absl::Status error_;
+  std::unique_ptr<gloo::transport::UnboundBuffer> buffer_;
+};
+
+}  // namespace sluice::internal

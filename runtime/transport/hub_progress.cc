@@ -1,0 +1,223 @@
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "runtime/transport/hub_state.h"
+
+namespace sluice::internal {
+
+namespace {
+
+// Messages of one tag match in order: each channel has one, and each group.
+uint64_t ChannelTag(ChannelId id) { return 2 * static_cast<uint64_t>(id.value()); }
+uint64_t GroupTag(GroupId id) { return 2 * static_cast<uint64_t>(id.value()) + 1; }
+
+CollectiveKind KindOf(const Operation& operation) {
+  return operation.kind == Operation::Kind::kAllGather ? CollectiveKind::kAllGather : CollectiveKind::kAllToAll;
+}
+
+}  // namespace
+
+void HubState::Advance(Lane* lane) {
+  work_.push_back(lane);
+  while (!work_.empty()) {
+    Lane* next = work_.back();
+    work_.pop_back();
+    while (AdvanceHead(next)) {
+    }
+  }
+}
+
+bool HubState::AdvanceHead(Lane* lane) {
+  Operation* head = lane->head();
+  if (head == nullptr) return false;
+  if (!head->is_collective() && channels_[head->target].other_process != self_) {
+    StartTransfers(lane);
+    return false;
+  }
+  if (!Ready(*lane, *head)) return false;
+  if (head->is_collective()) {
+    const Group& group = groups_[head->target];
+    wants_task_ |= group.is_local;
+    if (!group.is_local && IsReady(head->target)) StartCollective(group);
+    return false;
+  }
+  const Channel& channel = channels_[head->target];
+  Lane* other = lane == channel.send ? channel.recv : channel.send;
+  Operation* partner = other == nullptr ? nullptr : other->head();
+  const bool matches = partner != nullptr && !partner->is_collective() && partner->target == head->target;
+  if (!matches || !Ready(*other, *partner)) return false;
+  Transfer(channel.send, channel.recv);
+  work_.push_back(other);
+  return true;
+}
+
+bool HubState::Ready(const Lane& lane, const Operation& operation) {
+  if (!error_.ok() || operation.moving) return false;
+  if (!operation.after->Done()) {
+    wants_task_ = true;
+    const bool is_new = seen_pending_ != nullptr && std::find(seen_pending_->begin(), seen_pending_->end(),
+                                                              operation.after) == seen_pending_->end();
+    if (is_new) seen_pending_->push_back(operation.after);
+    return false;
+  }
+  if (absl::Status status = operation.after->status(); !status.ok()) {
+    Fail(Annotate(status, absl::StrCat("rank ", lane.rank().value(), ", before ", Describe(operation))));
+    return false;
+  }
+  return true;
+}
+
+void HubState::Transfer(Lane* send, Lane* recv) {
+  Buffer& sent = send->head()->slot->buffer;
+  Buffer& received = recv->head()->slot->buffer;
+  if (sent.bytes() != received.bytes()) {
+    Fail(absl::InvalidArgumentError(absl::StrCat("slots of ", sent.bytes(), " and ", received.bytes(),
+                                                 " bytes can't be exchanged: ", Describe(*send->head()))));
+    return;
+  }
+  const Nanoseconds began = world_->Now();
+  sent.Swap(received);
+  const Nanoseconds ended = world_->Now();
+  send->Pop(absl::OkStatus(), began, ended);
+  recv->Pop(absl::OkStatus(), began, ended);
+}
+
+void HubState::StartTransfers(Lane* lane) {
+  if (links_.empty()) return;
+  const Channel& channel = channels_[lane->head()->target];
+  for (size_t i = 0; i < lane->size(); ++i) {
+    Operation& operation = (*lane)[i];
+    if (operation.is_collective() || operation.target != lane->head()->target) return;
+    if (operation.moving) continue;
+    if (!Ready(*lane, operation)) return;
+    operation.moving = true;
+    remote_lanes_.at(lane)->Start(links_[channel.other_process].get(),
+                                  operation.kind == Operation::Kind::kSend ? Direction::kSend : Direction::kReceive,
+                                  ChannelTag(channel.spec.id), operation.slot->buffer.data(), channel.spec.bytes);
+  }
+}
+
+bool HubState::IsReady(size_t index) {
+  const Group& group = groups_[index];
+  if (!group.is_local && links_.empty()) return false;
+  for (size_t i = 0; i < group.lanes.size(); ++i) {
+    if (!IsHere(group.spec.members[i])) continue;
+    Lane* lane = group.lanes[i];
+    const Operation* head = lane == nullptr ? nullptr : lane->head();
+    if (head == nullptr || !head->is_collective() || head->target != index || !Ready(*lane, *head)) return false;
+  }
+  return true;
+}
+
+const HubState::Group* HubState::ReadyLocalGroup() {
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    if (groups_[i].is_local && IsReady(i)) return &groups_[i];
+  }
+  return nullptr;
+}
+
+absl::Status HubState::CheckKinds(const Group& group) {
+  Lane* first = FirstLane(group);
+  for (Lane* lane : group.lanes) {
+    if (lane == nullptr) continue;
+    const Operation &a = *first->head(), &b = *lane->head();
+    if (a.kind == b.kind) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the members' operations differ: rank ", first->rank().value(),
+                                                   " has posted a ", Describe(a), "; rank ", lane->rank().value(),
+                                                   " a ", Describe(b)));
+  }
+  return absl::OkStatus();
+}
+
+void HubState::TakeMembers(const Group& group, std::vector<Member>* members) {
+  members->clear();
+  for (size_t i = 0; i < group.lanes.size(); ++i) {
+    const WorldRank rank = group.spec.members[i];
+    members->push_back({.rank = rank, .process = process_of_[rank.index()]});
+    if (group.lanes[i] == nullptr) continue;
+    Operation& head = *group.lanes[i]->head();
+    head.moving = true;
+    members->back().mine = head.mine.data;
+    members->back().all = head.all.data;
+    members->back().mine_bytes = head.mine.bytes();
+    members->back().all_bytes = head.all.bytes();
+    members->back().parts = head.parts;
+  }
+}
+
+void HubState::StartCollective(const Group& group) {
+  if (absl::Status status = CheckKinds(group); !status.ok()) return Fail(status);
+  Lane* first = FirstLane(group);
+  RemoteCollective collective{.kind = KindOf(*first->head()), .self = self_, .tag = GroupTag(group.spec.id)};
+  TakeMembers(group, &collective.members);
+  for (const auto& link : links_) collective.links.push_back(link.get());
+  remote_lanes_.at(first)->Start(std::move(collective));
+}
+
+void HubState::Exchange(const Group& group, std::unique_lock<std::mutex>& lock) {
+  absl::Status status = CheckKinds(group);
+  const CollectiveKind kind = KindOf(*group.lanes[0]->head());
+  TakeMembers(group, &exchanging_);
+  lock.unlock();
+  const Nanoseconds began = world_->Now();
+  if (status.ok()) status = CheckSizes(kind, exchanging_);
+  if (status.ok()) {
+    PlanRest(kind, exchanging_, self_, &plan_);
+    for (const Copy& copy : plan_.copies) std::memcpy(copy.to, copy.from, copy.bytes);
+  }
+  const Nanoseconds ended = world_->Now();
+  lock.lock();
+  End(group.lanes, status, began, ended);
+}
+
+void HubState::RemoteEnded(Lane* lane, const absl::Status& status, Nanoseconds began, Nanoseconds ended) {
+  std::lock_guard lock(mutex_);
+  if (lane->head()->is_collective()) {
+    End(groups_[lane->head()->target].lanes, status, began, ended);
+  } else {
+    End({lane}, status, began, ended);
+  }
+  RingIfWanted();
+}
+
+void HubState::End(absl::Span<Lane* const> lanes, const absl::Status& status, Nanoseconds began, Nanoseconds ended) {
+  std::string what;
+  for (Lane* lane : lanes) {
+    if (lane == nullptr) continue;
+    lane->head()->moving = false;
+    if (!status.ok() && what.empty()) what = Describe(*lane->head());
+    if (status.ok() && error_.ok()) lane->Pop(status, began, ended);
+  }
+  if (!status.ok()) Fail(absl::IsInvalidArgument(status) ? Annotate(status, what) : status);
+  if (!error_.ok()) return CompletePending();
+  for (Lane* lane : lanes) {
+    if (lane != nullptr) Advance(lane);
+  }
+}
+
+void HubState::Run() {
+  std::vector<EventRef> events;
+  for (;;) {
+    events.clear();
+    events.push_back(bell_.Arm());
+    std::unique_lock lock(mutex_);
+    if (closing_) return;
+    events.reserve(1 + 2 * lanes_.size());
+    seen_pending_ = &events;
+    for (auto& [key, lane] : lanes_) Advance(lane.get());
+    const Group* group = ReadyLocalGroup();
+    seen_pending_ = nullptr;
+    if (group != nullptr) {
+      Exchange(*group, lock);
+      continue;
+    }
+    wants_task_ = false;
+    lock.unlock();
+    world_->WaitAny(events, kForever);
+  }
+}
+
+}  // namespace sluice::internal

@@ -1,0 +1,126 @@
+// What all endpoints of one process share: for each of its ranks and queues the lane of pending operations, and how
+// they progress. A transfer between two of its ranks is made when both halves stand at the head of their lanes and what
+// they wait for is done. One with a rank of another process is given to the lane's GlooLane when it stands at the head,
+// with those of the same channel that follow it: they can't overtake it. A collective starts when all members of this
+// process have it at the head of their lanes.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/signal_pool.h"
+#include "base/world.h"
+#include "runtime/transport/collective.h"
+#include "runtime/transport/gloo_lane.h"
+#include "runtime/transport/lane.h"
+
+namespace sluice::internal {
+
+class HubState {
+ public:
+  // `process_of`: of each world rank. This one is `self`.
+  HubState(World* world, std::vector<int> process_of, int self);
+  ~HubState();
+
+  absl::Status Open(WorldRank rank, const std::vector<ChannelSpec>& channels, const std::vector<GroupSpec>& groups);
+  void Close(WorldRank rank);
+  EventRef PostTransfer(WorldRank rank, ChannelId channel, Operation operation);
+  EventRef PostCollective(WorldRank rank, GroupId group, Operation operation);
+  void Abort(absl::Status cause);
+
+  // What this process's ranks have opened and that has ends in other processes.
+  void RemoteSpecs(std::vector<ChannelSpec>* channels, std::vector<GroupSpec>* groups) const;
+  // The connections to other processes, by process, null where there is none. Called once, after all Open().
+  void Connect(std::vector<std::unique_ptr<GlooLink>> links);
+
+ private:
+  enum class Presence : uint8_t { kUnopened, kOpen, kElsewhere, kClosed };
+  struct Channel {
+    ChannelSpec spec;
+    int other_process = 0;  // this one, if both ends live here
+    Lane* send = nullptr;   // once its end has opened it; null for an end in another process
+    Lane* recv = nullptr;
+  };
+  struct Group {
+    GroupSpec spec;
+    bool is_local = true;
+    std::vector<Lane*> lanes;  // per member, once it has opened the group; null for members in other processes
+  };
+
+  // hub_state.cc: opening and closing, posting, errors.
+  absl::Status OpenChannel(WorldRank rank, const ChannelSpec& spec);
+  absl::Status OpenGroup(WorldRank rank, const GroupSpec& spec);
+  absl::Status CheckOtherEnds(WorldRank rank) const;
+  Lane* LaneOf(WorldRank rank, QueueId queue);
+  bool IsHere(WorldRank rank) const { return process_of_[rank.index()] == self_; }
+  std::string Describe(const Operation& operation) const;
+  bool TakesPart(const Operation& operation, WorldRank rank) const;
+  EventRef Post(Lane* lane, Operation operation);
+  // Ends all, if any operation waits for the rank.
+  void Leave(WorldRank rank);
+  void HearLastWords(int process, const absl::Status& words);
+  // The first cause wins and completes what is pending; what is moving is completed when its memory is no longer
+  // touched.
+  void Fail(absl::Status cause);
+  void TellOthers();
+  void CompletePending();
+  std::vector<Lane*> RemoteLanes() const;
+  static Lane* FirstLane(const Group& group);
+  void RingIfWanted();
+
+  // hub_progress.cc
+  // Makes all transfers that are possible, starting from the head of `lane`.
+  void Advance(Lane* lane);
+  bool AdvanceHead(Lane* lane);
+  // Whether the operation's turn has come as far as its own rank is concerned. An error of what it waits for ends all.
+  bool Ready(const Lane& lane, const Operation& operation);
+  void Transfer(Lane* send, Lane* recv);
+  void StartTransfers(Lane* lane);
+  // Whether the group is at the head of the lanes of all its members here.
+  bool IsReady(size_t group);
+  absl::Status CheckKinds(const Group& group);
+  // The members' ends, whose operations are moving from now on.
+  void TakeMembers(const Group& group, std::vector<Member>* members);
+  void StartCollective(const Group& group);
+  // Copies without the lock. Ends the operations of the group afterwards.
+  void Exchange(const Group& group, std::unique_lock<std::mutex>& lock);
+  const Group* ReadyLocalGroup();
+  void RemoteEnded(Lane* lane, const absl::Status& status, Nanoseconds began, Nanoseconds ended);
+  // Ends the operations at the heads of the lanes.
+  void End(absl::Span<Lane* const> lanes, const absl::Status& status, Nanoseconds began, Nanoseconds ended);
+  void Run();
+
+  World* const world_;
+  const std::vector<int> process_of_;
+  const int self_;
+  const Ref<SignalPool> signals_ = MakeRef<SignalPool>();
+  Doorbell bell_{signals_};
+
+  mutable std::mutex mutex_;
+  absl::Status error_;
+  bool closing_ = false;
+  bool wants_task_ = false;  // some head waits for an event, or a collective may be ready
+  // What heads were seen to wait for while the task looked at all lanes; null at other times. Asking them again
+  // afterwards would miss an event that was done in between.
+  std::vector<EventRef>* seen_pending_ = nullptr;
+  std::vector<Presence> presence_;
+  std::vector<WorldRank> closed_;
+  std::map<std::pair<WorldRank, QueueId>, std::unique_ptr<Lane>> lanes_;
+  std::vector<Channel> channels_;
+  std::vector<Group> groups_;
+  std::map<ChannelId, size_t> channel_index_;
+  std::map<GroupId, size_t> group_index_;
+  std::vector<Lane*> work_;         // of Advance()
+  std::vector<Member> exchanging_;  // of Exchange(), the task's
+  CollectivePlan plan_;
+  std::vector<std::unique_ptr<GlooLink>> links_;  // once connected
+  std::map<Lane*, std::unique_ptr<GlooLane>> remote_lanes_;
+  EventRef task_;
+};
+
+}  // namespace sluice::internal
