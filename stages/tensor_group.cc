@@ -34,7 +34,7 @@ void TensorGroup::ReduceScatter(const Operations& operations, Stream& stream, Te
   CHECK_GE(exchange.elements(), size_ * mine.elements()) << "room for the exchange";
   exchange.shape = {size_ * rows, columns};
   const std::vector<int64_t>& bytes = PartBytes(partial.rows(), columns * SizeOf(partial.dtype));
-  stream.Wait(transport_->AllToAll(group_, partial, bytes, exchange, stream.Record()));
+  stream.Join(transport_->AllToAll(group_, partial, bytes, exchange, stream.Fork()));
   std::array<TensorView, kMaxTensorParallel + 1> parts;
   size_t count = 0;
   for (; count < static_cast<size_t>(size_); ++count) parts[count] = Rows(exchange, count * rows, rows);
@@ -43,7 +43,7 @@ void TensorGroup::ReduceScatter(const Operations& operations, Stream& stream, Te
 }
 
 void TensorGroup::AllGather(Stream& stream, TensorView mine, TensorView all) {
-  stream.Wait(transport_->AllGather(group_, mine, all, stream.Record()));
+  stream.Join(transport_->AllGather(group_, mine, all, stream.Fork()));
 }
 
 void TensorGroup::AllReduce(const Operations& operations, Stream& stream, TensorView partial, TensorView exchange) {

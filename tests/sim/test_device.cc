@@ -102,6 +102,22 @@ EventRef TestStream::Record() {
   return recorded;
 }
 
+EventRef TestStream::Fork() {
+  Command command;
+  command.record = signals_->Take();
+  command.inside = true;
+  EventRef recorded = command.record;
+  Issue(std::move(command));
+  return recorded;
+}
+
+void TestStream::Join(const EventRef& event) {
+  Command command;
+  command.wait = event;
+  command.inside = true;
+  Issue(std::move(command));
+}
+
 void TestStream::Drain() {
   const EventRef rest = Record();
   world_->WaitAny({&rest, 1}, kForever);
@@ -150,10 +166,10 @@ void TestStream::RunCommands() {
 void TestStream::Execute(Command& command) {
   if (command.record) {
     const Nanoseconds now = world_->Now();
-    command.record->Set(status_, std::min(now, std::exchange(work_began_, kForever)), now);
+    command.record->Set(status_, std::min(now, command.inside ? work_began_ : std::exchange(work_began_, kForever)), now);
   } else if (command.wait) {
     if (status_.ok()) status_ = world_->Wait(command.wait);
-    work_began_ = kForever;
+    if (!command.inside) work_began_ = kForever;
   } else if (status_.ok()) {
     work_began_ = std::min(work_began_, world_->Now());
     status_ = command.run(command.body, world_);

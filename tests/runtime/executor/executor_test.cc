@@ -314,7 +314,7 @@ TEST(LinksTest, BothEndsOfAChannelDescribeItAlike) {
     for (const GroupSpec& spec : links->groups) groups.insert(spec.id);
   }
   EXPECT_EQ(channels.size(), 4 * 6u) << "two borders: forward and backward in training, forward alone in evaluation";
-  EXPECT_EQ(groups.size(), 4 * 2u);
+  EXPECT_EQ(groups.size(), 4 * 2u + 3 * 2u) << "of each pipeline; and the shards at each of its places, for each replica";
   for (const auto& [id, ends] : channels) {
     ASSERT_EQ(ends.size(), 2u);
     EXPECT_EQ(ends[0], ends[1]);
