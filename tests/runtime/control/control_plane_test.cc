@@ -244,6 +244,19 @@ TEST_F(ControlPlaneTest, AMissingProcessIsNamedAtTheDeadline) {
   }
 }
 
+TEST_F(ControlPlaneTest, JoiningCanBeGivenUp) {
+  const Ref<Signal> cancel = MakeRef<Signal>();
+  JoinOptions options = Options(0, 3);
+  options.cancel = cancel;
+  const EventRef first = StartProcess0(options);
+  const EventRef second = Start(1, Options(1, 3));
+  cancel->Set(absl::CancelledError("Ctrl-C"), world_->Now());
+  ASSERT_TRUE(world_->Wait(first).ok());
+  EXPECT_EQ(planes_[0].status(), absl::CancelledError("Ctrl-C"));
+  ASSERT_TRUE(world_->Wait(second).ok());
+  EXPECT_THAT(Text(planes_[1].status()), HasSubstr("process 0 (host host0, ranks 0, 1): it went"));
+}
+
 TEST_F(ControlPlaneTest, AnotherPlanEndsAllNamingTheDifference) {
   const EventRef first = StartProcess0(Options(0, 2));
   JoinOptions other = Options(1, 2);
