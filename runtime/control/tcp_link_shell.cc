@@ -1,7 +1,5 @@
 #include "runtime/control/tcp_link_shell.h"
 
-#include <fcntl.h>
-
 #include <array>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
@@ -10,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/control/listen_shell.h"
 
 namespace sluice {
 namespace {
@@ -28,8 +27,6 @@ std::string Reason(const error_code& error) {
 }
 
 }  // namespace
-
-void CloseOnExec(int descriptor) { fcntl(descriptor, F_SETFD, FD_CLOEXEC); }
 
 void SetSocketOptions(tcp::socket& socket) {
   error_code ignored;  // a socket that can't be set up is found dead when it is used

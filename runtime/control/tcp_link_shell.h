@@ -53,7 +53,5 @@ class TcpLink : public std::enable_shared_from_this<TcpLink> {
 
 // What every socket of the control plane is set to.
 void SetSocketOptions(boost::asio::ip::tcp::socket& socket);
-// A child process must not inherit it and keep the port.
-void CloseOnExec(int descriptor);
 
 }  // namespace sluice
