@@ -137,8 +137,8 @@ TEST_F(PipelineTest, GivesTheLogitsAfterEachPromptWhateverTheCut) {
     positions.push_back(i % kSequence);
   }
   const std::vector<int32_t> samples(kRows), ends = {4, 2 * kSequence - 1};
-  const auto logits = [&](const std::string& pp) {
-    const Plan plan = PlanOf({"training.batch=8", "layout.pp=" + pp});
+  const auto logits = [&](const std::string& pp, const std::string& tp = "1") {
+    const Plan plan = PlanOf({"training.batch=8", "layout.pp=" + pp, "layout.tp=" + tp});
     const auto pipeline = Pipeline::Create(world_.get(), plan, {});
     CHECK_OK(pipeline.status());
     const MicroBatchInfo prompts{.index = MicroBatch(0),
@@ -154,6 +154,8 @@ TEST_F(PipelineTest, GivesTheLogitsAfterEachPromptWhateverTheCut) {
   const std::vector<float> whole = logits("1");
   ASSERT_EQ(whole.size(), static_cast<size_t>(kRows * kVocabulary));
   EXPECT_EQ(logits("3"), whole);
+  const std::vector<float> of_shards = logits("3", "2");
+  for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(of_shards[i], whole[i], 1e-5) << "sums in another order";
   tokens[5] = 1;  // behind the end of the first prompt
   EXPECT_EQ(logits("1"), whole);
   tokens[4] = 1;  // its last token
@@ -163,16 +165,61 @@ TEST_F(PipelineTest, GivesTheLogitsAfterEachPromptWhateverTheCut) {
 }
 
 TEST_F(PipelineTest, ARankWithoutMemoryIsTheErrorOfThePipeline) {
-  for (int allocations : {0, 1, 2, 3}) {
-    const auto pipeline = Pipeline::Create(
-        world_.get(), plan_,
-        {.wrap_device = [&](Device* device, WorldRank rank) -> std::unique_ptr<Device> {
-          return std::make_unique<PoorDevice>(device, rank == WorldRank(1) ? allocations : 1000);
-        }});
-    ASSERT_FALSE(pipeline.ok()) << allocations;
-    EXPECT_EQ(pipeline.status().code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_THAT(std::string(pipeline.status().message()), HasSubstr("no memory for"));
+  const Plan shards = PlanOf({"layout.tp=2"});
+  for (const Plan* plan : std::initializer_list<const Plan*>{&plan_, &shards}) {
+    for (int allocations : {0, 1, 2, 3}) {
+      const auto pipeline = Pipeline::Create(
+          world_.get(), *plan, {.wrap_device = [&](Device* device, WorldRank rank) -> std::unique_ptr<Device> {
+            return std::make_unique<PoorDevice>(device, rank == WorldRank(1) ? allocations : 1000);
+          }});
+      ASSERT_FALSE(pipeline.ok()) << allocations;
+      EXPECT_EQ(pipeline.status().code(), absl::StatusCode::kResourceExhausted);
+      EXPECT_THAT(std::string(pipeline.status().message()), HasSubstr("no memory for"));
+    }
   }
+}
+
+// Whatever the shards were exchanging.
+TEST_F(PipelineTest, WhatIsAbortedEndsInTheMiddleOfAStep) {
+  for (const char* layout : {"layout.tp=1", "layout.tp=2"}) {
+    const Plan plan = PlanOf({layout});
+    const TrainingConfig& training = plan.job.training;
+    const auto dataset = Dataset::Open(plan.job.data, plan.job.graph.vocabulary, training.sequence);
+    ASSERT_TRUE(dataset.ok());
+    Batch batch({.rows = training.batch,
+                 .micro_batches = training.micro_batches,
+                 .sequence = training.sequence,
+                 .gradient_groups = training.gradient_groups});
+    BatchMaker(&*dataset, batch.shape, {}, 1).Training(0, &batch);
+    for (int delay = 0; delay < 8; ++delay) {
+      const auto pipeline = Pipeline::Create(world_.get(), plan, {});
+      ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+      (*pipeline)->StartStep({.micro_batches = batch.micro_batches, .learning_rate = 0.1f, .update = 1});
+      world_->SleepUntil(world_->Now() + delay * kMillisecond / 4);
+      (*pipeline)->Abort(absl::CancelledError("somebody else failed"));
+      EXPECT_THAT(std::string((*pipeline)->FinishStep().status().message()), HasSubstr("somebody else failed"));
+    }
+  }
+}
+
+// A span is that of its work and of what is exchanged inside of it, which needs both shards.
+TEST_F(PipelineTest, AnActionOfOneShardOverlapsThatOfTheOther) {
+  const Plan plan = PlanOf({"layout.tp=2"});
+  const auto pipeline = Pipeline::Create(world_.get(), plan, {});
+  ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+  const TrainingOutcome outcome = RunStep(plan, **pipeline);
+  ASSERT_EQ(outcome.timeline.ranks, 6);
+  int pairs = 0;
+  for (const Span& one : outcome.timeline.spans) {
+    for (const Span& other : outcome.timeline.spans) {
+      const bool next = one.rank.value() % 2 == 0 && other.rank.value() == one.rank.value() + 1;
+      if (!next || one.action.kind != ActionKind::kBackward || one.action != other.action) continue;
+      EXPECT_LT(one.begin_ns, other.end_ns);
+      EXPECT_LT(other.begin_ns, one.end_ns);
+      ++pairs;
+    }
+  }
+  EXPECT_EQ(pairs, 3 * 4) << "of each stage and micro-batch";
 }
 
 }  // namespace
