@@ -236,7 +236,8 @@ template <class Call>
 auto ControlPlane::Impl::OnControlThread(Call call) {
   std::optional<decltype(call())> result;
   const Ref<Signal> done = MakeRef<Signal>();
-  asio::post(context_, [&] {
+  // The signal is the post's too: whoever waits may be gone while Set() returns.
+  asio::post(context_, [this, &result, &call, done] {
     result = call();
     done->Set(absl::OkStatus(), world_->Now());
   });

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "scheduler/memory_samples.h"
+#include "stages/parameters.h"
 
 namespace sluice {
 namespace {
@@ -59,6 +61,21 @@ std::vector<float> LossSums(const Plan& plan, const std::vector<RankOutcome>& ra
     }
   }
   return sums;
+}
+
+absl::StatusOr<std::vector<float>> CompleteParameter(const Plan& plan, const std::string& name,
+                                                     const ShardValues& shards) {
+  const std::vector<size_t> nodes = NodesWith(plan.job.graph, name);
+  if (nodes.empty() || shards.empty()) return absl::NotFoundError(absl::StrCat("no parameter is called ", name));
+  std::vector<ParameterPart> parts;
+  for (const auto& [shard, values] : shards) {
+    TensorParallel split = StageOptionsOf(plan, plan.stages.front()).tensor_parallel;
+    split.index = shard;
+    for (ParameterSpec& spec : Parameters(plan.job.graph, nodes.front(), split)) {
+      if (spec.name == name) parts.push_back({.spec = std::move(spec), .values = values});
+    }
+  }
+  return Assemble(parts);
 }
 
 TrainingOutcome Assemble(const Plan& plan, const std::vector<RankOutcome>& ranks, Nanoseconds began) {

@@ -1,8 +1,11 @@
 // What came of a step: what each rank knows of it, and all of them put together.
 #pragma once
 
+#include <map>
+#include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "base/time.h"
 #include "kernels/operations.h"
@@ -27,6 +30,13 @@ struct TrainingOutcome {
   Nanoseconds began = 0;  // in World time; that of the timeline counts from here
   Timeline timeline;      // a row for each world rank
 };
+
+// A parameter's values by shard, of those that are known here (PartOf).
+using ShardValues = std::map<int, std::vector<float>>;
+// The complete tensor of that name. NOT_FOUND: no layer has it, or no shard of it is there. INVALID_ARGUMENT: some are
+// missing.
+absl::StatusOr<std::vector<float>> CompleteParameter(const Plan& plan, const std::string& name,
+                                                     const ShardValues& shards);
 
 // REQUIRES of both: the outcomes of all ranks of the grid, in any order.
 // The loss sum of each micro-batch of all replicas, each from the rank that holds the last stage of the copy that worked

@@ -171,8 +171,13 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name, int replica) {
+  ASSIGN_OR_RETURN(const ShardValues shards, ReadShards(name, replica));
+  return CompleteParameter(*state_->shared.plan, name, shards);
+}
+
+absl::StatusOr<ShardValues> Pipeline::ReadShards(const std::string& name, int replica) {
   RETURN_IF_ERROR(Settle());
-  std::map<int, ParameterPart> parts;  // by shard; stages that share a tied one have the same
+  ShardValues shards;  // stages that share a tied tensor have the same
   RETURN_IF_ERROR(state_->OnAll([&](Rank& self) -> absl::Status {
     if (self.place().replica != replica) return absl::OkStatus();
     for (LayerStage* stage : self.stages()) {
@@ -182,15 +187,12 @@ absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& na
         ASSIGN_OR_RETURN(const EventRef done, stage->Read(StateKind::kParameter, name, absl::MakeSpan(mine)));
         RETURN_IF_ERROR(state_->shared.world->Wait(done));
         std::lock_guard lock(state_->mutex);
-        parts[self.place().shard] = {spec, std::move(mine)};
+        shards[self.place().shard] = std::move(mine);
       }
     }
     return absl::OkStatus();
   }));
-  if (parts.empty()) return std::vector<float>();
-  std::vector<ParameterPart> of_shards;
-  for (auto& [shard, part] : parts) of_shards.push_back(std::move(part));
-  return Assemble(of_shards);
+  return shards;
 }
 
 std::vector<RankMemory> Pipeline::memory() const {

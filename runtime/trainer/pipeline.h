@@ -76,8 +76,10 @@ class Pipeline {
   // logits_of; empty if the rank that has them is elsewhere.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
 
-  // Copies a replica's parameter out, by its global name, put together from its shards; for tests and for saving. Empty if no
-  // rank here has it; an error if only some of its shards are here.
+  // Copies a replica's parts of a parameter out, by its global name: of the shards that have ranks here. For tests and for
+  // saving.
+  absl::StatusOr<ShardValues> ReadShards(const std::string& name, int replica = 0);
+  // The complete tensor. NOT_FOUND: there is none of that name. REQUIRES: all ranks are here.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
   std::vector<RankMemory> memory() const;  // of the ranks here

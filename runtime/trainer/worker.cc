@@ -72,8 +72,4 @@ absl::StatusOr<std::vector<float>> Worker::Logits(absl::Span<const int32_t> toke
                             .logits_of = last});
 }
 
-absl::StatusOr<std::vector<float>> Worker::ReadParameter(const std::string& name, int replica) {
-  return pipeline_->ReadParameter(name, replica);
-}
-
 }  // namespace sluice

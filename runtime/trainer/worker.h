@@ -45,7 +45,6 @@ class Worker {
   // What follows after `tokens`: logits [V]; empty if the rank that has them is elsewhere. REQUIRES: not empty, and no
   // longer than a row.
   absl::StatusOr<std::vector<float>> Logits(absl::Span<const int32_t> tokens);
-  absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica);
 
   // The step's rows; of the last three steps that were started or prepared.
   const Batch& BatchOf(int64_t step) const { return *step_batches_[step % step_batches_.size()]; }

@@ -61,38 +61,29 @@ absl::Status WorkerGroup::Cause(absl::Status status) const {
   return status.ok() ? told_ : status;
 }
 
-absl::StatusOr<std::vector<RankOutcome>> WorkerGroup::Answers(std::vector<float>* values) {
-  std::vector<RankOutcome> outcomes;
-  for (int answers = 1; answers < processes_; ++answers) {
-    ASSIGN_OR_RETURN(const ControlPlane::ProcessReport report, control_->NextReport(kForever));
-    proto::Answer answer;
-    if (!answer.ParseFromString(report.bytes)) {
-      return absl::InvalidArgumentError(absl::StrCat("process ", report.process, " answers what can't be read"));
+absl::StatusOr<std::vector<proto::Answer>> WorkerGroup::Answers() {
+  RETURN_IF_ERROR(Cause(absl::OkStatus()));
+  std::vector<proto::Answer> answers;
+  while (static_cast<int>(answers.size()) + 1 < processes_) {
+    const absl::StatusOr<ControlPlane::ProcessReport> report = control_->NextReport(kForever);
+    if (!report.ok()) return Cause(report.status());
+    proto::Answer& answer = answers.emplace_back();
+    if (!answer.ParseFromString(report->bytes)) {
+      return absl::InvalidArgumentError(absl::StrCat("process ", report->process, " answers what can't be read"));
     }
     stop_asked_ |= answer.stop_asked();
-    absl::StatusOr<std::vector<RankOutcome>> ranks = OutcomesOf(answer, plan_.job.layout.grid());
-    if (!ranks.ok()) return Annotate(ranks.status(), absl::StrCat("process ", report.process, " answers"));
-    for (RankOutcome& rank : *ranks) outcomes.push_back(std::move(rank));
-    if (values != nullptr && answer.values_size() > 0) values->assign(answer.values().begin(), answer.values().end());
   }
-  return outcomes;
+  return answers;
 }
 
 absl::StatusOr<std::vector<RankOutcome>> WorkerGroup::WithOthers(absl::StatusOr<std::vector<RankOutcome>> here) {
   if (!here.ok()) return Cause(here.status());
-  RETURN_IF_ERROR(Cause(absl::OkStatus()));
-  absl::StatusOr<std::vector<RankOutcome>> others = Answers(nullptr);
-  if (!others.ok()) return Cause(others.status());
-  for (RankOutcome& rank : *others) here->push_back(std::move(rank));
+  ASSIGN_OR_RETURN(const std::vector<proto::Answer> answers, Answers());
+  for (const proto::Answer& answer : answers) {
+    ASSIGN_OR_RETURN(std::vector<RankOutcome> ranks, OutcomesOf(answer, plan_.job.layout.grid()));
+    for (RankOutcome& rank : ranks) here->push_back(std::move(rank));
+  }
   for (const RankOutcome& rank : *here) memory_[rank.rank.index()] = rank.memory;
-  return here;
-}
-
-absl::StatusOr<std::vector<float>> WorkerGroup::OneOf(absl::StatusOr<std::vector<float>> here) {
-  if (!here.ok()) return Cause(here.status());
-  RETURN_IF_ERROR(Cause(absl::OkStatus()));
-  const absl::Status others = Answers(&*here).status();
-  if (!others.ok()) return Cause(others);
   return here;
 }
 
@@ -131,7 +122,13 @@ absl::StatusOr<std::vector<float>> WorkerGroup::Logits(absl::Span<const int32_t>
   proto::Command message;
   message.mutable_logits()->mutable_tokens()->Add(tokens.begin(), tokens.end());
   Tell(message);
-  return OneOf(worker_->Logits(tokens));
+  absl::StatusOr<std::vector<float>> logits = worker_->Logits(tokens);
+  if (!logits.ok()) return Cause(logits.status());
+  ASSIGN_OR_RETURN(const std::vector<proto::Answer> answers, Answers());
+  for (const proto::Answer& answer : answers) {
+    if (answer.logits_size() > 0) logits->assign(answer.logits().begin(), answer.logits().end());
+  }
+  return logits;
 }
 
 absl::StatusOr<std::vector<float>> WorkerGroup::ReadParameter(const std::string& name, int replica) {
@@ -139,9 +136,15 @@ absl::StatusOr<std::vector<float>> WorkerGroup::ReadParameter(const std::string&
   message.mutable_read_parameter()->set_name(name);
   message.mutable_read_parameter()->set_replica(replica);
   Tell(message);
-  ASSIGN_OR_RETURN(std::vector<float> values, OneOf(worker_->ReadParameter(name, replica)));
-  if (values.empty()) return absl::NotFoundError(absl::StrCat("no parameter is called ", name));
-  return values;
+  absl::StatusOr<ShardValues> shards = worker_->pipeline().ReadShards(name, replica);
+  if (!shards.ok()) return Cause(shards.status());
+  ASSIGN_OR_RETURN(const std::vector<proto::Answer> answers, Answers());
+  for (const proto::Answer& answer : answers) {
+    for (const proto::ShardValues& shard : answer.shards()) {
+      (*shards)[shard.shard()].assign(shard.values().begin(), shard.values().end());
+    }
+  }
+  return CompleteParameter(plan_, name, *shards);
 }
 
 absl::Status WorkerGroup::Finish() {
@@ -178,13 +181,17 @@ absl::StatusOr<std::optional<proto::Answer>> Serve(const proto::Command& command
     }
     case proto::Command::kLogits: {
       ASSIGN_OR_RETURN(const std::vector<float> logits, worker->Logits(command.logits().tokens()));
-      answer.mutable_values()->Add(logits.begin(), logits.end());
+      answer.mutable_logits()->Add(logits.begin(), logits.end());
       return answer;
     }
     case proto::Command::kReadParameter: {
       const auto& read = command.read_parameter();
-      ASSIGN_OR_RETURN(const std::vector<float> values, worker->ReadParameter(read.name(), read.replica()));
-      answer.mutable_values()->Add(values.begin(), values.end());
+      ASSIGN_OR_RETURN(const ShardValues shards, worker->pipeline().ReadShards(read.name(), read.replica()));
+      for (const auto& [number, values] : shards) {
+        proto::ShardValues* const shard = answer.add_shards();
+        shard->set_shard(number);
+        shard->mutable_values()->Add(values.begin(), values.end());
+      }
       return answer;
     }
     case proto::Command::kEnd:

@@ -64,10 +64,9 @@ class WorkerGroup {
  private:
   WorkerGroup(World* world, const Plan& plan, ControlPlane* control, int processes);
   void Tell(const proto::Command& command);
-  // One answer of each of the other processes. Returns the ranks' outcomes; values go to `values`, if any process has them.
-  absl::StatusOr<std::vector<RankOutcome>> Answers(std::vector<float>* values);
+  // One of each of the other processes, in any order.
+  absl::StatusOr<std::vector<proto::Answer>> Answers();
   absl::StatusOr<std::vector<RankOutcome>> WithOthers(absl::StatusOr<std::vector<RankOutcome>> here);
-  absl::StatusOr<std::vector<float>> OneOf(absl::StatusOr<std::vector<float>> here);
   // The job's first cause, if it has one; else `status`.
   absl::Status Cause(absl::Status status) const;
 

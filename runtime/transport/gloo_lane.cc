@@ -9,8 +9,8 @@ namespace {
 
 // How many pieces of a lane may be under way: enough to keep a connection busy while the lane's thread wakes up.
 constexpr int kPieces = 6;
-// Up to this size a send's data is handed to the kernel by whoever starts it, which saves the way through the lane's
-// thread; copying more would hold it up.
+// Messages up to this size are given to Gloo by whoever starts them, which saves the way through the lane's thread;
+// copying more would hold them up.
 constexpr int64_t kAtOnceBytes = 16 << 10;
 
 }  // namespace
@@ -33,7 +33,7 @@ GlooLane::~GlooLane() {
 void GlooLane::Start(GlooLink* link, Direction direction, uint64_t tag, std::byte* data, int64_t bytes) {
   auto message = std::make_unique<GlooMessage>(link, direction, tag, data, bytes);
   std::lock_guard lock(mutex_);
-  const bool at_once = direction == Direction::kSend && pending_ == 0 && bytes <= kAtOnceBytes;
+  const bool at_once = pending_ == 0 && bytes <= kAtOnceBytes;
   // An error shows again when the message is waited for.
   if (at_once) message->PostPiece().IgnoreError();
   ++pending_;

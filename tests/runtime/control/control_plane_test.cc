@@ -85,7 +85,6 @@ class ControlPlaneTest : public testing::Test {
   }
 
   EventRef Start(int process, JoinOptions options) {
-    planes_.resize(std::max<size_t>(planes_.size(), 8));
     return world_->Spawn({.name = "process"}, [this, process, options = std::move(options)] {
       planes_[process] = ControlPlane::Join(world_.get(), options);
     });
@@ -201,10 +200,10 @@ TEST_F(ControlPlaneTest, OthersMayStartBeforeProcess0) {
   planes_[0] = absl::UnknownError("gone");
   const EventRef second = Start(1, Options(1, 2));
   world_->SleepUntil(world_->Now() + 50 * kMillisecond);
-  StartProcess0(Options(0, 2));
+  const EventRef first = StartProcess0(Options(0, 2));
   EXPECT_TRUE(world_->Wait(second).ok());
   ASSERT_TRUE(planes_[1].ok()) << planes_[1].status();
-  while (!planes_[0].ok()) world_->SleepUntil(world_->Now() + kMillisecond);
+  EXPECT_TRUE(world_->Wait(first).ok());
   LeaveAll(2);
 }
 
