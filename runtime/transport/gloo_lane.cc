@@ -1,5 +1,6 @@
 #include "runtime/transport/gloo_lane.h"
 
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
@@ -12,6 +13,7 @@ constexpr int kPieces = 6;
 // Messages up to this size are given to Gloo by whoever starts them, which saves the way through the lane's thread;
 // copying more would hold them up.
 constexpr int64_t kAtOnceBytes = 16 << 10;
+constexpr size_t kCopiedMax = 32;
 
 }  // namespace
 
@@ -25,9 +27,23 @@ GlooLane::~GlooLane() {
     std::lock_guard lock(mutex_);
     CHECK(pending_ == 0 && collective_ == nullptr) << "transfers outlive their lane";
     closing_ = true;
+    for (const Copied& copied : copied_) copied.message->Interrupt();
   }
   bell_.Ring(world_->Now());
   CHECK_OK(world_->Wait(task_));
+}
+
+bool GlooLane::SendAtOnce(GlooLink* link, uint64_t tag, const std::byte* data, int64_t bytes) {
+  if (bytes > kAtOnceBytes || !link->PeerWaits(tag)) return false;
+  Copied copied{.data = std::make_unique<std::byte[]>(bytes)};
+  std::memcpy(copied.data.get(), data, bytes);
+  copied.message = std::make_unique<GlooMessage>(link, Direction::kSend, tag, copied.data.get(), bytes);
+  // A connection that has broken is reported by its ear.
+  copied.message->PostPiece().IgnoreError();
+  std::lock_guard lock(mutex_);
+  copied_.push_back(std::move(copied));
+  if (copied_.size() == kCopiedMax) bell_.Ring(world_->Now());
+  return true;
 }
 
 void GlooLane::Start(GlooLink* link, Direction direction, uint64_t tag, std::byte* data, int64_t bytes) {
@@ -51,13 +67,18 @@ void GlooLane::Run() {
   for (;;) {
     const EventRef rung = bell_.Arm();
     std::unique_ptr<RemoteCollective> collective;
+    std::vector<Copied> copied;
+    bool closing = false;
     {
       std::lock_guard lock(mutex_);
-      if (closing_) return;
+      closing = closing_;
+      if (closing || copied_.size() >= kCopiedMax) copied.swap(copied_);
       for (auto& message : started_) stream_.Push(std::move(message));
       started_.clear();
       collective = std::move(collective_);
     }
+    for (const Copied& one : copied) one.message->WaitForPiece().IgnoreError();
+    if (closing) return;
     if (collective != nullptr) {
       const absl::Status status = internal::Run(world_, collective.get());
       ended_(status, collective->began, world_->Now());

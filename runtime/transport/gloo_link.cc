@@ -33,7 +33,7 @@ constexpr milliseconds kNever = std::chrono::hours(24 * 365);
 constexpr milliseconds kConnectTimeout = std::chrono::seconds(4);
 constexpr milliseconds kTokenTimeout = std::chrono::seconds(20);
 // How long an interrupted send may take to hand the kernel what it has begun, so that last words can follow it.
-constexpr int64_t kDrainMilliseconds = 100;
+constexpr int64_t kDrainMilliseconds = 1000;
 constexpr Nanoseconds kWaitForLastWords = kSecond;
 
 // The end of the first piece says when both ends were there; the others are large enough not to cost bandwidth, and
@@ -68,6 +68,18 @@ absl::string_view WithoutPlace(absl::string_view message) {
   const size_t end = message.find("] ");
   return absl::StartsWith(message, "[") && end != message.npos ? message.substr(end + 2) : message;
 }
+
+// Gloo keeps count of the peer's receives; there is no public way to ask.
+struct Counts : gloo::transport::Context {
+  static bool PeerWaits(gloo::transport::Context& context, uint64_t tag) {
+    std::lock_guard lock(context.*(&Counts::mutex_));
+    for (const Tally& tally : context.*(&Counts::pendingOperations_)) {
+      const std::vector<rank_t>& peers = tally.getRecvList();
+      if (tally.slot == tag && std::find(peers.begin(), peers.end(), kOut) != peers.end()) return true;
+    }
+    return false;
+  }
+};
 
 std::string Text(const std::vector<char>& bytes) { return std::string(bytes.begin(), bytes.end()); }
 std::vector<char> Bytes(absl::string_view text) { return std::vector<char>(text.begin(), text.end()); }
@@ -168,6 +180,8 @@ void GlooLink::ShowTokens(const std::string& token, const std::string& wanted) {
   if (shown != wanted) throw std::runtime_error("somebody else has connected to the port that it was to connect to");
 }
 
+bool GlooLink::PeerWaits(uint64_t tag) const { return Counts::PeerWaits(*context_, tag); }
+
 void GlooLink::Watch(std::function<void(const absl::Status&)> ended) {
   hears_ = std::make_unique<char[]>(sizeof(Words));
   heard_ = MakeRef<Signal>();
@@ -234,8 +248,7 @@ GlooMessage::~GlooMessage() {
 
 absl::Status GlooMessage::PostPiece() {
   const int64_t begin = PieceBegin(posted_);
-  const int64_t bytes = std::min(PieceBegin(posted_ + 1), bytes_) - begin;
-  ++posted_;
+  const int64_t bytes = std::min(PieceBegin(++posted_), bytes_) - begin;
   return error_ = link_->Try([&] {
     if (direction_ == Direction::kSend) {
       buffer_->send(kOut, tag_, begin, bytes);
@@ -259,7 +272,9 @@ absl::Status GlooMessage::WaitForPiece() {
     woken_ |= !moved;
     if (woken_) moved = Wait(direction_ == Direction::kSend ? kDrainMilliseconds : 0);
   });
-  ++waited_;
+  const int64_t begin = PieceBegin(waited_);
+  const int64_t bytes = std::min(PieceBegin(++waited_), bytes_) - begin;
+  if (moved) link_->bytes_moved_.fetch_add(bytes, std::memory_order_relaxed);
   if (status.ok() && !moved) status = absl::CancelledError("interrupted");
   return status;
 }

@@ -15,6 +15,7 @@
 // Threads: Post() and Wait() of a message are called by one thread at a time; all else by any.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -68,6 +69,9 @@ class GlooLink {
   };
   absl::Status Connect(const std::string& token, const Peer& peer);
 
+  // Whether the peer has posted memory for a message with this tag that has not been sent yet.
+  bool PeerWaits(uint64_t tag) const;
+
   // Starts the ear. `ended` is called once, by a task: OK when the peer has said goodbye, the cause with which it
   // failed, or UNAVAILABLE when the connection has broken.
   void Watch(std::function<void(const absl::Status& last_words)> ended);
@@ -75,6 +79,8 @@ class GlooLink {
   void Say(const absl::Status& last_words);
   // Ends all messages, now and later: those that had moved completely end well.
   void Interrupt();
+  // Of messages, in both directions.
+  int64_t bytes_moved() const { return bytes_moved_.load(std::memory_order_relaxed); }
   // Why a message failed with `status`, as well as it can be told: the peer's last words if there are any.
   absl::Status CauseOf(const absl::Status& status);
 
@@ -98,6 +104,7 @@ class GlooLink {
   EventRef ear_ended_;
   Ref<Signal> heard_;
 
+  std::atomic<int64_t> bytes_moved_{0};
   std::mutex mutex_;
   bool interrupted_ = false;
   bool has_spoken_ = false;
@@ -122,10 +129,10 @@ class GlooMessage {
   absl::Status PostPiece();
   // Blocks until the next piece has moved. REQUIRES: it is posted. An error of PostPiece() comes again here.
   absl::Status WaitForPiece();
+  // Later waits end soon: well, if the piece has moved.
+  void Interrupt();
 
  private:
-  friend class GlooLink;
-  void Interrupt();
   bool Wait(int64_t milliseconds);
 
   GlooLink* const link_;

@@ -292,6 +292,13 @@ void HubState::CompletePending() {
   }
 }
 
+int64_t HubState::bytes_moved() const {
+  std::lock_guard lock(mutex_);
+  int64_t bytes = 0;
+  for (const auto& link : links_) bytes += link == nullptr ? 0 : link->bytes_moved();
+  return bytes;
+}
+
 void HubState::RemoteSpecs(std::vector<ChannelSpec>* channels, std::vector<GroupSpec>* groups) const {
   std::lock_guard lock(mutex_);
   for (const Channel& channel : channels_) {
