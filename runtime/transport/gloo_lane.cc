@@ -9,7 +9,7 @@ namespace sluice::internal {
 namespace {
 
 // How many pieces of a lane may be under way: enough to keep a connection busy while the lane's thread wakes up.
-constexpr int kPieces = 6;
+constexpr int kPieces = 8;
 // Messages up to this size are given to Gloo by whoever starts them, which saves the way through the lane's thread;
 // copying more would hold them up.
 constexpr int64_t kAtOnceBytes = 16 << 10;
@@ -38,8 +38,7 @@ bool GlooLane::SendAtOnce(GlooLink* link, uint64_t tag, const std::byte* data, i
   Copied copied{.data = std::make_unique<std::byte[]>(bytes)};
   std::memcpy(copied.data.get(), data, bytes);
   copied.message = std::make_unique<GlooMessage>(link, Direction::kSend, tag, copied.data.get(), bytes);
-  // A connection that has broken is reported by its ear.
-  copied.message->PostPiece().IgnoreError();
+  copied.message->PostPieceHere();  // a connection that has broken is reported by its ear
   std::lock_guard lock(mutex_);
   copied_.push_back(std::move(copied));
   if (copied_.size() == kCopiedMax) bell_.Ring(world_->Now());
@@ -48,18 +47,20 @@ bool GlooLane::SendAtOnce(GlooLink* link, uint64_t tag, const std::byte* data, i
 
 void GlooLane::Start(GlooLink* link, Direction direction, uint64_t tag, std::byte* data, int64_t bytes) {
   auto message = std::make_unique<GlooMessage>(link, direction, tag, data, bytes);
-  std::lock_guard lock(mutex_);
-  const bool at_once = pending_ == 0 && bytes <= kAtOnceBytes;
-  // An error shows again when the message is waited for.
-  if (at_once) message->PostPiece().IgnoreError();
-  ++pending_;
-  started_.push_back(std::move(message));
+  {
+    std::lock_guard lock(mutex_);
+    if (bytes <= kAtOnceBytes) message->PostPieceHere();
+    ++pending_;
+    started_.push_back(std::move(message));
+  }
   bell_.Ring(world_->Now());
 }
 
 void GlooLane::Start(RemoteCollective collective) {
-  std::lock_guard lock(mutex_);
-  collective_ = std::make_unique<RemoteCollective>(std::move(collective));
+  {
+    std::lock_guard lock(mutex_);
+    collective_ = std::make_unique<RemoteCollective>(std::move(collective));
+  }
   bell_.Ring(world_->Now());
 }
 

@@ -8,6 +8,8 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -38,8 +40,8 @@ constexpr Nanoseconds kWaitForLastWords = kSecond;
 
 // The end of the first piece says when both ends were there; the others are large enough not to cost bandwidth, and
 // small enough that slow progress is seen and that other messages get their turn.
-constexpr int64_t kFirstPiece = 64 << 10;
-constexpr int64_t kPiece = 1 << 20;
+constexpr int64_t kFirstPiece = 4 << 20;
+constexpr int64_t kPiece = 4 << 20;
 
 int64_t PieceBegin(int64_t piece) { return piece == 0 ? 0 : kFirstPiece + (piece - 1) * kPiece; }
 int64_t PiecesOf(int64_t bytes) { return bytes <= kFirstPiece ? 1 : 1 + (bytes - kFirstPiece + kPiece - 1) / kPiece; }
@@ -86,6 +88,59 @@ std::vector<char> Bytes(absl::string_view text) { return std::vector<char>(text.
 
 }  // namespace
 
+// Posts pieces in the thread that moves the bytes.
+class GlooPoster final : public gloo::transport::tcp::Handler {
+ public:
+  explicit GlooPoster(gloo::transport::tcp::Device* device) : device_(device), bell_(eventfd(0, EFD_NONBLOCK)) {
+    CHECK_GE(bell_, 0) << "no descriptor is left";
+    device_->registerDescriptor(bell_, EPOLLIN, this);
+  }
+  ~GlooPoster() override {
+    device_->unregisterDescriptor(bell_, this);
+    close(bell_);
+  }
+
+  void Add(GlooMessage* message, int64_t piece) {
+    bool first = false;
+    {
+      std::lock_guard lock(mutex_);
+      first = waiting_.empty();
+      waiting_.push_back({message, piece});
+    }
+    if (first) eventfd_write(bell_, 1);
+  }
+  // The message is not touched any more when this returns.
+  void Forget(GlooMessage* message) {
+    std::lock_guard posting(posting_);
+    std::lock_guard lock(mutex_);
+    std::erase_if(waiting_, [&](const auto& post) { return post.first == message; });
+  }
+
+  void handleEvents(int) override {
+    eventfd_t rings;
+    eventfd_read(bell_, &rings);
+    std::lock_guard posting(posting_);
+    taken_.clear();
+    {
+      std::lock_guard lock(mutex_);
+      taken_.swap(waiting_);
+    }
+    for (const auto& [message, piece] : taken_) message->Give(piece);
+  }
+
+ private:
+  gloo::transport::tcp::Device* const device_;
+  const int bell_;
+  std::mutex posting_;  // held while pieces are posted
+  std::mutex mutex_;
+  std::vector<std::pair<GlooMessage*, int64_t>> waiting_, taken_;
+};
+
+GlooDevice::GlooDevice(std::shared_ptr<gloo::transport::Device> device)
+    : device_(std::move(device)),
+      poster_(std::make_unique<GlooPoster>(static_cast<gloo::transport::tcp::Device*>(device_.get()))) {}
+GlooDevice::~GlooDevice() = default;
+
 absl::StatusOr<std::unique_ptr<GlooDevice>> GlooDevice::Create(const std::string& where) {
   // Writing to a process that has died is an error to report, not a signal to die of.
   struct sigaction action = {};
@@ -117,6 +172,7 @@ absl::StatusOr<std::string> GlooDevice::AddressForOthers() {
 
 absl::StatusOr<std::unique_ptr<GlooLink>> GlooLink::Listen(World* world, const GlooDevice& device, std::string peer) {
   auto link = std::unique_ptr<GlooLink>(new GlooLink(world, std::move(peer)));
+  link->poster_ = device.poster_.get();
   const absl::Status status = link->Try([&] {
     link->context_ = device.device_->createContext(kSelf, kSize);
     link->context_->setTimeout(kConnectTimeout);
@@ -242,20 +298,28 @@ GlooMessage::GlooMessage(GlooLink* link, Direction direction, uint64_t tag, std:
 }
 
 GlooMessage::~GlooMessage() {
+  if (given_ < posted_) link_->poster_->Forget(this);
   std::lock_guard lock(link_->mutex_);
   std::erase(link_->messages_, this);
 }
 
-absl::Status GlooMessage::PostPiece() {
-  const int64_t begin = PieceBegin(posted_);
-  const int64_t bytes = std::min(PieceBegin(++posted_), bytes_) - begin;
-  return error_ = link_->Try([&] {
+int64_t GlooMessage::BytesOf(int64_t piece) const {
+  return std::min(PieceBegin(piece + 1), bytes_) - PieceBegin(piece);
+}
+
+void GlooMessage::PostPiece() { link_->poster_->Add(this, posted_++); }
+void GlooMessage::PostPieceHere() { Give(posted_++); }
+
+void GlooMessage::Give(int64_t piece) {
+  const absl::Status status = link_->Try([&] {
     if (direction_ == Direction::kSend) {
-      buffer_->send(kOut, tag_, begin, bytes);
+      buffer_->send(kOut, tag_, PieceBegin(piece), BytesOf(piece));
     } else {
-      buffer_->recv(kIn, tag_, begin, bytes);
+      buffer_->recv(kIn, tag_, PieceBegin(piece), BytesOf(piece));
     }
   });
+  if (!status.ok()) Interrupt();
+  ++given_;
 }
 
 bool GlooMessage::Wait(int64_t limit) {
@@ -265,16 +329,14 @@ bool GlooMessage::Wait(int64_t limit) {
 
 // After an interruption a wait only asks whether the piece has moved. If it hasn't, the link closes: all has failed.
 absl::Status GlooMessage::WaitForPiece() {
-  if (!error_.ok()) return error_;
   bool moved = false;
   absl::Status status = link_->Try([&] {
     moved = !woken_ && Wait(-1);
     woken_ |= !moved;
     if (woken_) moved = Wait(direction_ == Direction::kSend ? kDrainMilliseconds : 0);
   });
-  const int64_t begin = PieceBegin(waited_);
-  const int64_t bytes = std::min(PieceBegin(++waited_), bytes_) - begin;
-  if (moved) link_->bytes_moved_.fetch_add(bytes, std::memory_order_relaxed);
+  if (moved) link_->bytes_moved_.fetch_add(BytesOf(waited_), std::memory_order_relaxed);
+  ++waited_;
   if (status.ok() && !moved) status = absl::CancelledError("interrupted");
   return status;
 }

@@ -9,10 +9,12 @@
 //     of its own, so that the last, deliberate one closes nothing else;
 //   - of operations that had begun, nobody hears when a pair breaks: each link has an ear, a task that always waits for
 //     the peer's last words, is told in every case, and interrupts the messages;
+//   - its thread spins while another thread that it has preempted is inside a pair: what isn't small is posted by that
+//     thread itself;
 //   - bytes that a peer sends for memory that nobody has posted, or more than was posted, end the program: sizes are
 //     agreed on before data is sent.
 //
-// Threads: Post() and Wait() of a message are called by one thread at a time; all else by any.
+// Threads: a message is used by one thread at a time, but for Interrupt(); all else by any.
 #pragma once
 
 #include <atomic>
@@ -38,10 +40,12 @@ class UnboundBuffer;
 namespace sluice::internal {
 
 class GlooMessage;
+class GlooPoster;
 
 // Where this process listens, and the thread that moves the bytes of all links.
 class GlooDevice {
  public:
+  ~GlooDevice();
   // `where`: a network interface ("eth0"), an address or a host name. INVALID_ARGUMENT: nothing can listen there.
   static absl::StatusOr<std::unique_ptr<GlooDevice>> Create(const std::string& where);
   // An address that other hosts can reach: of the first interface that is up, is no loopback and has one.
@@ -49,8 +53,9 @@ class GlooDevice {
 
  private:
   friend class GlooLink;
-  explicit GlooDevice(std::shared_ptr<gloo::transport::Device> device) : device_(std::move(device)) {}
+  explicit GlooDevice(std::shared_ptr<gloo::transport::Device> device);
   std::shared_ptr<gloo::transport::Device> device_;
+  std::unique_ptr<GlooPoster> poster_;
 };
 
 class GlooLink {
@@ -95,6 +100,7 @@ class GlooLink {
 
   World* const world_;
   const std::string peer_;
+  GlooPoster* poster_ = nullptr;
   std::string address_;
   std::shared_ptr<gloo::transport::Context> context_;
   gloo::transport::Pair* out_ = nullptr;
@@ -125,15 +131,21 @@ class GlooMessage {
   GlooLink* link() const { return link_; }
   bool posted() const { return posted_ == pieces_; }
   bool done() const { return waited_ == pieces_; }
-  // Gives Gloo the next piece. REQUIRES: !posted().
-  absl::Status PostPiece();
-  // Blocks until the next piece has moved. REQUIRES: it is posted. An error of PostPiece() comes again here.
+  // Has Gloo's thread take the next piece. REQUIRES: !posted(). An error comes with WaitForPiece().
+  void PostPiece();
+  // Gives Gloo the next piece at once: for small ones, where the way through another thread counts.
+  void PostPieceHere();
+  // Blocks until the next piece has moved. REQUIRES: it is posted.
   absl::Status WaitForPiece();
   // Later waits end soon: well, if the piece has moved.
   void Interrupt();
 
  private:
+  friend class GlooPoster;
   bool Wait(int64_t milliseconds);
+  int64_t BytesOf(int64_t piece) const;
+  // Calls Gloo. What fails is found by the next wait.
+  void Give(int64_t piece);
 
   GlooLink* const link_;
   const Direction direction_;
@@ -142,8 +154,8 @@ class GlooMessage {
   const int64_t pieces_;
   int64_t posted_ = 0;
   int64_t waited_ = 0;
+  std::atomic<int64_t> given_{0};
   bool woken_ = false;  // by an interruption
-  absl::Status error_;
   std::unique_ptr<gloo::transport::UnboundBuffer> buffer_;
 };
 

@@ -189,11 +189,21 @@ void HubState::Exchange(Group* group, std::unique_lock<std::mutex>& lock) {
   }
 }
 
+// What ended well is told without the lock, or whoever waits would wake only to wait for it.
 void HubState::RemoteEnded(Lane* lane, const absl::Status& status, Nanoseconds began, Nanoseconds ended) {
-  std::lock_guard lock(mutex_);
-  const Operation& head = *lane->head();
-  End(head.is_collective() ? groups_[head.target].lanes : absl::MakeConstSpan(&lane, 1), status, began, ended);
-  RingIfWanted();
+  Ref<Signal> done;
+  {
+    std::lock_guard lock(mutex_);
+    Operation& head = *lane->head();
+    if (status.ok() && error_.ok() && !head.is_collective()) {
+      done = lane->Take();
+      Advance(lane);
+    } else {
+      End(head.is_collective() ? groups_[head.target].lanes : absl::MakeConstSpan(&lane, 1), status, began, ended);
+    }
+    RingIfWanted();
+  }
+  if (done) done->Set(absl::OkStatus(), began, ended);
 }
 
 void HubState::Ended(absl::Span<Lane* const> lanes, const absl::Status& status, Nanoseconds began, Nanoseconds ended) {
