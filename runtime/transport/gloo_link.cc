@@ -7,11 +7,13 @@
 #include <gloo/transport/unbound_buffer.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <netdb.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -55,8 +57,7 @@ struct Words {
 
 Words Encode(const absl::Status& status) {
   Words words{.code = static_cast<int32_t>(status.code())};
-  words.length = static_cast<int32_t>(std::min(status.message().size(), sizeof(words.text)));
-  std::memcpy(words.text, status.message().data(), words.length);
+  words.length = static_cast<int32_t>(status.message().copy(words.text, sizeof(words.text)));
   return words;
 }
 
@@ -83,6 +84,24 @@ struct Counts : gloo::transport::Context {
   }
 };
 
+// Whether a socket can be bound there. Gloo finds out too, but loses memory over it.
+absl::Status CheckAddress(const std::string& host) {
+  const addrinfo hints{.ai_socktype = SOCK_STREAM};
+  addrinfo* all = nullptr;
+  if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &all); error != 0) {
+    return absl::InvalidArgumentError(gai_strerror(error));
+  }
+  const auto free = absl::MakeCleanup([all] { freeaddrinfo(all); });
+  int error = 0;
+  for (const addrinfo* one = all; one != nullptr; one = one->ai_next) {
+    const int fd = socket(one->ai_family, one->ai_socktype, one->ai_protocol);
+    error = fd >= 0 && bind(fd, one->ai_addr, one->ai_addrlen) == 0 ? 0 : errno;
+    if (fd >= 0) close(fd);
+    if (error == 0) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(std::strerror(error));
+}
+
 std::string Text(const std::vector<char>& bytes) { return std::string(bytes.begin(), bytes.end()); }
 std::vector<char> Bytes(absl::string_view text) { return std::vector<char>(text.begin(), text.end()); }
 
@@ -97,6 +116,7 @@ class GlooPoster final : public gloo::transport::tcp::Handler {
   }
   ~GlooPoster() override {
     device_->unregisterDescriptor(bell_, this);
+    std::lock_guard posting(posting_);  // after the last call of handleEvents()
     close(bell_);
   }
 
@@ -146,14 +166,20 @@ absl::StatusOr<std::unique_ptr<GlooDevice>> GlooDevice::Create(const std::string
   struct sigaction action = {};
   if (sigaction(SIGPIPE, nullptr, &action) == 0 && action.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
   gloo::transport::tcp::attr attributes;
-  (if_nametoindex(where.c_str()) != 0 ? attributes.iface : attributes.hostname) = where;
-  try {
-    return std::unique_ptr<GlooDevice>(new GlooDevice(gloo::transport::tcp::CreateDevice(attributes)));
-  } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat("can't listen on interface or address '", where,
-                                                   "': ", WithoutPlace(error.what()),
-                                                   "; `ip address` lists those of this machine"));
+  const bool is_interface = if_nametoindex(where.c_str()) != 0;
+  (is_interface ? attributes.iface : attributes.hostname) = where;
+  std::string why;
+  if (const absl::Status status = is_interface ? absl::OkStatus() : CheckAddress(where); !status.ok()) {
+    why = std::string(status.message());
+  } else {
+    try {
+      return std::unique_ptr<GlooDevice>(new GlooDevice(gloo::transport::tcp::CreateDevice(attributes)));
+    } catch (const std::exception& error) {
+      why = std::string(WithoutPlace(error.what()));
+    }
   }
+  return absl::InvalidArgumentError(absl::StrCat("can't listen on interface or address '", where, "': ", why,
+                                                 "; `ip address` lists those of this machine"));
 }
 
 absl::StatusOr<std::string> GlooDevice::AddressForOthers() {
@@ -188,7 +214,12 @@ GlooLink::GlooLink(World* world, std::string peer) : world_(world), peer_(std::m
 
 GlooLink::~GlooLink() {
   CHECK(messages_.empty()) << "a message outlives its link";
+  Close();
+}
+
+void GlooLink::Close() {
   if (mouth_ != nullptr) Try([&] { mouth_->waitSend(milliseconds(kDrainMilliseconds)); }).IgnoreError();
+  mouth_ = nullptr;
   if (ear_ != nullptr) ear_->abortWaitRecv();
   if (ear_ended_) world_->Wait(ear_ended_).IgnoreError();
 }

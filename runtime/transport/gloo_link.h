@@ -82,6 +82,8 @@ class GlooLink {
   void Watch(std::function<void(const absl::Status& last_words)> ended);
   // Says the last words, a goodbye (OK) or a cause. Never blocks; only the first call counts.
   void Say(const absl::Status& last_words);
+  // Waits a while until the last words are on their way, and ends the ear: `ended` is not called any more.
+  void Close();
   // Ends all messages, now and later: those that had moved completely end well.
   void Interrupt();
   // Of messages, in both directions.
@@ -102,10 +104,10 @@ class GlooLink {
   const std::string peer_;
   GlooPoster* poster_ = nullptr;
   std::string address_;
+  std::unique_ptr<char[]> hears_, says_;  // until the pairs are closed
   std::shared_ptr<gloo::transport::Context> context_;
   gloo::transport::Pair* out_ = nullptr;
   gloo::transport::Pair* in_ = nullptr;
-  std::unique_ptr<char[]> hears_, says_;
   std::unique_ptr<gloo::transport::UnboundBuffer> ear_, mouth_;
   EventRef ear_ended_;
   Ref<Signal> heard_;

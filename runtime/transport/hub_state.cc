@@ -42,6 +42,9 @@ HubState::~HubState() {
   CHECK_OK(world_->Wait(task_));
   copy_team_.reset();
   remote_lanes_.clear();
+  for (const auto& link : links_) {
+    if (link != nullptr) link->Close();  // all ears, before the first link goes: what one hears is told to all
+  }
   links_.clear();
 }
 
