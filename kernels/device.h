@@ -54,6 +54,10 @@ class Stream {
   // Done when all work issued so far has ended. began() is when the device started the first work after the previous Record() or
   // Wait(), so that a record before some work and one after it give its span; without work between them it is ended().
   virtual EventRef Record() = 0;
+  // Record() and Wait() in the middle of work whose span is measured as one, around what others do with a part of it:
+  // began() of the Record() after it stays the beginning of its first command.
+  virtual EventRef Fork() = 0;
+  virtual void Join(const EventRef& event) = 0;
   // Blocks the caller until all work issued so far has ended, well or not: before memory that it uses is freed.
   virtual void Drain() = 0;
   // Host memory must stay as it is until a later Record() is done.

@@ -1,10 +1,11 @@
-// The operations that a device runs on a stream. Each call only issues work. Shapes: B rows of a micro-batch, T sequence,
-// M = B*T, C channels, H heads, G key/value heads, D head size, F width of the MLP, V vocabulary, N x K a weight
-// [outputs, inputs]. "compute" tensors are f32 or bf16, one type per call; parameters, their gradients and statistics
-// are f32. Arithmetic accumulates in f32; a bf16 result is rounded once, at the end of an operation.
+// The operations that a device runs on a stream. Each call only issues work. Shapes: B rows of a micro-batch, T
+// sequence, M = B*T, C channels, H heads, G key/value heads, D head size, F width of the MLP, V vocabulary, N x K a
+// weight [outputs, inputs]. "compute" tensors are f32 or bf16, one type per call; parameters, their gradients and
+// statistics are f32. Arithmetic accumulates in f32; a bf16 result is rounded once, at the end of an operation.
 //
-// Numbers: the split of the work depends on the shape only, never on the number of threads, so results are bit-equal for any team.
-// Tensors of a call must not overlap unless its comment says so. An absent optional tensor is TensorView{}.
+// Numbers: the split of the work depends on the shape only, never on the number of threads, so results are bit-equal
+// for any team. Tensors of a call must not overlap unless its comment says so. An absent optional tensor is
+// TensorView{}.
 #pragma once
 
 #include <cstdint>
@@ -89,8 +90,8 @@ struct NormWeightGradientArgs {
   Accumulate accumulate = Accumulate::kAdd;
 };
 
-// Causal self-attention. qkv[M, (H + 2G) * D] holds the H query heads, then the G key heads, then the G value heads of each token;
-// query head h uses key head h / (H / G). Token t attends to the keys first_key[t] ... t of its row.
+// Causal self-attention. qkv[M, (H + 2G) * D] holds the H query heads, then the G key heads, then the G value heads of
+// each token; query head h uses key head h / (H / G). Token t attends to the keys first_key[t] ... t of its row.
 struct AttentionShape {
   int64_t rows = 0;      // B
   int64_t sequence = 0;  // T
@@ -116,7 +117,8 @@ struct AttentionBackwardArgs {
   TensorView dqkv;  // [M, (H + 2G) * D] compute
 };
 
-// Rotates the query and key heads of qkv in place by position (rotate-half convention); kInverse undoes it and is its own gradient.
+// Rotates the query and key heads of qkv in place by position (rotate-half convention); kInverse undoes it and is its
+// own gradient.
 struct RopeArgs {
   AttentionShape shape;
   float theta = 10000.0f;
@@ -145,15 +147,17 @@ struct SwigluBackwardArgs {
   TensorView dgate_up;  // [M, 2F] compute
 };
 
-// y = add + x * mask / (1 - rate). The mask of element e of sample s is drawn from (key, samples[s], e), e counted in the
-// unsplit [T, C] of the sample; it is the same in the backward pass, which calls this on the gradient.
+// y = add + x * mask / (1 - rate). The mask of element e of sample s is drawn from (key, samples[s], e), e counted in
+// the unsplit [T, C] of the sample; it is the same in the backward pass, which calls this on the gradient.
 struct DropoutArgs {
   RandomKey key;
   float rate = 0.0f;
-  TensorView samples;  // [B] i32: global sample indices
-  TensorView x;        // [M, C] compute; rows of one sample are adjacent
-  TensorView add;      // [M, C] compute, optional; may be y
-  TensorView y;        // [M, C] compute; may be x
+  TensorView samples;       // [B] i32: global sample indices
+  int64_t sequence = 0;     // T, of a call on a part of the tokens; 0: x has all of them, and T is M / B
+  int64_t first_token = 0;  // of the B*T, the one that x begins with
+  TensorView x;             // [M, C] compute; rows of one sample are adjacent
+  TensorView add;           // [M, C] compute, optional; may be y
+  TensorView y;             // [M, C] compute; may be x
 };
 
 struct AddArgs {  // y = a + b; y may be a or b
@@ -162,11 +166,18 @@ struct AddArgs {  // y = a + b; y may be a or b
   TensorView y;
 };
 
+// Which rows of a table, or columns of logits, of V in all a call works on; V = 0: on all.
+struct RowRange {
+  int64_t first = 0;
+  int64_t vocabulary = 0;
+};
+
 struct EmbeddingForwardArgs {
   TensorView tokens;          // [M] i32, each below V
   TensorView positions;       // [M] i32, each below P
   TensorView table;           // [V, C] f32
   TensorView position_table;  // [P, C] f32, optional
+  RowRange rows;              // that `table` has, where others have the rest: other tokens become rows of zeros
   TensorView y;               // [M, C] compute
 };
 // dtable[indices[i]] (+)= dy[i], in the order of i. Overwrite zeroes the rows that no index names.
@@ -174,6 +185,7 @@ struct EmbeddingGradientArgs {
   TensorView indices;  // [M] i32
   TensorView dy;       // [M, C] compute
   TensorView dtable;   // [V, C] f32
+  RowRange rows;       // that `dtable` has; indices of others are passed over
   Accumulate accumulate = Accumulate::kAdd;
 };
 
@@ -181,13 +193,24 @@ struct EmbeddingGradientArgs {
 // onehot(target)) * scale. All are 0 where the target is negative (ignored). Without dlogits the losses are the same
 // bits.
 struct CrossEntropyArgs {
-  TensorView logits;   // [M, V] f32
-  TensorView targets;  // [M] i32
-  TensorView losses;   // [M] f32
-  TensorView total;    // [1] f32: (+)= their sum, in order
+  TensorView logits;      // [M, V] f32
+  RowRange columns;       // that `logits` has, of logits split over shards; then with ...
+  TensorView statistics;  // ... [S, M, 3] f32: what LogitStatistics() made of each shard's, in order; else absent
+  TensorView targets;     // [M] i32
+  TensorView losses;      // [M] f32
+  TensorView total;       // [1] f32: (+)= their sum, in order
   Accumulate accumulate = Accumulate::kOverwrite;  // of `total`
   float scale = 1.0f;
   TensorView dlogits;  // [M, V] compute, optional; may be logits
+};
+
+// What the loss needs to know of a part of the logits: for each token the largest of them, the sum of the exponentials
+// of their differences from it, and the target's logit, or 0 where it belongs to another part.
+struct LogitStatisticsArgs {
+  TensorView logits;   // [M, columns of this part] f32
+  TensorView targets;  // [M] i32
+  RowRange columns;
+  TensorView statistics;  // [M, 3] f32
 };
 
 // Fixed blocks of elements that a gradient's squared norm is summed in.
@@ -216,12 +239,21 @@ struct AdamWArgs {
   int64_t step = 1;  // counts updates from 1 (bias correction)
 };
 
+// Independent draws from N(0, deviation^2), element e of the unsplit tensor from (key, e).
+struct InitNormalArgs {
+  RandomKey key;
+  float deviation = 0;
+  TensorView target;   // [rows, columns] f32: a block of the unsplit tensor ...
+  int64_t first = 0;   // ... that begins with this element of it ...
+  int64_t stride = 0;  // ... and has rows so many elements apart; 0: it has whole rows
+};
+
 class Operations {
  public:
   virtual ~Operations() = default;
 
-  // A weight is packed once per optimizer step, for forward and input gradient, in the layout this device multiplies fastest in.
-  // `packed` is a view of PackedLinearBytes() bytes (dtype kI32 or any; only data and size count).
+  // A weight is packed once per optimizer step, for forward and input gradient, in the layout this device multiplies
+  // fastest in. `packed` is a view of PackedLinearBytes() bytes (dtype kI32 or any; only data and size count).
   virtual int64_t PackedLinearBytes(const LinearShape& shape) const = 0;
   virtual void PackLinear(Stream& stream, const LinearShape& shape, TensorView weight, TensorView packed) const = 0;
   virtual void LinearForward(Stream& stream, const LinearForwardArgs& args) const = 0;
@@ -246,8 +278,10 @@ class Operations {
   virtual void EmbeddingForward(Stream& stream, const EmbeddingForwardArgs& args) const = 0;
   virtual void EmbeddingGradient(Stream& stream, const EmbeddingGradientArgs& args) const = 0;
   virtual void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const = 0;
+  virtual void LogitStatistics(Stream& stream, const LogitStatisticsArgs& args) const = 0;
 
-  // sum = parts[0] + parts[1] + ... element by element in that order, f32; sum may be parts[0]. At most 64 parts.
+  // sum = parts[0] + parts[1] + ... element by element in that order, all f32 or all bf16; sum may be parts[0]. At most
+  // 64 parts.
   virtual void SumInOrder(Stream& stream, absl::Span<const TensorView> parts, TensorView sum) const = 0;
   // partials[b] = sum of squares of block b of kNormBlock elements of gradient, f32.
   virtual void SquaredNorm(Stream& stream, TensorView gradient, TensorView partials) const = 0;
@@ -260,8 +294,7 @@ class Operations {
 
   virtual void Fill(Stream& stream, TensorView target, float value) const = 0;
   virtual void Copy(Stream& stream, TensorView source, TensorView target) const = 0;  // same type and size
-  // Independent draws from N(0, deviation^2), element e from (key, e).
-  virtual void InitNormal(Stream& stream, RandomKey key, float deviation, TensorView target) const = 0;
+  virtual void InitNormal(Stream& stream, const InitNormalArgs& args) const = 0;
 };
 
 }  // namespace sluice

@@ -136,6 +136,9 @@ class ProfiledOperations final : public Operations {
   void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const override {
     Timed(stream, Named("cross-entropy"), [&] { inner_.CrossEntropy(stream, args); });
   }
+  void LogitStatistics(Stream& stream, const LogitStatisticsArgs& args) const override {
+    Timed(stream, Named("cross-entropy"), [&] { inner_.LogitStatistics(stream, args); });
+  }
   void SumInOrder(Stream& stream, absl::Span<const TensorView> parts, TensorView sum) const override {
     Timed(stream, Sum(parts, sum), [&] { inner_.SumInOrder(stream, parts, sum); });
   }
@@ -158,8 +161,8 @@ class ProfiledOperations final : public Operations {
   void Copy(Stream& stream, TensorView source, TensorView target) const override {
     Timed(stream, Moving("copy", source.bytes(), target.bytes()), [&] { inner_.Copy(stream, source, target); });
   }
-  void InitNormal(Stream& stream, RandomKey key, float deviation, TensorView target) const override {
-    Timed(stream, Named("initial values"), [&] { inner_.InitNormal(stream, key, deviation, target); });
+  void InitNormal(Stream& stream, const InitNormalArgs& args) const override {
+    Timed(stream, Named("initial values"), [&] { inner_.InitNormal(stream, args); });
   }
 
  private:
@@ -206,7 +209,7 @@ std::vector<OperationTime> OperationProfile::Collect() {
       sum.flops = sum.read_bytes = sum.written_bytes = 0;
     }
     sum.calls += what.calls;
-    sum.time += record.end->ended() - record.end->began();
+    sum.time += record.end->ended() - (record.begin ? record.begin->ended() : record.end->began());
     sum.flops += what.flops;
     sum.read_bytes += what.read_bytes;
     sum.written_bytes += what.written_bytes;

@@ -50,7 +50,8 @@ struct Action {
   QueueId queue;           // index into Program::queues
   int32_t slot = -1;       // message slot bound: RECV the one it fills; F, I, B the one written; SEND the one sent
   int32_t stash = -1;      // STASH slot of F, GRADIENT_STASH slot of I and B
-  int32_t collective = -1;  // entry of Program::collectives; REDUCE_GRAD: -1 where nobody else has the stage
+  int32_t collective =
+      -1;  // entry of Program::collectives; REDUCE_GRAD: -1 where no other copy or replica has the stage
 
   friend bool operator==(const Action&, const Action&) = default;
 };

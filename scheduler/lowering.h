@@ -31,13 +31,18 @@ enum class NormCheck : uint8_t {
 
 struct LoweringOptions {
   QueuePolicy queues = QueuePolicy::kOnePerDirection;
+  int replicas = 1;       // dp (Program::replicas)
   int send_slots = 2;     // OUTPUT and INPUT_GRADIENT slots of a stage: results that may wait to be sent
   int receive_ahead = 1;  // slots beyond those in flight: messages that may arrive before their stage can use them
+  // ZeRO-1, where a stage has several holders (copies, replicas): each updates its slice of the parameters, which are
+  // gathered afterwards; else the summed gradients are gathered before, and each updates all.
+  bool zero1 = false;
   std::vector<TiedTensor> tied_tensors;
   NormCheck norm_check = NormCheck::kBarrier;
 };
 
-// All passes; the schedule's own transfers are kept if it has any. REQUIRES: no budget negative, send_slots >= 1.
+// All passes; the schedule's own transfers are kept if it has any. REQUIRES: no budget negative, send_slots >= 1,
+// replicas >= 1.
 // Errors: INVALID_ARGUMENT if the schedule's own order cannot run (an action waits for one that comes later), naming
 // the actions at which the ranks stand; and for a schedule that can't be post-validated, with the rule.
 absl::StatusOr<Program> Lower(const Schedule& schedule, const LoweringOptions& options = {});
@@ -60,12 +65,13 @@ absl::StatusOr<Program> AddTransfers(const Schedule& schedule, const LoweringOpt
 absl::StatusOr<Program> AdoptTransfers(const Schedule& schedule, const LoweringOptions& options);
 bool HasTransfers(const Schedule& schedule);
 
-// After pass 1, where the model has several copies (training only): REDUCE_GRAD of every stage and copy, after the last
-// weight gradient of the stage in any copy; those that the lists have already stay where they are.
+// After pass 1, where the model has several copies or replicas (training only): REDUCE_GRAD of every stage and copy,
+// right after the last weight gradient of the stage in any copy; those that the lists have already stay where they are.
 void AddReductions(Program& program);
 
-// Pass 2, end of step (training only): tied gradients, norm, optimizer step, after each rank's last compute.
-void AddEndOfStep(const std::vector<TiedTensor>& tied_tensors, Program& program);
+// Pass 2, end of step (training only): tied gradients, norm, optimizer step, after each rank's last compute; and what a
+// stage's holders gather before or after the optimizer step.
+void AddEndOfStep(const LoweringOptions& options, Program& program);
 
 // --- Post-validation of the gradient norm (scheduler/README.md) ---
 

@@ -42,16 +42,26 @@ const char* PoolName(Pool pool);  // "INPUT", "OUTPUT", "OUTPUT_GRADIENT", ...
 using PoolSizes = std::array<int32_t, kPoolCount>;
 
 enum class CollectiveKind : uint8_t {
-  kTiedGradients,   // sums the gradients of one tensor that several ranks hold
-  kStageGradients,  // REDUCE_GRAD: gathers the partial gradients that the copies of one stage have
-  kNorm,            // gathers the partial squared norms of all ranks
+  kTiedGradients,  // sums the gradients of one tensor that several ranks hold
+  // REDUCE_GRAD: each holder of a stage, in whatever copy or replica, gets its slice of the partial gradients of all.
+  kStageGradients,
+  kNorm,             // gathers the partial squared norms of all ranks, those of all replicas
+  kSummedGradients,  // before OPTIMIZER_STEP: gathers a stage's gradients, of which each holder has summed its slice
+                     // ...
+  kParameters,       // ... or after it (ZeRO-1) its parameters, of which each has updated its slice
 };
+// Whether the members are also the same ranks of the program's other replicas; else each replica has its own.
+constexpr bool AcrossReplicas(CollectiveKind kind) { return kind != CollectiveKind::kTiedGradients; }
+// Whether it is between the holders of one stage.
+constexpr bool IsOfStage(CollectiveKind kind) {
+  return kind != CollectiveKind::kTiedGradients && kind != CollectiveKind::kNorm;
+}
 
 struct Collective {
   CollectiveKind kind = CollectiveKind::kNorm;
   int tensor = -1;                    // kTiedGradients: the id given in TiedTensor
-  std::vector<PipelineRank> members;  // ascending; each lists this collective once, all in the same order
-  StageId stage = {};                 // kStageGradients
+  std::vector<PipelineRank> members;  // of this pipeline, ascending; each lists it once, all in the same order
+  StageId stage = {};                 // IsOfStage
   int copy = 0;                       // kTiedGradients: of the model, whose stages are meant
   friend bool operator==(const Collective&, const Collective&) = default;
 };
@@ -67,7 +77,8 @@ struct Program {
   std::string name;
   PassKind pass = PassKind::kTraining;
   Validation validation = Validation::kNone;
-  int micro_batches = 0;
+  int micro_batches = 0;  // m, of one pipeline
+  int replicas = 1;       // dp: as many pipelines run this program, each on micro-batches of its own
   Placement placement;
   std::vector<std::vector<Action>> ranks;  // per pipeline rank, in issue order
   std::vector<Queue> queues;               // indexed by Action::queue
@@ -77,6 +88,8 @@ struct Program {
   int32_t PoolSize(Pool pool, StageId stage, int copy = 0) const {
     return pools[placement.Index(stage, copy)][static_cast<size_t>(pool)];
   }
+  // Whether a stage's gradients are spread over several ranks: REDUCE_GRAD is then a collective that each step needs.
+  bool Reduces() const { return placement.copies() * replicas > 1; }
   friend bool operator==(const Program&, const Program&) = default;
 };
 

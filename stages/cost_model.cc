@@ -22,18 +22,33 @@ int64_t TimeOf(const OperationCost& cost, double flops_per_second, const DeviceD
 }  // namespace
 
 LayerTimes AnalyticTimes(const Node& node, int64_t rows, int64_t sequence, Precision precision, Recomputation recompute,
-                         const DeviceDescription& device) {
-  LayerCost cost = Cost(node, rows, sequence, precision);
-  if (recompute == Recomputation::kSelective) cost.weight_gradient += cost.recompute_selective;
-  if (recompute == Recomputation::kFull) cost.input_gradient += cost.recompute_full;
+                         const DeviceDescription& device, const TensorParallel& tensor) {
+  LayerCost cost = Cost(node, rows, sequence, precision, tensor);
+  LayerTraffic traffic = TensorTraffic(node, rows, sequence, precision, tensor);
+  if (recompute == Recomputation::kSelective) {
+    cost.weight_gradient += cost.recompute_selective;
+    traffic.weight_gradient += traffic.recompute_selective;
+  }
+  if (recompute == Recomputation::kFull) {
+    cost.input_gradient += cost.recompute_full;
+    traffic.input_gradient += traffic.recompute_full;
+  }
   const double flops = precision == Precision::kBF16 ? device.flops_bf16 : device.flops_f32;
-  return {.forward_ns = TimeOf(cost.forward, flops, device),
-          .input_gradient_ns = TimeOf(cost.input_gradient, flops, device),
-          .weight_gradient_ns = TimeOf(cost.weight_gradient, flops, device)};
+  const auto time = [&](const OperationCost& work, const Traffic& exchanged) {
+    return TimeOf(work, flops, device) + CollectiveTime(exchanged, device);
+  };
+  return {.forward_ns = time(cost.forward, traffic.forward),
+          .input_gradient_ns = time(cost.input_gradient, traffic.input_gradient),
+          .weight_gradient_ns = time(cost.weight_gradient, traffic.weight_gradient)};
 }
 
 int64_t OptimizerTime(int64_t parameters, const DeviceDescription& device) {
   return Nanoseconds(static_cast<double>(parameters) * kOptimizerBytesPerParameter / device.bytes_per_second);
+}
+
+int64_t CollectiveTime(const Traffic& traffic, const DeviceDescription& device) {
+  const double rate = device.link_bytes_per_second > 0 ? device.link_bytes_per_second : device.bytes_per_second / 2;
+  return traffic.collectives * device.link_latency_ns + Nanoseconds(static_cast<double>(traffic.bytes) / rate);
 }
 
 int64_t TransferTime(int64_t bytes, const DeviceDescription& device) {

@@ -8,6 +8,8 @@
 
 #include "absl/types/span.h"
 #include "stages/graph.h"
+#include "stages/tensor_parallel.h"
+#include "stages/tensor_traffic.h"
 
 namespace sluice {
 
@@ -31,13 +33,17 @@ struct LayerTimes {
   int64_t total_ns() const { return forward_ns + input_gradient_ns + weight_gradient_ns; }
 };
 
-// Work takes the larger of its FLOPs' and its bytes' time, plus the overhead.
+// Work takes the larger of its FLOPs' and its bytes' time, plus the overhead; a shard of a tensor-parallel group also
+// waits for what is exchanged.
 LayerTimes AnalyticTimes(const Node& node, int64_t rows, int64_t sequence, Precision precision, Recomputation recompute,
-                         const DeviceDescription& device);
+                         const DeviceDescription& device, const TensorParallel& tensor = {});
 
 // Time to update `parameters` elements with AdamW: bound by memory (weight, gradient and two moments read, three
 // written, f32, and the packed copy).
 int64_t OptimizerTime(int64_t parameters, const DeviceDescription& device);
+
+// Time of collectives, one after another. What is handed over in one memory is still copied, read and written.
+int64_t CollectiveTime(const Traffic& traffic, const DeviceDescription& device);
 
 // Time of a message between ranks.
 int64_t TransferTime(int64_t bytes, const DeviceDescription& device);

@@ -38,13 +38,13 @@ enum class Naming : uint8_t { kGpt2, kLlama };
 struct Node {
   std::string name;  // unique in the graph: "wte", "h.3.mlp"
   LayerKind kind = LayerKind::kNorm;
-  int64_t channels = 0;    // C: columns of the input (embedding: of the output)
-  int64_t heads = 0;       // attention: H query heads ...
-  int64_t kv_heads = 0;    // ... G key/value heads, a divisor of H ...
-  int64_t head_size = 0;   // ... of D columns, even with rope
-  int64_t width = 0;       // mlp: F; linear: columns of the output
-  int64_t vocabulary = 0;  // embedding, head: V
-  int64_t positions = 0;   // embedding: learned positions; 0: none
+  int64_t channels = 0;                            // C: columns of the input (embedding: of the output)
+  int64_t heads = 0;                               // attention: H query heads ...
+  int64_t kv_heads = 0;                            // ... G key/value heads, a divisor of H ...
+  int64_t head_size = 0;                           // ... of D columns, even with rope
+  int64_t width = 0;                               // mlp: F; linear: columns of the output
+  int64_t vocabulary = 0;                          // embedding, head: V
+  int64_t positions = 0;                           // embedding: learned positions; 0: none
   Normalization norm = Normalization::kLayerNorm;  // attention, mlp, norm
   float norm_epsilon = 1e-5f;
   float rope_theta = 0;                       // attention; 0: no rope

@@ -11,12 +11,13 @@ namespace sluice {
 namespace {
 
 // X(proto field, member) for each plain field of a node: reading and writing share the list.
-#define PLAIN_FIELDS(X)                                                                                         \
-  X(name, name)                                                                                                 \
-  X(channels, channels) X(heads, heads) X(kv_heads, kv_heads) X(head_size, head_size) X(width, width)           \
-      X(vocabulary, vocabulary) X(positions, positions) X(norm_epsilon, norm_epsilon) X(rope_theta, rope_theta) \
-          X(bias, bias) X(dropout, dropout) X(tied_to, tied_to) X(init_deviation, init_deviation)               \
-              X(projection_deviation, projection_deviation)
+#define PLAIN_FIELDS(X)                                                                                             \
+  X(name, name)                                                                                                     \
+  X(channels, channels)                                                                                             \
+  X(heads, heads)                                                                                                   \
+  X(kv_heads, kv_heads) X(head_size, head_size) X(width, width) X(vocabulary, vocabulary) X(positions, positions)   \
+      X(norm_epsilon, norm_epsilon) X(rope_theta, rope_theta) X(bias, bias) X(dropout, dropout) X(tied_to, tied_to) \
+          X(init_deviation, init_deviation) X(projection_deviation, projection_deviation)
 
 Node NodeFrom(const proto::Node& from) {
   Node node;

@@ -15,6 +15,8 @@
 #include "kernels/operations.h"
 #include "kernels/tensor.h"
 #include "stages/graph.h"
+#include "stages/tensor_group.h"
+#include "stages/tensor_parallel.h"
 
 namespace sluice {
 
@@ -27,13 +29,21 @@ enum class Lifetime : uint8_t {
   kScratch,   // within one call
 };
 
+// How many rows a layer's tensor has. The second and third differ from the first only in a tensor-parallel group.
+enum class TensorRows : uint8_t {
+  kAll,       // one for each token of the micro-batch
+  kSlice,     // one for each token of what enters the layer: of this shard's slice, with sequence parallelism
+  kExchange,  // what a TensorGroup needs to exchange a tensor of all tokens
+};
+
 struct LayerTensor {
   Lifetime lifetime = Lifetime::kScratch;
   DType dtype = DType::kF32;
-  int64_t columns = 0;   // elements per token; 0: not needed with these options
+  int64_t columns = 0;  // elements per token; 0: not needed with these options
+  TensorRows rows = TensorRows::kAll;
   int64_t rows_max = 0;  // tokens it has room for, of a layer that works through them in chunks; 0: all
 };
-inline constexpr int kMaxLayerTensors = 10;
+inline constexpr int kMaxLayerTensors = 12;
 inline constexpr int kMaxLayerParameters = 6;
 
 // One parameter as a layer sees it.
@@ -57,13 +67,15 @@ struct BatchViews {
 struct LayerCall {
   const Operations& operations;
   Stream& stream;
-  int64_t rows = 0;                                            // B
-  int64_t sequence = 0;                                        // T
+  TensorGroup* group = nullptr;  // of a layer that is split over shards, or stands on each of them; else null
+  int64_t rows = 0;              // B
+  int64_t sequence = 0;          // T
+  // With sequence parallelism the M of x, y, dy and dx are this shard's slice of the B*T tokens.
   TensorView x;                                                // [M, columns in] compute
   TensorView y;                                                // [M, columns out] compute
   TensorView dy;                                               // [M, columns out] compute
   TensorView dx;                                               // [M, columns in] compute
-  std::array<TensorView, kMaxLayerTensors> tensors;            // [M or rows_max, columns], as declared by Tensors()
+  std::array<TensorView, kMaxLayerTensors> tensors;            // [rows, columns], as declared by Tensors()
   std::array<ParameterViews, kMaxLayerParameters> parameters;  // as declared by Parameters(graph, node)
   BatchViews batch;
   Accumulate accumulate = Accumulate::kAdd;
@@ -93,7 +105,7 @@ class Layer {
   virtual void WeightGradient(const LayerCall& call) const = 0;
 };
 
-// The layer of the node's kind, from the table in layers/registry.cc.
-std::unique_ptr<Layer> NewLayer(const Node& node, DType compute);
+// A shard's layer of the node's kind, from the table in layers/registry.cc.
+std::unique_ptr<Layer> NewLayer(const Node& node, DType compute, const TensorParallel& tensor = {});
 
 }  // namespace sluice

@@ -8,7 +8,9 @@ namespace {
 // Sizes of one call as doubles, so that products don't overflow.
 struct Sizes {
   double rows, sequence, tokens;
+  double outside;  // tokens that enter and leave the layer: all, or this shard's slice
   double element;  // bytes of an activation's element
+  double shards;
 };
 
 // y[M,N] = x[M,K] . weight^T; the gradient of the weight is f32 and is added to.
@@ -23,7 +25,7 @@ LayerCost Linear(const Sizes& s, double n, double k, double output_bytes) {
 LayerCost Linear(const Sizes& s, double n, double k) { return Linear(s, n, k, s.element); }
 
 LayerCost Norm(const Sizes& s, double channels) {
-  const double activation = s.element * s.tokens * channels;
+  const double activation = s.element * s.outside * channels;
   return {
       .forward = {0, 2 * activation}, .input_gradient = {0, 4 * activation}, .weight_gradient = {0, 2 * activation}};
 }
@@ -45,8 +47,13 @@ LayerCost AttentionCore(const Sizes& s, const Node& node) {
 // y = x + dropout(x'): reads, writes and the mask drawn again on the way back.
 LayerCost Dropout(const Sizes& s, const Node& node) {
   if (node.dropout == 0) return {};
-  const double activation = s.element * s.tokens * static_cast<double>(node.channels);
+  const double activation = s.element * s.outside * static_cast<double>(node.channels);
   return {.forward = {0, 3 * activation}, .input_gradient = {0, 2 * activation}};
+}
+
+// A sum over the shards: each reads all parts of its share of the tokens.
+OperationCost SumOverShards(const Sizes& s, double channels) {
+  return {0, s.shards == 1 ? 0 : s.element * s.tokens * channels * (1 + 1 / s.shards)};
 }
 
 LayerCost Sum(const LayerCost& a, const LayerCost& b) {
@@ -61,7 +68,9 @@ LayerCost Attention(const Sizes& s, const Node& node) {
   const double channels = static_cast<double>(node.channels);
   const LayerCost norm = Norm(s, channels), in = Linear(s, qkv, channels), core = AttentionCore(s, node);
   LayerCost cost = Sum(Sum(norm, in), Sum(core, Sum(Linear(s, channels, inner), Dropout(s, node))));
-  cost.forward.bytes += s.element * s.tokens * channels;  // the residual
+  cost.forward.bytes += s.element * s.outside * channels;  // the residual
+  cost.forward += SumOverShards(s, channels);
+  cost.input_gradient += SumOverShards(s, channels);
   cost.recompute_selective = norm.forward;
   cost.recompute_full = norm.forward + in.forward + core.forward;
   return cost;
@@ -74,7 +83,9 @@ LayerCost Mlp(const Sizes& s, const Node& node) {
   const LayerCost activation{.forward = {0, s.element * s.tokens * (in_width + width)},
                              .input_gradient = {0, s.element * s.tokens * (2 * in_width + width)}};
   LayerCost cost = Sum(Sum(norm, in), Sum(activation, Sum(Linear(s, channels, width), Dropout(s, node))));
-  cost.forward.bytes += s.element * s.tokens * channels;
+  cost.forward.bytes += s.element * s.outside * channels;
+  cost.forward += SumOverShards(s, channels);
+  cost.input_gradient += SumOverShards(s, channels);
   cost.recompute_selective = norm.forward + activation.forward;
   cost.recompute_full = norm.forward + in.forward + activation.forward;
   return cost;
@@ -84,8 +95,10 @@ LayerCost Mlp(const Sizes& s, const Node& node) {
 LayerCost Embedding(const Sizes& s, const Node& node) {
   const double elements = s.tokens * static_cast<double>(node.channels), tables = node.positions > 0 ? 2 : 1;
   LayerCost cost = Dropout(s, node);
-  cost.forward.bytes += (4 * tables + s.element) * elements;
-  cost.weight_gradient.bytes += tables * (8 + s.element) * elements;
+  // A shard finds its part of the tokens in its table.
+  cost.forward.bytes += (4 * tables / s.shards + s.element) * elements;
+  cost.forward += SumOverShards(s, static_cast<double>(node.channels));
+  cost.weight_gradient.bytes += (1 / s.shards + tables - 1) * (8 + s.element) * elements;
   return cost;
 }
 
@@ -97,19 +110,24 @@ LayerCost Head(const Sizes& s, const Node& node) {
   const LayerCost linear = Linear(chunk, vocabulary, static_cast<double>(node.channels), 4);
   const OperationCost cross_entropy{0, (4 + s.element) * chunk.tokens * vocabulary};
   const OperationCost one = linear.forward + cross_entropy + linear.input_gradient + linear.weight_gradient;
-  return {.input_gradient = {chunks * one.flops, chunks * one.bytes}};
+  const OperationCost sum = SumOverShards(s, static_cast<double>(node.channels));
+  return {.input_gradient = sum + OperationCost{chunks * one.flops, chunks * one.bytes}};
 }
 
 LayerCost ActivationCost(const Sizes& s, const Node& node) {
-  const double elements = s.element * s.tokens * static_cast<double>(node.channels);
+  const double elements = s.element * s.outside * static_cast<double>(node.channels);
   return {.forward = {0, 2 * elements}, .input_gradient = {0, 3 * elements}};
 }
 
 }  // namespace
 
-LayerCost Cost(const Node& node, int64_t rows, int64_t sequence, Precision precision) {
-  const Sizes s{static_cast<double>(rows), static_cast<double>(sequence),
-                static_cast<double>(rows) * static_cast<double>(sequence), precision == Precision::kF32 ? 4.0 : 2.0};
+LayerCost Cost(const Node& whole, int64_t rows, int64_t sequence, Precision precision, const TensorParallel& tensor) {
+  const Node node = ShardOf(whole, tensor);
+  Sizes s{.rows = static_cast<double>(rows), .sequence = static_cast<double>(sequence)};
+  s.tokens = s.rows * s.sequence;
+  s.outside = tensor.sequence_parallel ? s.tokens / tensor.size : s.tokens;
+  s.element = precision == Precision::kF32 ? 4 : 2;
+  s.shards = tensor.size;
   const double channels = static_cast<double>(node.channels);
   switch (node.kind) {
     case LayerKind::kEmbedding:
@@ -121,6 +139,7 @@ LayerCost Cost(const Node& node, int64_t rows, int64_t sequence, Precision preci
     case LayerKind::kNorm:
       return Norm(s, channels);
     case LayerKind::kLinear:
+      s.tokens = s.outside;
       return Linear(s, static_cast<double>(node.width), channels);
     case LayerKind::kActivation:
       return ActivationCost(s, node);

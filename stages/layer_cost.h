@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "stages/graph.h"
+#include "stages/tensor_parallel.h"
 
 namespace sluice {
 
@@ -33,7 +34,9 @@ struct LayerCost {
   OperationCost recompute_full;
 };
 
-// Of one micro-batch of B = rows sequences of T = sequence tokens.
-LayerCost Cost(const Node& node, int64_t rows, int64_t sequence, Precision precision);
+// Of one micro-batch of B = rows sequences of T = sequence tokens, by one shard. What shards exchange is not in it
+// (tensor_traffic.h); the sums that they make of it are.
+LayerCost Cost(const Node& node, int64_t rows, int64_t sequence, Precision precision,
+               const TensorParallel& tensor = {});
 
 }  // namespace sluice

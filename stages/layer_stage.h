@@ -2,7 +2,8 @@
 // state, stash slots and scratch, as stage_layout.h plans; after creation nothing is allocated.
 //
 // Ownership: device and stream belong to the caller and outlive the stage; message slots are the caller's.
-// Parameters begin the same on every rank and for every cut: their random numbers are keyed by seed and global name.
+// Parameters begin the same on every rank, for every cut and every split over tensor-parallel shards: their random
+// numbers are keyed by seed, global name and index in the complete tensor.
 #pragma once
 
 #include <memory>
@@ -17,6 +18,7 @@
 #include "stages/layer.h"
 #include "stages/stage.h"
 #include "stages/stage_layout.h"
+#include "stages/tensor_group.h"
 
 namespace sluice {
 
@@ -30,10 +32,13 @@ enum class StateKind : uint8_t {
 
 class LayerStage final : public Stage {
  public:
-  // Allocates and issues the initialization. RESOURCE_EXHAUSTED says how much it wanted.
+  // Allocates and issues the initialization. RESOURCE_EXHAUSTED says how much it wanted, INVALID_ARGUMENT which layer
+  // can't be split over the shards. `group` is that of options.tensor_parallel, whose shards all do the same calls, and
+  // outlives the stage; null for one shard alone.
   // REQUIRES: a valid graph.
   static absl::StatusOr<std::unique_ptr<LayerStage>> Create(Device* device, Stream* stream, const LayerGraph& graph,
-                                                            StageId id, NodeRange range, const StageOptions& options);
+                                                            StageId id, NodeRange range, const StageOptions& options,
+                                                            TensorGroup* group = nullptr);
 
   // Waits for what has been issued: its memory goes.
   ~LayerStage() override { stream_->Drain(); }
@@ -47,11 +52,13 @@ class LayerStage final : public Stage {
                           absl::Span<const EventRef> after) override;
   EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
 
-  absl::Span<const CopyGradient> copy_gradients() const override { return copy_gradients_; }
+  absl::Span<const GradientReduction> reductions() const override { return reductions_; }
+  absl::Span<const SliceGather> gathers() const override { return gathers_; }
   absl::Span<const TiedGradient> tied() const override { return tied_; }
   int64_t norm_partials() const override { return norm_partials_; }
   EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
   EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override;
+  EventRef FinishParameters(absl::Span<const EventRef> after) override;
   void KeepState() override;
   void RollBack() override;
 
@@ -59,28 +66,43 @@ class LayerStage final : public Stage {
   TensorView logits() const override { return logits_; }
 
   const StageMemory& memory() const { return layout_.memory; }
-  // Of every parameter the stage holds, in layer order.
+  // Of every parameter the stage holds, this shard's part of it, in layer order.
   std::vector<ParameterSpec> parameters() const;
 
-  // Copies a state of a parameter to or from the host, which stays as it is until the event is done. NOT_FOUND: no such
-  // parameter here. INVALID_ARGUMENT: another number of elements.
+  // Elements of this shard's part of a parameter whose gradient, m and v are here: all of them, or with ZeRO-1 this
+  // member's. Ascending.
+  struct Elements {
+    int64_t begin = 0;
+    int64_t count = 0;
+  };
+  std::vector<Elements> HeldState(absl::string_view name) const;
+  // Copies a state of a parameter, this shard's part and of that what is here, to or from the host, which stays as it
+  // is until the event is done. NOT_FOUND: no such parameter here. INVALID_ARGUMENT: another number of elements.
   absl::StatusOr<EventRef> Read(StateKind kind, absl::string_view name, absl::Span<float> host);
   absl::StatusOr<EventRef> Write(StateKind kind, absl::string_view name, absl::Span<const float> host);
 
  private:
   using Phase = LayerPass;
+  static constexpr int kMaxGroups = 64;  // of SumInOrder
 
-  LayerStage(Device* device, Stream* stream, const LayerGraph& graph, StageId id, NodeRange range, StageOptions options);
+  LayerStage(Device* device, Stream* stream, const LayerGraph& graph, StageId id, NodeRange range, StageOptions options,
+             TensorGroup* group);
   void MakeLayers(const LayerGraph& graph, NodeRange range);
-  void MakeTied();
-  void MakeCopyGradients();
+  void MakeExchanges();
   void Initialize();
+  void InitializeNormal(const ParameterPlace& place);
   void Pack(const ParameterPlace& place);
-  // Calls copy(state, kept copy of it) for what the optimizer overwrites of each parameter.
+  // Calls copy(state, kept copy of it) for all that the optimizer overwrites.
   template <class Copy>
-  void ForEachKept(const ParameterPlace& place, const Copy& copy);
+  void ForEachKept(const Copy& copy);
 
   void Tell(size_t layer, Phase phase) const;
+  // The end of a step.
+  void SumUsesAndGroups(const SumPlace& place);
+  void SumOverShards(const SumPlace& place);
+  void WriteNormPartials(TensorView partials);
+  void GatherNormPartials(TensorView gathered, TensorView partials);
+
   EventRef EndOfAction();
   void WaitFor(absl::Span<const EventRef> after);
   void CopyBatch(const MicroBatchInfo& info, int stash);
@@ -94,9 +116,14 @@ class LayerStage final : public Stage {
 
   std::byte* At(const Place& place, const StageSlots& slots) const;
   TensorView Floats(int64_t offset, int64_t count) const;
+  TensorView Floats(const Piece& piece) const { return Floats(piece.offset, piece.bytes / 4); }
   // Where the partial sum of (use, group) is kept.
   TensorView Partial(const ParameterPlace& place, int use, int group) const;
-  absl::StatusOr<TensorView> Find(StateKind kind, absl::string_view name, size_t elements) const;
+  bool updates_slices() const { return options_.zero1 && options_.members() > 1; }
+  absl::StatusOr<int> Find(StateKind kind, absl::string_view name, size_t elements) const;
+  // Calls copy(device, first element) for each piece of a parameter's state that is here.
+  template <class Copy>
+  void ForEachPiece(StateKind kind, int parameter, const Copy& copy) const;
 
   Device* const device_;
   const Operations& operations_;
@@ -104,13 +131,15 @@ class LayerStage final : public Stage {
   const StageId id_;
   const size_t first_node_;
   const StageOptions options_;
+  TensorGroup* const group_;
   const DType compute_;
   const int64_t vocabulary_;
   StageLayout layout_;
   Buffer arena_;
   std::vector<std::unique_ptr<Layer>> layers_;
   std::vector<int64_t> boundaries_;  // columns of what enters each layer and leaves the last
-  std::vector<CopyGradient> copy_gradients_;
+  std::vector<GradientReduction> reductions_;
+  std::vector<SliceGather> gathers_;
   std::vector<TiedGradient> tied_;
   int64_t norm_partials_ = 0;
   TensorView logits_;

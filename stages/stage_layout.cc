@@ -4,29 +4,25 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "base/check.h"
+#include "stages/packer.h"
+#include "stages/tensor_traffic.h"
+#include "stages/training_layout.h"
 
 namespace sluice {
 namespace {
 
 using Region = Place::Region;
 
-constexpr int64_t RoundUp(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
-// Hands out pieces one after another.
-class Packer {
- public:
-  int64_t Take(int64_t bytes) {
-    const int64_t offset = used_;
-    used_ += RoundUp(bytes);
-    return offset;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  int64_t used_ = 0;
-};
-
 DType ComputeType(Precision precision) { return precision == Precision::kF32 ? DType::kF32 : DType::kBF16; }
+
+// By each shard.
+std::vector<int64_t> NormPartialsOf(const LayerGraph& graph, size_t node, size_t parameter, TensorParallel tensor) {
+  std::vector<int64_t> partials;
+  for (tensor.index = 0; tensor.index < tensor.size; ++tensor.index) {
+    partials.push_back(NormBlocks(Parameters(graph, node, tensor)[parameter].elements_answered_for()));
+  }
+  return partials;
+}
 
 class Planner {
  public:
@@ -34,6 +30,7 @@ class Planner {
       : graph_(graph), range_(range), options_(options), packed_bytes_(packed_bytes) {}
 
   StageLayout Plan() {
+    AddParameters();
     for (size_t i = range_.begin; i < range_.end; ++i) AddLayer(i);
     PlaceBatch();
     for (LayerPlace& layer : layout_.layers) PlaceTensors(&layer);
@@ -46,29 +43,41 @@ class Planner {
 
  private:
   int64_t tokens() const { return options_.rows * options_.sequence; }
+  const TensorParallel& tensor() const { return options_.tensor_parallel; }
+  // What leaves a layer: of the shard that has the most tokens, so that all shards have room for the same.
+  int64_t OutputBytes(const Node& node) const {
+    TensorParallel first = tensor();
+    first.index = 0;
+    return TokensOf(tokens(), first).count * OutputBytesPerToken(node, options_.precision);
+  }
   bool training() const { return options_.purpose == StagePurpose::kTraining; }
   const Node& NodeOf(size_t layer) const { return graph_.nodes[range_.begin + layer]; }
 
-  void AddLayer(size_t node) {
-    LayerPlace place;
-    for (ParameterSpec& spec : Parameters(graph_, node)) {
-      const std::vector<size_t> nodes = spec.tied ? NodesWith(graph_, spec.name) : std::vector<size_t>{node};
-      const int use = static_cast<int>(std::find(nodes.begin(), nodes.end(), node) - nodes.begin());
-      place.parameters.push_back(AddUse(spec, use, static_cast<int>(nodes.size())));
-      place.uses.push_back(use);
+  void AddParameters() {
+    for (StageParameter& parameter : StageParameters(graph_, range_.begin, range_.end, tensor())) {
+      index_of_[parameter.spec.name] = static_cast<int>(layout_.parameters.size());
+      layout_.parameters.push_back({std::move(parameter)});
     }
-    place.tensors = NewLayer(graph_.nodes[node], ComputeType(options_.precision))->Tensors();
-    layout_.layers.push_back(std::move(place));
+    uses_placed_.resize(layout_.parameters.size());
+    if (!training()) return;
+    const auto norms = NormRunsByParameter(graph_, range_, options_);
+    for (size_t p = 0; p < norms.size(); ++p) {
+      for (const std::vector<NormRun>& of_shard : norms[p]) {
+        int64_t& mine = layout_.parameters[p].norm_partials.emplace_back();
+        for (const NormRun& run : of_shard) mine += run.member == options_.member() ? run.count : 0;
+      }
+    }
   }
 
-  int AddUse(const ParameterSpec& spec, int use, int uses) {
-    auto& all = layout_.parameters;
-    const auto [at, added] = index_of_.try_emplace(spec.name, static_cast<int>(all.size()));
-    if (added) all.push_back({.spec = spec, .uses = uses, .answers = use == 0});
-    ParameterPlace& place = all[at->second];
-    place.use_here.push_back(use);
-    place.spec.packed |= spec.packed;
-    return at->second;
+  void AddLayer(size_t node) {
+    LayerPlace place;
+    for (const ParameterSpec& spec : Parameters(graph_, node, tensor())) {
+      const int index = index_of_.at(spec.name);
+      place.parameters.push_back(index);
+      place.uses.push_back(layout_.parameters[index].use_here[uses_placed_[index]++]);
+    }
+    place.tensors = NewLayer(graph_.nodes[node], ComputeType(options_.precision), tensor())->Tensors();
+    layout_.layers.push_back(std::move(place));
   }
 
   void PlaceBatch() {
@@ -98,7 +107,8 @@ class Planner {
   }
 
   void PlaceTensor(const LayerTensor& tensor, LayerPlace* layer, Packer* scratch, Packer* gradients) {
-    const int64_t bytes = RowsOf(tensor, tokens()) * tensor.columns * SizeOf(tensor.dtype);
+    const int64_t rows = RowsOf(tensor, tokens(), options_.tensor_parallel);
+    const int64_t bytes = rows * tensor.columns * SizeOf(tensor.dtype);
     const bool saved = tensor.lifetime == Lifetime::kSaved, cheap = tensor.lifetime == Lifetime::kCheap;
     Place forward, backward;
     if (tensor.columns == 0) {
@@ -127,7 +137,7 @@ class Planner {
     std::array<int64_t, 2> turn{};
     if (!training()) turn = TakeTurns(&stash_);
     for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
-      const int64_t bytes = tokens() * OutputBytesPerToken(NodeOf(i), options_.precision);
+      const int64_t bytes = OutputBytes(NodeOf(i));
       layout_.layers[i].output = {Region::kStash, training() ? stash_.Take(bytes) : turn[i % 2]};
     }
   }
@@ -140,7 +150,7 @@ class Planner {
     if (whole) CHECK_EQ(gradients_.Take(own_gradient_bytes_), 0);
     if (whole) turn = TakeTurns(&gradients_);
     for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
-      const int64_t bytes = tokens() * OutputBytesPerToken(NodeOf(i), options_.precision);
+      const int64_t bytes = OutputBytes(NodeOf(i));
       layout_.layers[i].output_gradient = {Region::kGradientStash, whole ? turn[i % 2] : gradients_.Take(bytes)};
     }
   }
@@ -149,7 +159,7 @@ class Planner {
   std::array<int64_t, 2> TakeTurns(Packer* packer) {
     std::array<int64_t, 2> widest{};
     for (size_t i = 0; i + 1 < layout_.layers.size(); ++i) {
-      widest[i % 2] = std::max(widest[i % 2], tokens() * OutputBytesPerToken(NodeOf(i), options_.precision));
+      widest[i % 2] = std::max(widest[i % 2], OutputBytes(NodeOf(i)));
     }
     const int64_t even = packer->Take(widest[0]);
     return {even, packer->Take(widest[1])};
@@ -158,15 +168,17 @@ class Planner {
   void PlaceArena() {
     StageMemory& memory = layout_.memory;
     Packer arena;
-    for (ParameterPlace& place : layout_.parameters) place.value = arena.Take(4 * place.spec.elements());
+    TrainingPlanner planner(options_, &layout_.parameters, &arena);
+    planner.PlaceValues();
     memory.parameters = arena.used();
     for (ParameterPlace& place : layout_.parameters) PlacePacked(&place, &arena);
     memory.packed = arena.used() - memory.parameters;
-    if (training()) PlaceTraining(&arena);
+    if (training()) layout_.training = planner.PlaceTraining(&memory);
     memory.stash_slot = stash_.used();
     memory.gradient_stash_slot = gradients_.used();
     layout_.stash = arena.Take(options_.stash_slots * memory.stash_slot);
     layout_.gradient_stash = arena.Take(options_.gradient_stash_slots * memory.gradient_stash_slot);
+    PlaceEndOfStep();
     layout_.scratch = arena.Take(scratch_bytes_);
     if (layout_.batch.targets >= 0) {
       layout_.losses = arena.Take(4 * options_.micro_batches);
@@ -176,42 +188,39 @@ class Planner {
     CHECK_EQ(arena.used(), memory.ArenaBytes(options_.stash_slots, options_.gradient_stash_slots));
   }
 
-  void PlacePacked(ParameterPlace* place, Packer* arena) {
-    if (!place->spec.packed) return;
-    place->packed_bytes = RoundUp(
-        packed_bytes_({.n = place->spec.rows, .k = place->spec.columns, .compute = ComputeType(options_.precision)}));
-    place->packed = arena->Take(place->packed_bytes);
+  // What a shard needs when layers have no use for their scratch any more.
+  void PlaceEndOfStep() {
+    if (!training() || tensor().size == 1) return;
+    int64_t shared = 0;
+    for (const ParameterPlace& place : layout_.parameters) {
+      for (const Slice& slice : place.spec.slices) {
+        if (slice.partial_gradient) shared = std::max(shared, slice.elements());
+      }
+    }
+    Packer scratch;
+    layout_.shared_elements = std::min(shared, kSharedElements);
+    layout_.shared_gradients = scratch.Take(4 * layout_.shared_elements * tensor().size);
+    layout_.gathered_norms = scratch.Take(4 * NormPartials(graph_, range_, tensor()));
+    scratch_bytes_ = std::max(scratch_bytes_, scratch.used());
   }
 
-  void PlaceTraining(Packer* arena) {
-    const int64_t begin = arena->used();
-    for (ParameterPlace& place : layout_.parameters) {
-      const int64_t partial = options_.gradient_groups * 4 * place.spec.elements();
-      place.gradients = arena->Take(place.uses * partial);
-      if (static_cast<int>(place.use_here.size()) < place.uses) place.mine = arena->Take(partial);
-    }
-    layout_.memory.gradients = arena->used() - begin;
-    for (ParameterPlace& place : layout_.parameters) {
-      place.m = arena->Take(4 * place.spec.elements());
-      place.v = arena->Take(4 * place.spec.elements());
-    }
-    layout_.memory.optimizer = arena->used() - begin - layout_.memory.gradients;
-    if (!options_.keeps_state) return;
-    const int64_t kept = arena->used();
-    for (ParameterPlace& place : layout_.parameters) place.kept = arena->Take(3 * 4 * place.spec.elements());
-    layout_.memory.kept = arena->used() - kept;
+  void PlacePacked(ParameterPlace* place, Packer* arena) {
+    if (!place->spec.packed) return;
+    place->packed_bytes = RoundUpToPiece(
+        packed_bytes_({.n = place->spec.rows, .k = place->spec.columns, .compute = ComputeType(options_.precision)}));
+    place->packed = arena->Take(place->packed_bytes);
   }
 
   void PlanMessages() {
     StageMemory& memory = layout_.memory;
     if (range_.begin > 0) {
       const Node& before = graph_.nodes[range_.begin - 1];
-      memory.input_message = tokens() * OutputBytesPerToken(before, options_.precision);
+      memory.input_message = OutputBytes(before);
       if (training()) memory.input_gradient_message = memory.input_message;
     }
     if (range_.end < graph_.nodes.size()) {
       const Node& last = graph_.nodes[range_.end - 1];
-      memory.output_message = tokens() * OutputBytesPerToken(last, options_.precision);
+      memory.output_message = OutputBytes(last);
       if (training()) memory.output_gradient_message = memory.output_message;
     }
   }
@@ -222,6 +231,7 @@ class Planner {
   PackedBytesFunction packed_bytes_;
   StageLayout layout_;
   absl::flat_hash_map<std::string, int> index_of_;  // of parameters, by name
+  std::vector<size_t> uses_placed_;                 // of each parameter, how many of its uses here have a layer
   Packer stash_, gradients_;
   int64_t scratch_bytes_ = 0;
   int64_t own_gradient_bytes_ = 0;
@@ -241,11 +251,25 @@ StageMemory PlanStageMemory(const LayerGraph& graph, NodeRange range, const Stag
   return PlanStage(graph, range, options, packed_bytes).memory;
 }
 
-int64_t NormPartials(const LayerGraph& graph, NodeRange range) {
+int64_t RowsOf(const LayerTensor& tensor, int64_t tokens, const TensorParallel& parallel) {
+  switch (tensor.rows) {
+    case TensorRows::kAll:
+      return tensor.rows_max > 0 ? std::min(tensor.rows_max, tokens) : tokens;
+    case TensorRows::kSlice:
+      return TokensOf(tokens, parallel).count;
+    case TensorRows::kExchange:
+      return parallel.size * ShareOf(tokens, parallel.size, parallel.index).count;
+  }
+  return tokens;
+}
+
+int64_t NormPartials(const LayerGraph& graph, NodeRange range, const TensorParallel& tensor) {
   int64_t partials = 0;
   for (size_t node = range.begin; node < range.end; ++node) {
-    for (const ParameterSpec& spec : Parameters(graph, node)) {
-      if (!spec.tied || NodesWith(graph, spec.name).front() == node) partials += NormBlocks(spec.elements());
+    const std::vector<ParameterSpec> specs = Parameters(graph, node);
+    for (size_t i = 0; i < specs.size(); ++i) {
+      if (specs[i].tied && NodesWith(graph, specs[i].name).front() != node) continue;
+      for (const int64_t of_shard : NormPartialsOf(graph, node, i, tensor)) partials += of_shard;
     }
   }
   return partials;

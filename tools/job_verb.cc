@@ -52,7 +52,7 @@ absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile pro
       sluice::LoadJob(ResolvePath(directory, arguments.file),
                       {.user_directory = directory, .overrides = arguments.overrides, .profile_file = profile_file}));
   if (job.layout.threads_per_rank == 0)
-    job.layout.threads_per_rank = std::max(1, static_cast<int>(Processors().size()) / job.layout.pp);
+    job.layout.threads_per_rank = std::max(1, static_cast<int>(Processors().size()) / job.layout.grid().ranks());
   return job;
 }
 

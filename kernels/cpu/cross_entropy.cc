@@ -20,6 +20,31 @@ namespace {
 inline void Assign(float value, float& target) { target = value; }
 inline void Assign(float value, BFloat16& target) { target = ToBFloat16(value); }
 
+// The sum of a row's exponentials is sum * e^maximum.
+struct ExponentialSum {
+  double maximum = 0, sum = 0;
+  double Log() const { return maximum + std::log(sum); }
+};
+
+// Of a token's statistics, one part of the logits after the other.
+constexpr int64_t kStatistics = 3;
+enum Statistic { kMaximum, kSum, kTargetLogit };
+
+// Puts together what the parts of the logits tell of a row. The target's logit is 0 in all parts but one.
+inline ExponentialSum JoinStatistics(const TensorView& statistics, int64_t row, float* target_logit) {
+  const int64_t parts = statistics.shape[0], part_elements = statistics.shape[1] * kStatistics;
+  const float* const first = statistics.as<float>() + row * kStatistics;
+  ExponentialSum all{.maximum = first[kMaximum]};
+  *target_logit = 0;
+  for (int64_t p = 0; p < parts; ++p) all.maximum = std::max<double>(all.maximum, first[p * part_elements + kMaximum]);
+  for (int64_t p = 0; p < parts; ++p) {
+    const float* const part = first + p * part_elements;
+    all.sum += part[kSum] * std::exp(part[kMaximum] - all.maximum);
+    *target_logit += part[kTargetLogit];
+  }
+  return all;
+}
+
 // Logits whose exponentials are summed at a time: 8 KB stay in the innermost cache from their maximum to their sum.
 constexpr int64_t kPieceElements = 2048;
 
@@ -52,7 +77,7 @@ float Maximum(const float* x, int64_t n) {
 }
 
 // In one pass: the sum so far is of e^(x - the maximum so far), and scaled when a larger one comes.
-double LogSumExp(const float* logits, int64_t n) {
+ExponentialSum SumExponentials(const float* logits, int64_t n) {
   double maximum = logits[0], sum = 0;
   for (int64_t begin = 0; begin < n; begin += kPieceElements) {
     const float* const piece = logits + begin;
@@ -66,21 +91,23 @@ double LogSumExp(const float* logits, int64_t n) {
     sum +=
         SumOverRow(count, [&](int64_t i, auto part) SIMD_LAMBDA { return Exp(hn::Sub(Load(piece + i, part), shift)); });
   }
-  return maximum + std::log(sum);
+  return {maximum, sum};
 }
 
-// Fetches `next`, the row that the thread turns to after this one, while it computes: else memory would rest.
+// Fetches `next`, the row that the thread turns to after this one, while it computes: else memory would rest. A target
+// outside of the columns belongs to another part of the logits.
 template <class G>
 void GradientRow(const float* logits, int64_t columns, int32_t target, double lse, float scale, const float* next,
                  G* dlogits) {
   // p - 1 without cancellation; taken before dlogits may overwrite the logit.
-  const double target_gradient = std::expm1(logits[target] - lse);
+  const bool target_here = target >= 0 && target < columns;
+  const double target_gradient = target_here ? std::expm1(logits[target] - lse) : 0;
   const V shift = Set(static_cast<float>(lse)), factor = Set(scale);
   ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
     __builtin_prefetch(next + i, /*write=*/0, /*locality=*/2);
     Store(hn::Mul(Exp(hn::Sub(Load(logits + i, part), shift)), factor), dlogits + i, part);
   });
-  Assign(static_cast<float>(target_gradient * scale), dlogits[target]);
+  if (target_here) Assign(static_cast<float>(target_gradient * scale), dlogits[target]);
 }
 
 template <class G>
@@ -101,10 +128,27 @@ void Rows(const CrossEntropyArgs& args, int64_t begin, int64_t end) {
       if (dlogits != nullptr) ZeroRow(columns, dlogits);
       continue;
     }
-    const double lse = LogSumExp(logits, columns);
-    loss = static_cast<float>(lse - logits[target]);
+    float target_logit = args.statistics ? 0 : logits[target];
+    const double lse =
+        (args.statistics ? JoinStatistics(args.statistics, row, &target_logit) : SumExponentials(logits, columns))
+            .Log();
+    loss = static_cast<float>(lse - target_logit);
     const float* const next = row + 1 < end ? logits + columns : logits;
-    if (dlogits != nullptr) GradientRow(logits, columns, target, lse, args.scale, next, dlogits);
+    const auto column = static_cast<int32_t>(target - args.columns.first);
+    if (dlogits != nullptr) GradientRow(logits, columns, column, lse, args.scale, next, dlogits);
+  }
+}
+
+void LogitStatisticsRows(const LogitStatisticsArgs& args, int64_t begin, int64_t end) {
+  const int64_t columns = args.logits.columns();
+  for (int64_t row = begin; row < end; ++row) {
+    const float* const logits = args.logits.as<float>() + row * columns;
+    float* const statistics = args.statistics.as<float>() + row * kStatistics;
+    const int64_t target = args.targets.as<int32_t>()[row] - args.columns.first;
+    const ExponentialSum sum = SumExponentials(logits, columns);
+    statistics[kMaximum] = static_cast<float>(sum.maximum);
+    statistics[kSum] = static_cast<float>(sum.sum);
+    statistics[kTargetLogit] = target >= 0 && target < columns ? logits[target] : 0;
   }
 }
 
@@ -121,17 +165,24 @@ HWY_AFTER_NAMESPACE();
 namespace sluice::cpu {
 
 HWY_EXPORT(CrossEntropyRows);
+HWY_EXPORT(LogitStatisticsRows);
 
 namespace {
 
 // Rows of a block at least, so that there is a next one to fetch.
 constexpr int64_t kRowsMin = 8;
 
-void CheckTargets(const TensorView& targets, const TensorView& logits) {
+void CheckTargets(const TensorView& targets, const TensorView& logits, const RowRange& columns) {
   CheckVector("targets", targets, logits.rows(), DType::kI32);
+  const int64_t vocabulary = columns.vocabulary > 0 ? columns.vocabulary : logits.columns();
   for (int64_t row = 0; row < logits.rows(); ++row) {
-    CHECK_LT(targets.as<int32_t>()[row], logits.columns()) << "target of row " << row;
+    CHECK_LT(targets.as<int32_t>()[row], vocabulary) << "target of row " << row;
   }
+}
+
+template <class Body>
+void ForEachBlockOfLogits(Team& team, const TensorView& logits, const Body& body) {
+  ForEachBlock(team, logits.rows(), std::max(kRowsMin, kBlockElements / logits.columns()), body);
 }
 
 }  // namespace
@@ -139,20 +190,33 @@ void CheckTargets(const TensorView& targets, const TensorView& logits) {
 void CrossEntropy(Team& team, const CrossEntropyArgs& args) {
   const int64_t rows = args.logits.rows(), columns = args.logits.columns();
   CheckMatrix("logits", args.logits, rows, columns, DType::kF32);
-  CheckTargets(args.targets, args.logits);
+  CheckTargets(args.targets, args.logits, args.columns);
   CheckVector("losses", args.losses, rows, DType::kF32);
   CheckVector("total", args.total, 1, DType::kF32);
+  if (args.statistics) {
+    CheckVector("statistics", args.statistics, args.statistics.shape[0] * rows * kStatistics, DType::kF32);
+  }
   if (args.dlogits) {
     CheckCompute("dlogits", args.dlogits);
     CheckMatrix("dlogits", args.dlogits, rows, columns, args.dlogits.dtype);
   }
-  ForEachBlock(team, rows, std::max(kRowsMin, kBlockElements / columns), [&](int64_t begin, int64_t end) {
+  ForEachBlockOfLogits(team, args.logits, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(CrossEntropyRows)(args, begin, end);
   });
   float& total = *args.total.as<float>();
   double sum = args.accumulate == Accumulate::kAdd ? total : 0;
   for (int64_t row = 0; row < rows; ++row) sum += args.losses.as<float>()[row];
   total = static_cast<float>(sum);
+}
+
+void LogitStatistics(Team& team, const LogitStatisticsArgs& args) {
+  const int64_t rows = args.logits.rows();
+  CheckMatrix("logits", args.logits, rows, args.logits.columns(), DType::kF32);
+  CheckTargets(args.targets, args.logits, args.columns);
+  CheckMatrix("statistics", args.statistics, rows, kStatistics, DType::kF32);
+  ForEachBlockOfLogits(team, args.logits, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(LogitStatisticsRows)(args, begin, end);
+  });
 }
 
 }  // namespace sluice::cpu

@@ -10,5 +10,6 @@ namespace sluice::cpu {
 // Memory sees a row once: its second pass is over what the first has brought into the cache. `total` is summed in
 // double in the order of the rows and rounded once.
 void CrossEntropy(Team& team, const CrossEntropyArgs& args);
+void LogitStatistics(Team& team, const LogitStatisticsArgs& args);
 
 }  // namespace sluice::cpu

@@ -17,11 +17,9 @@ HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
 namespace {
 
-// Elements [begin, end) of one sample; begin is a multiple of 4.
+// Elements [begin, end) of one sample, which lie `offset` behind the beginning of x.
 template <class T>
-void DropoutRange(const DropoutArgs& args, int64_t sample, int64_t begin, int64_t end) {
-  const int64_t sample_elements = args.x.elements() / args.samples.elements();
-  const int64_t offset = sample * sample_elements + begin;
+void DropoutRange(const DropoutArgs& args, int64_t sample, int64_t begin, int64_t end, int64_t offset) {
   const T* x = args.x.as<T>() + offset;
   const T* add = args.add ? args.add.as<T>() + offset : nullptr;
   T* y = args.y.as<T>() + offset;
@@ -32,12 +30,12 @@ void DropoutRange(const DropoutArgs& args, int64_t sample, int64_t begin, int64_
   const V scale = Set(1.0f / (1.0f - args.rate));
 
   const int64_t chunk = 4 * QuadsAtOnce();
-  alignas(64) uint32_t words[4 * kMaxLanes];
-  for (int64_t start = 0; start < end - begin; start += chunk) {
-    RandomQuads(key, args.key.step, sample_index, static_cast<uint64_t>(begin + start) / 4, words);
-    const int64_t count = std::min(chunk, end - begin - start);
-    ForEachVector(count, [&](int64_t i, auto part) SIMD_LAMBDA {
-      const auto bits = hn::ShiftRight<8>(hn::LoadU(U32Tag(), words + i));
+  alignas(64) uint32_t words[5 * kMaxLanes];  // a vector may be loaded from behind the first ones of a quad
+  for (int64_t quads = begin / 4 * 4; quads < end; quads += chunk) {
+    RandomQuads(key, args.key.step, sample_index, static_cast<uint64_t>(quads) / 4, words);
+    const int64_t first = std::max(begin, quads), start = first - begin, skipped = first - quads;
+    ForEachVector(std::min(end, quads + chunk) - first, [&](int64_t i, auto part) SIMD_LAMBDA {
+      const auto bits = hn::ShiftRight<8>(hn::LoadU(U32Tag(), words + skipped + i));
       const auto drop = hn::RebindMask(F32Tag(), hn::Lt(hn::BitCast(I32Tag(), bits), threshold));
       const V kept = hn::IfThenZeroElse(drop, hn::Mul(Load(x + start + i, part), scale));
       const V result = add == nullptr ? kept : hn::Add(Load(add + start + i, part), kept);
@@ -46,8 +44,8 @@ void DropoutRange(const DropoutArgs& args, int64_t sample, int64_t begin, int64_
   }
 }
 
-void DropoutElements(const DropoutArgs& args, int64_t sample, int64_t begin, int64_t end) {
-  (args.x.dtype == DType::kBF16 ? DropoutRange<BFloat16> : DropoutRange<float>)(args, sample, begin, end);
+void DropoutElements(const DropoutArgs& args, int64_t sample, int64_t begin, int64_t end, int64_t offset) {
+  (args.x.dtype == DType::kBF16 ? DropoutRange<BFloat16> : DropoutRange<float>)(args, sample, begin, end, offset);
 }
 
 }  // namespace
@@ -63,17 +61,22 @@ void Dropout(Team& team, const DropoutArgs& args) {
   CHECK(args.rate >= 0.0f && args.rate < 1.0f) << "rate " << args.rate;
   CheckCompute("x", args.x);
   CheckVector("samples", args.samples, args.samples.elements(), DType::kI32);
-  const int64_t samples = args.samples.elements();
-  CHECK(samples > 0 && args.x.rows() % samples == 0) << samples << " samples in " << args.x.shape.ToString();
+  const int64_t samples = args.samples.elements(), columns = args.x.columns();
+  CHECK(samples > 0 && (args.sequence > 0 || args.x.rows() % samples == 0))
+      << samples << " samples in " << args.x.shape.ToString();
+  const int64_t sequence = args.sequence > 0 ? args.sequence : args.x.rows() / samples;
+  CHECK_LE(args.first_token + args.x.rows(), samples * sequence) << "tokens beyond the last sample";
   if (args.add) CheckVector("add", args.add, args.x.elements(), args.x.dtype);
   CheckVector("y", args.y, args.x.elements(), args.x.dtype);
 
-  const int64_t elements = args.x.elements() / samples;
-  const int64_t blocks_per_sample = (elements + kBlockElements - 1) / kBlockElements;
+  const int64_t elements = sequence * columns, blocks_per_sample = (elements + kBlockElements - 1) / kBlockElements;
+  const int64_t first = args.first_token * columns, last = first + args.x.elements();
   team.ParallelFor(samples * blocks_per_sample, [&](int64_t block) {
-    const int64_t begin = block % blocks_per_sample * kBlockElements;
-    HWY_DYNAMIC_DISPATCH(DropoutElements)
-    (args, block / blocks_per_sample, begin, std::min(elements, begin + kBlockElements));
+    const int64_t sample = block / blocks_per_sample, block_begin = block % blocks_per_sample * kBlockElements;
+    const int64_t begin = std::max(block_begin, first - sample * elements);
+    const int64_t end = std::min({elements, block_begin + kBlockElements, last - sample * elements});
+    if (begin >= end) return;
+    HWY_DYNAMIC_DISPATCH(DropoutElements)(args, sample, begin, end, sample * elements + begin - first);
   });
 }
 

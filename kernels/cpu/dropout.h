@@ -1,5 +1,6 @@
-// Dropout with an optional residual on the CPU, its mask drawn from counters. Arguments and aliasing: kernels/operations.h.
-// Threads: called by the team's owner; work is cut into fixed blocks. Owns nothing, allocates nothing.
+// Dropout with an optional residual on the CPU, its mask drawn from counters. Arguments and aliasing:
+// kernels/operations.h. Threads: called by the team's owner; work is cut into fixed blocks. Owns nothing, allocates
+// nothing.
 #pragma once
 
 #include "kernels/cpu/team.h"

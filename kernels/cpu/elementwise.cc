@@ -34,17 +34,23 @@ void AddElements(const AddArgs& args, int64_t begin, int64_t end) {
   (args.a.dtype == DType::kBF16 ? AddRange<BFloat16> : AddRange<float>)(args, begin, end);
 }
 
-void SumElements(absl::Span<const TensorView> parts, float* sum, int64_t begin, int64_t end) {
+template <class T>
+void SumRange(absl::Span<const TensorView> parts, T* sum, int64_t begin, int64_t end) {
   ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
     FetchAhead(sum + begin + i);
-    V total = Load(parts[0].as<float>() + begin + i, part);
+    V total = Load(parts[0].as<T>() + begin + i, part);
     for (size_t p = 1; p < parts.size(); ++p) {
-      const float* from = parts[p].as<float>() + begin + i;
+      const T* from = parts[p].as<T>() + begin + i;
       FetchAhead(from);
       total = hn::Add(total, Load(from, part));
     }
     Store(total, sum + begin + i, part);
   });
+}
+
+void SumElements(absl::Span<const TensorView> parts, const TensorView& sum, int64_t begin, int64_t end) {
+  if (sum.dtype == DType::kBF16) return SumRange(parts, sum.as<BFloat16>(), begin, end);
+  SumRange(parts, sum.as<float>(), begin, end);
 }
 
 template <class T>
@@ -83,10 +89,10 @@ void Add(Team& team, const AddArgs& args) {
 
 void SumInOrder(Team& team, absl::Span<const TensorView> parts, TensorView sum) {
   CHECK(!parts.empty() && parts.size() <= 64) << parts.size() << " parts";
-  for (const TensorView& part : parts) CheckVector("part", part, sum.elements(), DType::kF32);
-  CheckVector("sum", sum, sum.elements(), DType::kF32);
+  CheckCompute("sum", sum);
+  for (const TensorView& part : parts) CheckVector("part", part, sum.elements(), sum.dtype);
   ForEachBlock(team, sum.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(SumElements)(parts, sum.as<float>(), begin, end);
+    HWY_DYNAMIC_DISPATCH(SumElements)(parts, sum, begin, end);
   });
 }
 

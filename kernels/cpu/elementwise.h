@@ -9,7 +9,7 @@
 namespace sluice::cpu {
 
 void Add(Team& team, const AddArgs& args);
-// REQUIRES: 1 to 64 parts, all f32 and of the sum's size; only parts[0] may be `sum` itself.
+// REQUIRES: 1 to 64 parts, of the sum's type and size; only parts[0] may be `sum` itself.
 void SumInOrder(Team& team, absl::Span<const TensorView> parts, TensorView sum);
 void Fill(Team& team, TensorView target, float value);
 void Copy(Team& team, TensorView source, TensorView target);

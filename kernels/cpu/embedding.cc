@@ -17,10 +17,11 @@ namespace sluice::cpu {
 // Columns of the table's gradient that belong to one thread: four cache lines.
 constexpr int64_t kGradientColumns = 64;
 
-// Row `index` of a table.
-inline float* TableRow(const char* name, const TensorView& table, int32_t index) {
-  CHECK(index >= 0 && index < table.rows()) << name << " " << index << " with a table of " << table.shape.ToString();
-  return table.as<float>() + index * table.columns();
+// Row `index` of a table; null: it has other rows than that.
+inline float* TableRow(const char* name, const TensorView& table, const RowRange& rows, int32_t index) {
+  const int64_t size = rows.vocabulary > 0 ? rows.vocabulary : table.rows(), row = index - rows.first;
+  CHECK(index >= 0 && index < size) << name << " " << index << " with a table of " << size << " rows";
+  return row >= 0 && row < table.rows() ? table.as<float>() + row * table.columns() : nullptr;
 }
 
 }  // namespace sluice::cpu
@@ -34,12 +35,16 @@ template <class T>
 void LookUpRow(const EmbeddingForwardArgs& args, int64_t row) {
   const int64_t columns = args.table.columns();
   T* y = args.y.as<T>() + row * columns;
-  const float* token = TableRow("token", args.table, args.tokens.as<int32_t>()[row]);
+  const float* token = TableRow("token", args.table, args.rows, args.tokens.as<int32_t>()[row]);
+  if (token == nullptr) {
+    ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA { Store(Set(0), y + i, part); });
+    return;
+  }
   if (!args.position_table) {
     ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA { Store(Load(token + i, part), y + i, part); });
     return;
   }
-  const float* position = TableRow("position", args.position_table, args.positions.as<int32_t>()[row]);
+  const float* position = TableRow("position", args.position_table, {}, args.positions.as<int32_t>()[row]);
   ForEachVector(columns, [&](int64_t i, auto part) SIMD_LAMBDA {
     Store(hn::Add(Load(token + i, part), Load(position + i, part)), y + i, part);
   });
@@ -56,7 +61,9 @@ template <class T>
 void AddRows(const EmbeddingGradientArgs& args, int64_t first, int64_t last) {
   const int64_t columns = args.dtable.columns();
   for (int64_t row = 0; row < args.indices.elements(); ++row) {
-    float* target = TableRow("index", args.dtable, args.indices.as<int32_t>()[row]) + first;
+    float* const table_row = TableRow("index", args.dtable, args.rows, args.indices.as<int32_t>()[row]);
+    if (table_row == nullptr) continue;
+    float* target = table_row + first;
     const T* dy = args.dy.as<T>() + row * columns + first;
     ForEachVector(last - first, [&](int64_t i, auto part) SIMD_LAMBDA {
       Store(hn::Add(Load(target + i, part), Load(dy + i, part)), target + i, part);

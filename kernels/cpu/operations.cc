@@ -88,11 +88,14 @@ class CpuOperations final : public Operations {
   void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const override {
     Issue(stream, [args](Team& team) { cpu::CrossEntropy(team, args); });
   }
+  void LogitStatistics(Stream& stream, const LogitStatisticsArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::LogitStatistics(team, args); });
+  }
   void AdamW(Stream& stream, const AdamWArgs& args) const override {
     Issue(stream, [args](Team& team) { cpu::AdamW(team, args); });
   }
 
-  // A command has room for the parts' addresses; they share the sum's shape.
+  // A command has room for the parts' addresses; they share the sum's shape and type.
   void SumInOrder(Stream& stream, absl::Span<const TensorView> parts, TensorView sum) const override {
     CHECK(parts.size() <= kPartsMax) << parts.size() << " parts";
     struct Addresses {
@@ -101,6 +104,7 @@ class CpuOperations final : public Operations {
     } addresses{{}, parts.size()};
     for (size_t i = 0; i < parts.size(); ++i) {
       CHECK_EQ(parts[i].elements(), sum.elements()) << "part " << i;
+      CHECK(parts[i].dtype == sum.dtype) << "part " << i << " is " << Name(parts[i].dtype);
       addresses.data[i] = parts[i].data;
     }
     Issue(stream, [addresses, sum](Team& team) {
@@ -124,8 +128,8 @@ class CpuOperations final : public Operations {
   void Copy(Stream& stream, TensorView source, TensorView target) const override {
     Issue(stream, [=](Team& team) { cpu::Copy(team, source, target); });
   }
-  void InitNormal(Stream& stream, RandomKey key, float deviation, TensorView target) const override {
-    Issue(stream, [=](Team& team) { cpu::InitNormal(team, key, deviation, target); });
+  void InitNormal(Stream& stream, const InitNormalArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::InitNormal(team, args); });
   }
 };
 

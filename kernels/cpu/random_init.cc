@@ -41,16 +41,17 @@ void BoxMuller(const uint32_t* words, int64_t count, double deviation, float* va
   }
 }
 
-// Elements [begin, end); begin is a multiple of 4.
+// Elements [begin, end) of the unsplit tensor.
 void InitNormalElements(const RandomKey& key, double deviation, float* target, int64_t begin, int64_t end) {
   const uint64_t mixed = MixBits(key.seed ^ MixBits(key.name));
   const int64_t chunk = 4 * QuadsAtOnce();
   alignas(64) uint32_t words[4 * kMaxLanes];
   float values[4 * kMaxLanes];
-  for (int64_t i = begin; i < end; i += chunk) {
-    RandomQuads(mixed, key.step, 0, static_cast<uint64_t>(i) / 4, words);
+  for (int64_t start = begin / 4 * 4; start < end; start += chunk) {
+    RandomQuads(mixed, key.step, 0, static_cast<uint64_t>(start) / 4, words);
     BoxMuller(words, chunk, deviation, values);
-    std::memcpy(target + i, values, static_cast<size_t>(std::min(chunk, end - i)) * sizeof(float));
+    const int64_t from = std::max(begin, start), to = std::min(end, start + chunk);
+    std::memcpy(target + from - begin, values + from - start, static_cast<size_t>(to - from) * sizeof(float));
   }
 }
 
@@ -63,10 +64,17 @@ namespace sluice::cpu {
 
 HWY_EXPORT(InitNormalElements);
 
-void InitNormal(Team& team, RandomKey key, float deviation, TensorView target) {
-  CheckVector("target", target, target.elements(), DType::kF32);
-  ForEachBlock(team, target.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(InitNormalElements)(key, deviation, target.as<float>(), begin, end);
+void InitNormal(Team& team, const InitNormalArgs& args) {
+  CheckVector("target", args.target, args.target.elements(), DType::kF32);
+  const bool whole_rows = args.stride == 0 || args.stride == args.target.columns();
+  const int64_t rows = whole_rows ? 1 : args.target.rows(),
+                columns = args.target.elements() / std::max<int64_t>(1, rows);
+  const int64_t blocks_per_row = (columns + kBlockElements - 1) / kBlockElements;
+  team.ParallelFor(rows * blocks_per_row, [&](int64_t block) {
+    const int64_t row = block / blocks_per_row, begin = block % blocks_per_row * kBlockElements;
+    const int64_t end = std::min(columns, begin + kBlockElements), first = args.first + row * args.stride;
+    HWY_DYNAMIC_DISPATCH(InitNormalElements)
+    (args.key, args.deviation, args.target.as<float>() + row * columns + begin, first + begin, first + end);
   });
 }
 

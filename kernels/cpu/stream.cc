@@ -92,7 +92,8 @@ void CpuStream::Run() {
 }
 
 // A command can't own a handle, so it holds a released one and takes it back when it runs; every command runs once.
-void CpuStream::Wait(const EventRef& event) {
+template <CpuStream::Mark kMark>
+void CpuStream::WaitAs(const EventRef& event) {
   Command* command = BeginCommand();
   new (command->arguments) Event*(EventRef(event).release());
   command->run = [](CpuStream* stream, std::byte* arguments) {
@@ -100,12 +101,15 @@ void CpuStream::Wait(const EventRef& event) {
     const EventRef waited(released);
     released->Release();
     if (stream->status_.ok()) stream->status_ = stream->world_->Wait(waited);
-    stream->marked_ = true;
+    if (kMark == Mark::kMove) stream->marked_ = true;
   };
   EndCommand();
 }
+template void CpuStream::WaitAs<CpuStream::Mark::kKeep>(const EventRef&);
+template void CpuStream::WaitAs<CpuStream::Mark::kMove>(const EventRef&);
 
-EventRef CpuStream::Record() {
+template <CpuStream::Mark kMark>
+EventRef CpuStream::RecordAs() {
   Ref<Signal> signal = signals_->Take();
   const EventRef event = signal;
   Command* command = BeginCommand();
@@ -115,12 +119,14 @@ EventRef CpuStream::Record() {
     const Ref<Signal> recorded(released);
     released->Release();
     const Nanoseconds now = stream->world_->Now();
-    stream->marked_ = true;
+    if (kMark == Mark::kMove) stream->marked_ = true;
     recorded->Set(stream->status_, stream->mark_, now);
   };
   EndCommand();
   return event;
 }
+template EventRef CpuStream::RecordAs<CpuStream::Mark::kKeep>();
+template EventRef CpuStream::RecordAs<CpuStream::Mark::kMove>();
 
 void CpuStream::Drain() {
   const EventRef rest = Record();

@@ -32,8 +32,10 @@ class CpuStream final : public Stream {
   CpuStream(World* world, absl::string_view name, int threads, std::vector<int> processors);
   ~CpuStream() override;
 
-  void Wait(const EventRef& event) override;
-  EventRef Record() override;
+  void Wait(const EventRef& event) override { WaitAs<Mark::kMove>(event); }
+  EventRef Record() override { return RecordAs<Mark::kMove>(); }
+  EventRef Fork() override { return RecordAs<Mark::kKeep>(); }
+  void Join(const EventRef& event) override { WaitAs<Mark::kKeep>(event); }
   void Drain() override;
   void CopyToDevice(const void* host, TensorView device) override;
   void CopyToHost(TensorView device, void* host) override;
@@ -59,6 +61,13 @@ class CpuStream final : public Stream {
     void (*run)(CpuStream* stream, std::byte* arguments);
     alignas(16) std::byte arguments[kArgumentBytes];
   };
+
+  // Whether the next command is the first of a span that is measured.
+  enum class Mark : uint8_t { kKeep, kMove };
+  template <Mark kMark>
+  EventRef RecordAs();
+  template <Mark kMark>
+  void WaitAs(const EventRef& event);
 
   template <class Body>
   void Try(Body& body) {

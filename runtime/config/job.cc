@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/philox.h"
 #include "base/status.h"
 #include "proto/job.pb.h"
 #include "proto/text.h"
@@ -92,6 +93,7 @@ TrainingConfig TrainingFrom(const proto::Training& from, int64_t stages) {
   TAKE(from, training, evaluate_every);
   TAKE(from, training, evaluate_batches);
   TAKE(from, training, stop_after_nonfinite);
+  TAKE(from, training, check_replicas_every);
   return training;
 }
 
@@ -116,6 +118,11 @@ int Narrow(int64_t value) { return static_cast<int>(std::clamp<int64_t>(value, -
 LayoutConfig LayoutFrom(const proto::Layout& from, const ScheduleConfig& schedule) {
   LayoutConfig layout;
   if (from.has_pp()) layout.pp = Narrow(from.pp());
+  if (from.has_dp()) layout.dp = Narrow(from.dp());
+  if (from.has_tp()) layout.tp = Narrow(from.tp());
+  if (from.has_rank_order()) layout.order = ParseGridOrder(from.rank_order()).value_or(kDefaultGridOrder);
+  TAKE(from, layout, zero1);
+  TAKE(from, layout, sequence_parallel);
   layout.chunks = from.has_chunks() ? Narrow(from.chunks()) : ChunksOf(schedule.name);
   if (from.has_threads_per_rank()) layout.threads_per_rank = Narrow(from.threads_per_rank());
   TAKE(from, layout, pin);
@@ -174,6 +181,11 @@ JobConfig FromProto(const proto::Job& job) {
   return config;
 }
 
+uint64_t FingerprintOf(proto::Job job) {
+  job.clear_output();
+  return HashName(job.SerializeAsString());  // no maps: the bytes follow from the fields
+}
+
 void ResolvePaths(const std::string& file, const std::string& user_directory, const Problems& problems,
                   JobConfig& config) {
   const auto resolve = [&](absl::string_view field, std::string& path) {
@@ -208,6 +220,7 @@ absl::StatusOr<JobConfig> ParseJob(absl::string_view text, const std::string& fi
   CheckNumbers(job, problems);
   if (!problems.empty()) return problems.status();
   JobConfig config = FromProto(job);
+  config.fingerprint = FingerprintOf(job);
   config.file = file;
   ResolvePaths(file, source.user_directory, problems, config);
   config.layout.memory_limit_place = problems.Place("layout.memory_limit");

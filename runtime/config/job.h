@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "scheduler/lowering.h"
+#include "scheduler/rank_grid.h"
 #include "scheduler/schedule.h"
 #include "stages/graph.h"
 
@@ -44,15 +45,16 @@ struct DataConfig {
 struct TrainingConfig {
   int64_t steps = 1000;
   int64_t batch = 32;         // rows per step
-  int64_t micro_batches = 0;  // left out: the largest divisor of batch up to 8, whatever the layout
+  int64_t micro_batches = 0;  // M, of all replicas; left out: the largest divisor of batch up to 8, whatever the layout
   int64_t sequence = 256;
   Precision precision = Precision::kF32;
   uint64_t seed = 1;
-  int64_t gradient_groups = 0;           // left out: the copies of the model that the schedule runs, 1 or 2
+  int64_t gradient_groups = 0;           // left out: dp x the copies of the model that the schedule runs, 1 or 2
   std::vector<Recomputation> recompute;  // per stage
   int64_t evaluate_every = 0;            // steps; 0: only at the end
   int64_t evaluate_batches = 8;          // 0: all of the held-out part
   int64_t stop_after_nonfinite = 10;
+  int64_t check_replicas_every = 100;  // steps; 0: never
 
   int64_t rows_per_micro_batch() const { return batch / micro_batches; }
 };
@@ -71,6 +73,11 @@ struct OptimizerConfig {
 
 struct LayoutConfig {
   int pp = 1;
+  int dp = 1;
+  int tp = 1;
+  GridOrder order = kDefaultGridOrder;
+  bool zero1 = false;
+  bool sequence_parallel = false;
   int chunks = 1;            // stages per rank; left out: as many as the schedule needs
   int threads_per_rank = 0;  // 0: the machine's processors shared among the ranks
   bool pin = true;
@@ -83,6 +90,7 @@ struct LayoutConfig {
 
   int stages_of_file = 0;  // of the job's schedule file, which need not have as many on each rank
 
+  RankGrid grid() const { return RankGrid(pp, dp, tp, order); }
   int stages() const { return stages_of_file > 0 ? stages_of_file : pp * chunks; }
 };
 
@@ -118,6 +126,8 @@ struct OutputConfig {
 
 struct JobConfig {
   std::string file;  // for messages
+  // Of all that the job says, overrides included, but where it writes to.
+  uint64_t fingerprint = 0;
   ModelConfig model;
   DataConfig data;
   TrainingConfig training;
@@ -128,6 +138,9 @@ struct JobConfig {
   OutputConfig output;
   double watchdog_seconds = 60;  // 0: off
   LayerGraph graph;              // what `model` means, valid
+
+  // m: micro-batches of a step that each pipeline works on.
+  int micro_batches_per_replica() const { return static_cast<int>(training.micro_batches / layout.dp); }
 };
 
 // Whether the file that layout.profile names must be there: not for who is about to write it.

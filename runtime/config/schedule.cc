@@ -42,12 +42,15 @@ void FollowScheduleFile(const proto::Job& job, JobConfig& config, Problems& prob
          problems);
   Follow("layout.chunks", job.layout().has_chunks(), config.layout.chunks, chunks,
          absl::StrCat(file, " has ", stages, " stages on ", ranks, " ranks"), problems);
-  Follow("training.micro_batches", job.training().has_micro_batches(), config.training.micro_batches,
-         schedule->micro_batches, absl::StrCat(file, " has ", schedule->micro_batches, " micro-batches"), problems);
+  const int64_t all = int64_t{schedule->micro_batches} * config.layout.dp;
+  Follow("training.micro_batches", job.training().has_micro_batches(), config.training.micro_batches, all,
+         absl::StrCat(file, " has ", schedule->micro_batches, " micro-batches",
+                      config.layout.dp > 1 ? absl::StrCat(" for each of ", config.layout.dp, " replicas") : ""),
+         problems);
   config.layout.pp = ranks;
   config.layout.chunks = chunks;
   config.layout.stages_of_file = stages;
-  config.training.micro_batches = schedule->micro_batches;
+  config.training.micro_batches = all;
   if (job.training().recompute_stages_size() == 0) {
     const auto& recompute = config.training.recompute;
     config.training.recompute.assign(stages, recompute.empty() ? Recomputation::kNone : recompute.front());
@@ -60,7 +63,7 @@ absl::StatusOr<Schedule> ScheduleOf(const JobConfig& config, std::vector<PassCos
   if (config.schedule.from_file != nullptr) return *config.schedule.from_file;
   return Generate(config.schedule.name, {.ranks = config.layout.pp,
                                          .chunks = config.layout.chunks,
-                                         .micro_batches = static_cast<int>(config.training.micro_batches),
+                                         .micro_batches = config.micro_batches_per_replica(),
                                          .group_size = config.schedule.group_size,
                                          .costs = std::move(costs),
                                          .in_flight_cap = config.schedule.in_flight_cap});

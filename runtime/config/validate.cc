@@ -7,11 +7,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/config/schedule.h"
+#include "stages/tensor_parallel.h"
 
 namespace sluice {
 namespace {
 
 constexpr int64_t kLarge = int64_t{1} << 40;
+constexpr int64_t kRanksMax = 65536;
 
 // A field of a section, with its path and its value if it is there.
 template <class Value>
@@ -48,13 +50,11 @@ void CheckReal(const std::vector<Real>& fields, double least, double most, Least
   }
 }
 
-void CheckReserved(const proto::Layout& layout, Problems& problems) {
-  if (layout.has_dp() && layout.dp() != 1) {
-    problems.Add("layout.dp", "this version has no data parallelism: leave dp out, and use more micro_batches");
-  }
-  if (layout.has_tp() && layout.tp() != 1) {
-    problems.Add("layout.tp", "this version has no tensor parallelism: leave tp out, and use more stages (pp)");
-  }
+void CheckRankOrder(const proto::Layout& layout, Problems& problems) {
+  if (!layout.has_rank_order() || ParseGridOrder(layout.rank_order())) return;
+  problems.Add("layout.rank_order", absl::StrCat("layout.rank_order is \"", layout.rank_order(),
+                                                 "\"; it must name tp, dp and pp once each, the one that varies fastest "
+                                                 "first: \"tp-dp-pp\""));
 }
 
 bool Divides(int64_t divisor, int64_t number) { return divisor > 0 && number % divisor == 0; }
@@ -94,22 +94,48 @@ void CheckModel(const ModelConfig& model, Problems& problems) {
   }
 }
 
-void CheckBatch(const TrainingConfig& training, Problems& problems) {
+void CheckBatch(const TrainingConfig& training, const LayoutConfig& layout, Problems& problems) {
   if (!Divides(training.micro_batches, training.batch)) {
     problems.Add("training.micro_batches", absl::StrCat("micro_batches ", training.micro_batches, " must divide batch ",
                                                         training.batch, ": ", Divisors(training.batch)));
+  } else if (!Divides(layout.dp, training.micro_batches)) {
+    problems.Add("layout.dp", absl::StrCat("dp ", layout.dp, " must divide training.micro_batches ", training.micro_batches,
+                                           " (each replica works on as many of them): ", Divisors(training.micro_batches)));
   }
 }
 
-void CheckGradientGroups(const TrainingConfig& training, int copies, Problems& problems) {
+// What the ranks of a grid need of one another.
+void CheckGrid(const JobConfig& config, Problems& problems) {
+  const LayoutConfig& layout = config.layout;
+  if (int64_t{layout.pp} * layout.dp * layout.tp > kRanksMax) {
+    problems.Add("layout.pp", absl::StrCat("pp x dp x tp is ", int64_t{layout.pp} * layout.dp * layout.tp,
+                                           "; it must be at most ", kRanksMax));
+  }
+  if (layout.sequence_parallel && layout.tp == 1) {
+    problems.Add("layout.sequence_parallel", "sequence_parallel splits what shards would do alike: it needs tp above 1");
+  }
+  const int64_t tokens = config.training.rows_per_micro_batch() * config.training.sequence;
+  if (layout.sequence_parallel && tokens < layout.tp) {
+    problems.Add("layout.sequence_parallel", absl::StrCat("a micro-batch has ", tokens, " tokens, too few to be split over tp ",
+                                                          layout.tp, " shards"));
+  }
+  if (layout.zero1 && layout.dp == 1) {
+    problems.Add("layout.zero1", "zero1 shares the optimizer among replicas: it needs dp above 1");
+  }
+}
+
+void CheckGradientGroups(const TrainingConfig& training, int dp, int copies, Problems& problems) {
   if (!Divides(training.gradient_groups, training.micro_batches)) {
     problems.Add("training.gradient_groups",
                  absl::StrCat("gradient_groups ", training.gradient_groups, " must divide micro_batches ",
                               training.micro_batches, ": ", Divisors(training.micro_batches)));
-  } else if (training.gradient_groups % copies != 0) {
+  } else if (training.gradient_groups % (dp * copies) != 0) {
+    const std::string models = dp == 1       ? absl::StrCat("the ", copies, " copies of the model that the schedule runs")
+                               : copies == 1 ? absl::StrCat("dp ", dp)
+                                             : absl::StrCat("dp ", dp, " x ", copies, " copies of the model");
     problems.Add("training.gradient_groups",
-                 absl::StrCat("gradient_groups ", training.gradient_groups, " must be a multiple of the ", copies,
-                              " copies of the model that the schedule runs; leave it out, or write ", copies));
+                 absl::StrCat("gradient_groups ", training.gradient_groups, " must be a multiple of ", models,
+                              "; leave it out, or write ", dp * copies));
   }
 }
 
@@ -156,8 +182,9 @@ void CheckSchedule(JobConfig& config, Problems& problems) {
                  absl::StrCat(title, " has ", placement.stages() / config.layout.pp, " stages on each rank, not ",
                               config.layout.chunks, "; set that number or leave it out"));
   } else {
-    if (config.training.gradient_groups == 0) config.training.gradient_groups = copies;
-    CheckGradientGroups(config.training, copies, problems);
+    const int dp = config.layout.dp;
+    if (config.training.gradient_groups == 0) config.training.gradient_groups = dp * copies;
+    CheckGradientGroups(config.training, dp, copies, problems);
   }
 }
 
@@ -268,8 +295,9 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
   CheckRange({FIELD(training, batch), FIELD(training, micro_batches), FIELD(training, sequence),
               FIELD(training, gradient_groups)},
              1, int64_t{1} << 24, problems);
-  CheckRange({FIELD(layout, pp), FIELD(layout, chunks)}, 1, 4096, problems);
-  CheckRange({FIELD(training, evaluate_every), FIELD(training, evaluate_batches), FIELD(optimizer, warm_up),
+  CheckRange({FIELD(layout, pp), FIELD(layout, dp), FIELD(layout, tp), FIELD(layout, chunks)}, 1, 4096, problems);
+  CheckRange({FIELD(training, evaluate_every), FIELD(training, evaluate_batches),
+              FIELD(training, check_replicas_every), FIELD(optimizer, warm_up),
               FIELD(optimizer, decay_steps)},
              0, kLarge, problems);
   CheckRange({FIELD(layout, threads_per_rank), FIELD(schedule, receive_ahead)}, 0, 4096, problems);
@@ -286,7 +314,7 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
   CheckReal({FIELD(model, rope_theta), FIELD(optimizer, minimum_learning_rate), FIELD(optimizer, weight_decay),
              FIELD(optimizer, clip_norm), FIELD(sample, temperature), FIELD(watchdog, seconds)},
             0, infinity, Least::kIncluded, problems);
-  CheckReserved(job.layout(), problems);
+  CheckRankOrder(job.layout(), problems);
   for (int i = 0; i < job.layout().memory_limit_size(); ++i) {
     if (ParseBytes(job.layout().memory_limit(i))) continue;
     problems.Add(
@@ -300,7 +328,8 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
 void CheckTogether(JobConfig& config, Problems& problems) {
   CheckModel(config.model, problems);
   CheckData(config.data, problems);
-  CheckBatch(config.training, problems);
+  CheckBatch(config.training, config.layout, problems);
+  CheckGrid(config, problems);
   if (int64_t{config.layout.pp} * config.layout.chunks > kStagesMax) {
     problems.Add("layout.pp", absl::StrCat("pp x chunks must be at most ", kStagesMax));
     return;
@@ -320,6 +349,9 @@ void CheckAgainstGraph(const proto::Job& job, JobConfig& config, Problems& probl
     problems.Add("layout.pp", absl::StrCat(config.layout.stages(), " stages are more than the model's ", nodes,
                                            " layers; at most ", nodes / config.layout.chunks, " ranks are possible"));
     return;
+  }
+  if (absl::Status split = CheckTensorParallel(config.graph, {.size = config.layout.tp}); !split.ok()) {
+    problems.Add("layout.tp", std::string(split.message()));
   }
   if (config.training.sequence > config.graph.max_sequence) {
     problems.Add("training.sequence", absl::StrCat("sequence ", config.training.sequence, " is longer than the ",

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -69,12 +70,18 @@ ChannelSpec ChannelFor(const PipelineLayout& layout, size_t program, PipelineRan
           .message = DescribeMessage(layout, layout.programs[ChannelProgram(layout, program)]->name, transfer)};
 }
 
-// Members in the order in which the parts are put together: of the copies for a stage, of the uses for a tied tensor,
-// of the ranks for the norm.
+int CollectivesOf(const PipelineLayout& layout) {
+  int collectives = 0;
+  for (const Program* program : layout.programs) collectives += static_cast<int>(program->collectives.size());
+  return collectives;
+}
+
+// Members of one pipeline in the order in which the parts are put together: of the copies for a stage, of the uses for
+// a tied tensor, of the ranks for the norm.
 absl::StatusOr<std::vector<PipelineRank>> MembersInOrder(const PipelineLayout& layout, const Program& program,
                                                          const Collective& collective) {
   if (collective.kind == CollectiveKind::kNorm) return collective.members;
-  if (collective.kind == CollectiveKind::kStageGradients) {
+  if (IsOfStage(collective.kind)) {
     std::vector<PipelineRank> members;
     for (int copy = 0; copy < program.placement.copies(); ++copy) {
       members.push_back(program.placement.RankOf(collective.stage, copy));
@@ -108,6 +115,10 @@ std::string PurposeOf(const Collective& collective) {
       return absl::StrCat("gradients of tied tensor ", collective.tensor);
     case CollectiveKind::kStageGradients:
       return absl::StrCat("gradients of stage ", collective.stage.value());
+    case CollectiveKind::kSummedGradients:
+      return absl::StrCat("summed gradients of stage ", collective.stage.value());
+    case CollectiveKind::kParameters:
+      return absl::StrCat("parameters of stage ", collective.stage.value());
   }
   return "";
 }
@@ -121,13 +132,33 @@ ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& 
                          ? 2 * static_cast<int>(placement.Index(Source(transfer), transfer.copy)) +
                                (IsForwardTransfer(transfer.kind) ? 0 : 1)
                          : 2 * stages + 2 * SenderOf(transfer) + (IsNorm(transfer) ? 0 : 1);
-  return ChannelId(layout.first_id + static_cast<int>(ChannelProgram(layout, program)) * 2 * (stages + ranks) + number);
+  const int per_program = 2 * (stages + ranks), programs = static_cast<int>(layout.programs.size());
+  const int pipeline = layout.replica * layout.grid.tp() + layout.shard;
+  return ChannelId((pipeline * programs + static_cast<int>(ChannelProgram(layout, program))) * per_program + number);
 }
 
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective) {
-  int id = layout.first_id + collective;
-  for (size_t i = 0; i < program; ++i) id += static_cast<int>(layout.programs[i]->collectives.size());
-  return GroupId(id);
+  int number = collective;
+  for (size_t i = 0; i < program; ++i) number += static_cast<int>(layout.programs[i]->collectives.size());
+  // Each pipeline has numbers of its own, and what spans the replicas follows, for each shard.
+  const int replicas = layout.grid.dp(), shards = layout.grid.tp();
+  const bool spans = AcrossReplicas(layout.programs[program]->collectives[collective].kind);
+  return GroupId(((spans ? replicas : layout.replica) * shards + layout.shard) * CollectivesOf(layout) + number);
+}
+
+GroupSpec ShardGroup(const PipelineLayout& layout, PipelineRank rank) {
+  CHECK_GT(layout.grid.tp(), 1);
+  // Behind the groups of collectives; a queue behind those of all programs.
+  const int first = (layout.grid.dp() + 1) * layout.grid.tp() * CollectivesOf(layout);
+  GroupSpec group{.id = GroupId(first + layout.replica * layout.grid.pp() + rank.value()),
+                  .purpose = "shards of a stage"};
+  size_t queues = 0;
+  for (const Program* program : layout.programs) queues = std::max(queues, program->queues.size());
+  group.queue = QueueId(queues);
+  for (int shard = 0; shard < layout.grid.tp(); ++shard) {
+    group.members.push_back(layout.grid.RankOf({rank, layout.replica, shard}));
+  }
+  return group;
 }
 
 int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer) {
@@ -149,11 +180,17 @@ absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank) {
       const Collective& collective = program.collectives[action.collective];
       ASSIGN_OR_RETURN(const std::vector<PipelineRank> members, MembersInOrder(layout, program, collective));
       GroupSpec group{.id = GroupOf(layout, p, action.collective), .queue = action.queue};
-      for (PipelineRank member : members) group.members.push_back(layout.WorldRankOf(member));
+      const bool spans = AcrossReplicas(collective.kind);
+      for (int replica = spans ? 0 : layout.replica; replica < (spans ? layout.grid.dp() : layout.replica + 1);
+           ++replica) {
+        for (PipelineRank member : members)
+          group.members.push_back(layout.grid.RankOf({member, replica, layout.shard}));
+      }
       group.purpose = PurposeOf(collective);
       links.groups.push_back(std::move(group));
     }
   }
+  if (layout.grid.tp() > 1) links.groups.push_back(ShardGroup(layout, rank));
   return links;
 }
 

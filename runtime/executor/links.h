@@ -1,6 +1,6 @@
 // The channels and groups that a rank's programs need, with their ids: a pure function of what all ranks know, so both
-// ends of a channel describe it alike. One channel carries one kind of message over one border of stages, in one
-// program.
+// ends of a channel describe it alike. Ids are unique among all pipelines of the grid. One channel carries one kind of
+// message over one border of stages, in one program.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include "base/ids.h"
 #include "kernels/transport.h"
 #include "scheduler/program.h"
+#include "scheduler/rank_grid.h"
 
 namespace sluice {
 
@@ -31,18 +32,17 @@ struct TiedUses {
   std::vector<StageId> stages;  // in the order of the uses
 };
 
-// What all ranks of the pipeline know.
+// What all ranks of one pipeline know: that of replica and shard in a grid of them.
 struct PipelineLayout {
   std::vector<const Program*> programs;  // same placement
   std::vector<StageMessages> messages;   // per stage
   std::vector<TiedUses> tied;            // any order
-  std::vector<WorldRank> world_ranks;    // per pipeline rank; empty: the same numbers
   int64_t norm_bytes = 0;                // of the squared norms of all ranks; 0: no program is post-validated
-  int first_id = 0;                      // ids of channels and groups begin here
+  RankGrid grid;                         // its pp: the ranks of the programs
+  int replica = 0;
+  int shard = 0;
 
-  WorldRank WorldRankOf(PipelineRank rank) const {
-    return world_ranks.empty() ? WorldRank(rank.value()) : world_ranks[rank.index()];
-  }
+  WorldRank WorldRankOf(PipelineRank rank) const { return grid.RankOf({rank, replica, shard}); }
 };
 
 struct Links {
@@ -50,14 +50,18 @@ struct Links {
   std::vector<GroupSpec> groups;
 };
 
-// What the endpoint of `rank` must open. INVALID_ARGUMENT: a tied tensor is unknown, or two of its uses are on one rank
-// and another one elsewhere (not supported).
+// What the endpoint of `rank` must open, the group of its shards included. INVALID_ARGUMENT: a tied tensor is unknown,
+// or two of its uses are on one rank and another one elsewhere (not supported).
 absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank);
 
 // The channel of a SEND or RECV of program number `program`. That of a wrong guess has the channels of the right one,
 // whose list it takes over half-way.
 ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& transfer);
-// The group of collective number `collective` of program number `program`.
+// Of the shards that hold what `rank` holds, and exchange inside of its actions, in their order; on a queue of its own.
+// REQUIRES: there are several.
+GroupSpec ShardGroup(const PipelineLayout& layout, PipelineRank rank);
+// The group of collective number `collective` of program number `program`: of this pipeline's ranks, or of all
+// replicas' (AcrossReplicas), replica by replica.
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective);
 // Bytes of a SEND's or RECV's message.
 int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer);

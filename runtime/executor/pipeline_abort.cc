@@ -13,7 +13,7 @@ std::string WithPeer(const Action& action) {
   return absl::StrCat(ToString(action), IsSend(action.kind) ? " to rank " : " from rank ", action.peer.value());
 }
 
-PipelineAbort::PipelineAbort(World* world, int ranks) : world_(world), ranks_(ranks) {}
+PipelineAbort::PipelineAbort(World* world, const RankGrid& grid) : world_(world), grid_(grid), ranks_(grid.ranks()) {}
 
 void PipelineAbort::Abort(const absl::Status& cause) {
   CHECK(!cause.ok()) << "an abort needs a cause";
@@ -25,17 +25,17 @@ void PipelineAbort::Abort(const absl::Status& cause) {
 
 absl::Status PipelineAbort::cause() const { return signal_->Done() ? signal_->status() : absl::OkStatus(); }
 
-void PipelineAbort::SetIdle(PipelineRank rank) { Set(rank, {}); }
+void PipelineAbort::SetIdle(WorldRank rank) { Set(rank, {.doing = Doing::kIdle}); }
 
-void PipelineAbort::SetIssuing(PipelineRank rank, const Action& action) {
+void PipelineAbort::SetIssuing(WorldRank rank, const Action& action) {
   Set(rank, {.doing = Doing::kIssuing, .action = action});
 }
 
-void PipelineAbort::SetWaiting(PipelineRank rank, const Action& action, const Action& awaited) {
+void PipelineAbort::SetWaiting(WorldRank rank, const Action& action, const Action& awaited) {
   Set(rank, {.doing = Doing::kWaiting, .action = action, .awaited = awaited});
 }
 
-void PipelineAbort::Set(PipelineRank rank, RankState state) {
+void PipelineAbort::Set(WorldRank rank, RankState state) {
   state.since = world_->Now();
   std::lock_guard lock(mutex_);
   ranks_[rank.index()] = state;
@@ -52,8 +52,10 @@ std::string PipelineAbort::ReportLocked() const {
   for (size_t rank = 0; rank < ranks_.size(); ++rank) {
     const RankState& state = ranks_[rank];
     const double seconds = static_cast<double>(now - state.since) / kSecond;
-    absl::StrAppend(&text, "rank ", rank);
+    if (state.doing == Doing::kElsewhere) continue;
+    absl::StrAppend(&text, grid_.Describe(WorldRank(rank)));
     switch (state.doing) {
+      case Doing::kElsewhere:
       case Doing::kIdle:
         absl::StrAppend(&text, " has no step to run\n");
         break;

@@ -10,12 +10,14 @@
 #include "base/event.h"
 #include "base/world.h"
 #include "scheduler/action.h"
+#include "scheduler/rank_grid.h"
 
 namespace sluice {
 
 class PipelineAbort {
  public:
-  PipelineAbort(World* world, int ranks);
+  // Of all ranks of the grid; those of other processes stay silent.
+  PipelineAbort(World* world, const RankGrid& grid);
 
   // Ends the job. The first cause wins; later ones change nothing.
   void Abort(const absl::Status& cause);
@@ -25,26 +27,27 @@ class PipelineAbort {
   absl::Status cause() const;
 
   // What a rank does; the executor says so.
-  void SetIdle(PipelineRank rank);
-  void SetIssuing(PipelineRank rank, const Action& action);
+  void SetIdle(WorldRank rank);
+  void SetIssuing(WorldRank rank, const Action& action);
   // It stands before `action` and waits for `awaited`.
-  void SetWaiting(PipelineRank rank, const Action& action, const Action& awaited);
+  void SetWaiting(WorldRank rank, const Action& action, const Action& awaited);
 
   // One line a rank: "rank 1 has waited 3.2 s before 1B0 for 1RECV_B0 from rank 2". Of the moment when the job was
   // ended, once it was.
   std::string Report() const;
 
  private:
-  enum class Doing : uint8_t { kIdle, kIssuing, kWaiting };
+  enum class Doing : uint8_t { kElsewhere, kIdle, kIssuing, kWaiting };
   struct RankState {
-    Doing doing = Doing::kIdle;
+    Doing doing = Doing::kElsewhere;
     Action action, awaited;
     Nanoseconds since = 0;
   };
-  void Set(PipelineRank rank, RankState state);
+  void Set(WorldRank rank, RankState state);
   std::string ReportLocked() const;
 
   World* const world_;
+  const RankGrid grid_;
   const Ref<Signal> signal_ = MakeRef<Signal>();
   const EventRef event_ = signal_;
   mutable std::mutex mutex_;

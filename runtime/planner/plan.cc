@@ -121,8 +121,10 @@ class Planner {
   absl::Status MakePrograms(const std::vector<TiedUses>& tied) {
     LoweringOptions lowering{
         .queues = job().schedule.queues,
+        .replicas = job().layout.dp,
         .send_slots = job().schedule.send_slots,
         .receive_ahead = job().schedule.receive_ahead,
+        .zero1 = job().layout.zero1,
         .norm_check = job().schedule.post_validation ? NormCheck::kPostValidation : NormCheck::kBarrier};
     for (const TiedUses& uses : tied) lowering.tied_tensors.push_back({uses.tensor, uses.stages});
     in_flight_ = InFlight(schedule_);
@@ -204,7 +206,8 @@ class Planner {
       if (!times.empty()) continue;
       for (const Node& node : graph.nodes) {
         times.push_back(AnalyticTimes(node, job().training.rows_per_micro_batch(), job().training.sequence,
-                                      job().training.precision, job().training.recompute[stage], device_));
+                                      job().training.precision, job().training.recompute[stage], device_,
+                                      TensorParallelOf(job())));
       }
     }
     if (!plan_.cost_source.empty()) return;
@@ -215,7 +218,8 @@ class Planner {
 
   // Time of the messages over the border after a node. Handed-over memory is still cold for the core that reads it.
   int64_t BorderTime(const Node& node) const {
-    const int64_t tokens = job().training.rows_per_micro_batch() * job().training.sequence;
+    const int64_t all = job().training.rows_per_micro_batch() * job().training.sequence;
+    const int64_t tokens = TokensOf(all, TensorParallelOf(job())).count;
     const int64_t bytes = 2 * tokens * OutputBytesPerToken(node, job().training.precision);
     const double rate = device_.link_bytes_per_second > 0 ? device_.link_bytes_per_second : device_.bytes_per_second;
     return static_cast<int64_t>(1e9 * static_cast<double>(bytes) / rate);
@@ -302,7 +306,7 @@ class Planner {
     stage.costs = {.forward_ns = 0, .input_gradient_ns = 0, .weight_gradient_ns = 0, .backward_ns = 0};
     std::set<std::string> names;  // a weight tied within the stage is there once
     for (size_t node = range.begin; node < range.end; ++node) {
-      for (const ParameterSpec& spec : Parameters(job().graph, node)) {
+      for (const ParameterSpec& spec : Parameters(job().graph, node, TensorParallelOf(job()))) {
         if (names.insert(spec.name).second) stage.parameters += spec.elements();
       }
       stage.costs.forward_ns += times_[i][node].forward_ns;
@@ -310,7 +314,10 @@ class Planner {
       stage.costs.weight_gradient_ns += times_[i][node].weight_gradient_ns;
     }
     stage.costs.backward_ns = stage.costs.input_gradient_ns + stage.costs.weight_gradient_ns;
-    stage.costs.optimizer_ns = OptimizerTime(stage.parameters);
+    const Traffic at_end = TensorStepTraffic(job().graph, range.begin, range.end, TensorParallelOf(job()));
+    const int64_t members = job().layout.dp * placement.copies();
+    stage.costs.optimizer_ns = OptimizerTime(job().layout.zero1 ? stage.parameters / members : stage.parameters) +
+                               CollectiveTime(at_end, device_);
     stage.costs.activation_bytes = stage.memory.output_message;
     stage.costs.gradient_bytes = stage.memory.input_gradient_message;
     plan_.stages.push_back(std::move(stage));
@@ -339,7 +346,7 @@ class Planner {
 
   absl::Status Prove() {
     const VerifierOptions options{.stage_bytes = plan_.stage_bytes,
-                                  .gradient_groups = static_cast<int>(job().training.gradient_groups),
+                                  .gradient_groups = static_cast<int>(job().training.gradient_groups) / job().layout.dp,
                                   .weight_gradient_order = job().schedule.from_file == nullptr
                                                                ? WeightGradientOrder::kRequired
                                                                : WeightGradientOrder::kReported};
@@ -385,10 +392,14 @@ class Planner {
   std::vector<int64_t> overhead_;
 };
 
-// "[4, 256, 384] f32"
+// "[4, 256, 384] f32", or a shard's slice of it: "[512 of 4 x 256, 384] f32".
 std::string ShapeOf(const JobConfig& job, const Node& node) {
-  const int64_t width = OutputWidth(node);
-  return absl::StrCat("[", job.training.rows_per_micro_batch(), ", ", job.training.sequence, ", ", width, "] ",
+  const int64_t rows = job.training.rows_per_micro_batch(), sequence = job.training.sequence;
+  const std::string tokens =
+      job.layout.sequence_parallel
+          ? absl::StrCat(TokensOf(rows * sequence, TensorParallelOf(job)).count, " of ", rows, " x ", sequence)
+          : absl::StrCat(rows, ", ", sequence);
+  return absl::StrCat("[", tokens, ", ", OutputWidth(node), "] ",
                       job.training.precision == Precision::kF32 ? "f32" : "bf16");
 }
 
@@ -396,10 +407,28 @@ std::string ShapeOf(const JobConfig& job, const Node& node) {
 
 absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options) { return Planner(job, options).Run(); }
 
-StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage) {
+StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica, int shard) {
   StageOptions options = OptionsFor(plan.job, plan.training, plan.training.pools[stage.id.index()], stage.recompute);
   options.copy = stage.copy;
+  options.replica = replica;
+  options.tensor_parallel.index = shard;
   return options;
+}
+
+Traffic ShardTraffic(const Plan& plan, const StagePlan& stage) {
+  const TrainingConfig& training = plan.job.training;
+  const TensorParallel tensor = TensorParallelOf(plan.job);
+  Traffic once;
+  for (size_t node = stage.begin; node < stage.end; ++node) {
+    const LayerTraffic layer = TensorTraffic(plan.job.graph.nodes[node], training.rows_per_micro_batch(),
+                                             training.sequence, training.precision, tensor);
+    once += layer.forward + layer.input_gradient + layer.weight_gradient;
+    if (stage.recompute == Recomputation::kSelective) once += layer.recompute_selective;
+    if (stage.recompute == Recomputation::kFull) once += layer.recompute_full;
+  }
+  const int64_t times = plan.training.micro_batches / plan.training.placement.copies();
+  const Traffic all{times * once.collectives, times * once.bytes};
+  return all + TensorStepTraffic(plan.job.graph, stage.begin, stage.end, tensor);
 }
 
 std::vector<StageMessages> MessagesOf(const Plan& plan) {
@@ -417,7 +446,8 @@ const std::vector<TiedUses>& TiedUsesOf(const Plan& plan) { return plan.tied; }
 
 int64_t NormBytesOf(const Plan& plan) {
   const LayerGraph& graph = plan.job.graph;
-  return plan.post_validation.has_value() ? 4 * NormPartials(graph, {0, graph.nodes.size()}) : 0;
+  if (!plan.post_validation.has_value()) return 0;
+  return 4 * NormPartials(graph, {0, graph.nodes.size()}, TensorParallelOf(plan.job));
 }
 
 }  // namespace sluice

@@ -23,6 +23,7 @@
 #include "stages/graph.h"
 #include "stages/partition/partition.h"
 #include "stages/stage_layout.h"
+#include "stages/tensor_traffic.h"
 
 namespace sluice {
 
@@ -32,7 +33,7 @@ struct StagePlan {
   PipelineRank rank;
   size_t begin = 0, end = 0;  // nodes [begin, end) of the graph
   Recomputation recompute = Recomputation::kNone;
-  int64_t parameters = 0;  // elements; a tied weight in each stage that uses it
+  int64_t parameters = 0;  // elements, of a shard; a tied weight in each stage that uses it
   int in_flight = 0;       // most micro-batches whose stash is held at once
   StageCosts costs;
   StageMemory memory;
@@ -69,8 +70,12 @@ struct PlanOptions {
 // keeps to the memory limit.
 absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options = {});
 
-// With which LayerStage::Create is to be called; the memory in the plan is that of these options.
-StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage);
+// With which LayerStage::Create is to be called in a shard of a replica; the memory in the plan is that of these options
+// for the first shard, which needs the most.
+StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica = 0, int shard = 0);
+
+// What a shard of the stage gets from the others in one step, of its replica's micro-batches.
+Traffic ShardTraffic(const Plan& plan, const StagePlan& stage);
 
 // What leaves each stage, for the executor.
 std::vector<StageMessages> MessagesOf(const Plan& plan);

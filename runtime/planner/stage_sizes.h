@@ -12,7 +12,10 @@
 
 namespace sluice {
 
-// Options of a stage whose slots are `pools`. REQUIRES: `training` is the job's lowered schedule.
+// How the job splits layers; of the first shard, which holds the most where they don't divide.
+TensorParallel TensorParallelOf(const JobConfig& job);
+
+// Options of a stage of the first shard whose slots are `pools`. REQUIRES: `training` is the job's lowered schedule.
 StageOptions OptionsFor(const JobConfig& job, const Program& training, const PoolSizes& pools, Recomputation recompute);
 
 class StageSizes {

@@ -109,6 +109,35 @@ void AddHandOvers(const Timeline& step, const Placement& placement, std::vector<
 
 }  // namespace
 
+std::vector<Timeline> PipelinesOf(const Timeline& timeline, const RankGrid& grid) {
+  Timeline empty = timeline;
+  empty.ranks = grid.pp();
+  empty.spans.clear();
+  empty.samples.clear();
+  std::vector<Timeline> pipelines(static_cast<size_t>(grid.dp()) * grid.tp(), empty);
+  const auto place = [&](PipelineRank row) { return grid.PlaceOf(WorldRank(row.value())); };
+  const auto pipeline = [&](const GridPlace& at) -> Timeline& { return pipelines[at.replica * grid.tp() + at.shard]; };
+  for (Span span : timeline.spans) {
+    const GridPlace at = place(span.rank);
+    span.rank = at.pipeline;
+    pipeline(at).spans.push_back(span);
+  }
+  for (MemorySample sample : timeline.samples) {
+    const GridPlace at = place(sample.rank);
+    sample.rank = at.pipeline;
+    pipeline(at).samples.push_back(sample);
+  }
+  return pipelines;
+}
+
+std::vector<Timeline> PipelinesOf(absl::Span<const Timeline> timelines, const RankGrid& grid) {
+  std::vector<Timeline> all;
+  for (const Timeline& timeline : timelines) {
+    for (Timeline& pipeline : PipelinesOf(timeline, grid)) all.push_back(std::move(pipeline));
+  }
+  return all;
+}
+
 std::vector<RankBreakdown> BreakDown(const Timeline& timeline) {
   std::vector<RankIntervals> ranks(timeline.ranks);
   int64_t end = 0;

@@ -5,10 +5,17 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "scheduler/rank_grid.h"
 #include "scheduler/simulate.h"
 #include "scheduler/timeline.h"
 
 namespace sluice {
+
+// What each pipeline of a grid did, of a timeline with a row for each world rank: as many timelines with a row for each
+// pipeline rank, times as they were.
+std::vector<Timeline> PipelinesOf(const Timeline& timeline, const RankGrid& grid);
+// The same of several steps: all pipelines of all of them.
+std::vector<Timeline> PipelinesOf(absl::Span<const Timeline> timelines, const RankGrid& grid);
 
 // Of one rank; the parts add up to step_ns. All in nanoseconds.
 struct RankBreakdown {
@@ -27,10 +34,10 @@ struct RankIdle {
   int64_t overhead_ns = 0;   // all was there, and it still hadn't begun: executor and transport
 };
 
-// Of a step that ends with a barrier.
+// Of one pipeline's step that ends with a barrier.
 std::vector<RankIdle> ExplainIdle(const Timeline& timeline, const Placement& placement);
 
-// Median time of every kind of action of every stage over the given steps, and of a hand-over between ranks (end of the work
+// Median time of every kind of action of every stage over the given steps of one pipeline, and of a hand-over between ranks (end of the work
 // that made a message to the begin of the work that stood waiting for it); a rank's optimizer time is shared equally by
 // its stages. Message and slot sizes are those of `sizes`.
 Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement, const Costs& sizes);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -9,7 +10,6 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "runtime/trainer/rank.h"
-#include "scheduler/memory_samples.h"
 
 namespace sluice {
 namespace {
@@ -47,27 +47,11 @@ struct Pipeline::State {
     const absl::Status cause = shared.abort->cause();
     return cause.ok() ? status : cause;
   }
-  // A step that was started while the one before ran begins with its first work.
-  Nanoseconds BeganAt(size_t place) const {
-    if (!post_validates()) return step_began[place];
-    Nanoseconds began = kForever;
-    for (const auto& rank : ranks) {
-      for (const Span& span : rank->results[place].spans) began = std::min(began, span.begin_ns);
-    }
-    return began;
-  }
   bool post_validates() const { return shared.plan->post_validation.has_value(); }
-  // Each from the rank that holds the last stage of the copy that worked on it.
-  std::vector<float> Losses(ProgramNumber number, size_t place) const {
-    const Program& program = shared.programs[number];
-    const Placement& placement = program.placement;
-    const StageId last(placement.stages() - 1);
-    std::vector<float> losses;
-    for (int i = 0; i < program.micro_batches; ++i) {
-      const int copy = CopyOf(MicroBatch(i), program.micro_batches, placement.copies());
-      losses.push_back(ranks[placement.RankOf(last, copy).index()]->results[place].losses[i]);
-    }
-    return losses;
+  std::vector<RankOutcome> Outcomes(size_t place) const {
+    std::vector<RankOutcome> outcomes;
+    for (const auto& rank : ranks) outcomes.push_back(rank->OutcomeAt(place));
+    return outcomes;
   }
 };
 
@@ -90,13 +74,23 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   shared.layout.messages = MessagesOf(plan);
   shared.layout.tied = TiedUsesOf(plan);
   shared.layout.norm_bytes = NormBytesOf(plan);
-  const int ranks = plan.training.placement.ranks();
-  shared.abort = std::make_unique<PipelineAbort>(world, ranks);
-  shared.hub = std::make_unique<InProcessHub>(world, ranks);
-  for (int rank = 0; rank < ranks; ++rank) {
-    pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, PipelineRank(rank)));
+  shared.layout.grid = plan.job.layout.grid();
+  shared.abort = std::make_unique<PipelineAbort>(world, shared.layout.grid);
+  shared.ranks = options.ranks;
+  if (!shared.options.open_transport) {
+    CHECK(options.ranks.empty()) << "ranks in other processes are reached by no transport";
+    const int ranks = shared.layout.grid.ranks();
+    for (int rank = 0; rank < ranks; ++rank) shared.ranks.push_back(WorldRank(rank));
+    shared.hub = std::make_unique<InProcessHub>(world, ranks);
+    shared.options.open_transport = [hub = shared.hub.get()](WorldRank rank, const auto& channels, const auto& groups) {
+      return hub->Open(rank, channels, groups);
+    };
+  }
+  for (const WorldRank rank : shared.ranks) {
+    pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, rank));
   }
   RETURN_IF_ERROR(pipeline->state_->OnAll([](Rank&) { return absl::OkStatus(); }));
+  if (options.connect_transport) RETURN_IF_ERROR(options.connect_transport());
   return pipeline;
 }
 
@@ -112,7 +106,7 @@ void Pipeline::StartStep(const TrainingStep& step) {
   state_->step_began[place] = state_->shared.world->Now();
   for (const auto& rank : state_->ranks) {
     rank->Start([step, program, place](Rank& self) -> absl::Status {
-      ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(program, {.micro_batches = step.micro_batches,
+      ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(program, {.micro_batches = self.ShareOf(step.micro_batches),
                                                                                .learning_rate = step.learning_rate,
                                                                                .update = step.update}));
       self.Keep(*result, place);
@@ -123,31 +117,17 @@ void Pipeline::StartStep(const TrainingStep& step) {
 
 size_t Pipeline::steps_running() const { return state_->started - state_->finished; }
 
-absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
+absl::StatusOr<std::vector<RankOutcome>> Pipeline::FinishRanksStep() {
   CHECK_GT(steps_running(), 0u) << "no step has been started";
   const size_t place = state_->finished++ % 2;
   RETURN_IF_ERROR(state_->Finish());
-  const Program& program = state_->shared.programs[kTraining];
-  TrainingOutcome outcome;
-  outcome.loss_sums = state_->Losses(kTraining, place);
-  outcome.control = state_->ranks.back()->results[place].control;  // of all ranks' norms, whatever the end of a step
-  outcome.began = state_->BeganAt(place);
-  Timeline& timeline = outcome.timeline;
-  timeline.name = program.name;
-  timeline.source = TimelineSource::kMeasured;
-  timeline.ranks = program.placement.ranks();
-  timeline.stages = program.placement.stages();
-  timeline.micro_batches = program.micro_batches;
-  timeline.queues = program.queues;
-  for (const auto& rank : state_->ranks) {
-    for (Span span : rank->results[place].spans) {
-      span.begin_ns -= outcome.began;
-      span.end_ns -= outcome.began;
-      timeline.spans.push_back(span);
-    }
-  }
-  timeline.samples = MemorySamples(program, state_->shared.plan->stage_bytes, timeline.spans);
-  return outcome;
+  return state_->Outcomes(place);
+}
+
+absl::StatusOr<TrainingOutcome> Pipeline::FinishStep() {
+  const Nanoseconds began = state_->step_began[state_->finished % 2];
+  ASSIGN_OR_RETURN(const std::vector<RankOutcome> ranks, FinishRanksStep());
+  return Assemble(*state_->shared.plan, ranks, began);
 }
 
 absl::Status Pipeline::Settle() {
@@ -156,14 +136,20 @@ absl::Status Pipeline::Settle() {
   return state_->OnAll([](Rank& self) { return self.executor().Run(kSettling, {}).status(); });
 }
 
-absl::StatusOr<std::vector<float>> Pipeline::Evaluate(absl::Span<const MicroBatchInfo> micro_batches) {
+absl::StatusOr<std::vector<RankOutcome>> Pipeline::EvaluateRanks(absl::Span<const MicroBatchInfo> micro_batches) {
   RETURN_IF_ERROR(Settle());
   RETURN_IF_ERROR(state_->OnAll([micro_batches](Rank& self) -> absl::Status {
-    ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(kEvaluation, {.micro_batches = micro_batches}));
+    ASSIGN_OR_RETURN(const StepResult* result,
+                     self.executor().Run(kEvaluation, {.micro_batches = self.ShareOf(micro_batches)}));
     self.Keep(*result, 0);
     return absl::OkStatus();
   }));
-  return state_->Losses(kEvaluation, 0);
+  return state_->Outcomes(0);
+}
+
+absl::StatusOr<std::vector<float>> Pipeline::Evaluate(absl::Span<const MicroBatchInfo> micro_batches) {
+  ASSIGN_OR_RETURN(const std::vector<RankOutcome> ranks, EvaluateRanks(micro_batches));
+  return LossSums(*state_->shared.plan, ranks);
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_batch) {
@@ -172,15 +158,28 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
   std::vector<float> logits(micro_batch.logits_of.size() * state_->shared.plan->job.graph.vocabulary);
   const auto bytes = absl::MakeSpan(reinterpret_cast<std::byte*>(logits.data()), logits.size() * sizeof(float));
   RETURN_IF_ERROR(state_->OnAll([&micro_batch, bytes](Rank& self) -> absl::Status {
-    return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = bytes}).status();
+    if (self.place().replica > 0) return absl::OkStatus();
+    const auto wanted = self.place().shard == 0 ? bytes : absl::Span<std::byte>();  // all shards make the same ones
+    return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = wanted}).status();
   }));
+  const Placement& placement = state_->shared.plan->training.placement;
+  const PipelineRank last = placement.RankOf(StageId(placement.stages() - 1));
+  const WorldRank has_them = state_->shared.layout.grid.RankOf({last, 0, 0});
+  const auto& here = state_->shared.ranks;
+  if (std::find(here.begin(), here.end(), has_them) == here.end()) logits.clear();
   return logits;
 }
 
-absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name) {
+absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name, int replica) {
+  ASSIGN_OR_RETURN(const ShardValues shards, ReadShards(name, replica));
+  return CompleteParameter(*state_->shared.plan, name, shards);
+}
+
+absl::StatusOr<ShardValues> Pipeline::ReadShards(const std::string& name, int replica) {
   RETURN_IF_ERROR(Settle());
-  std::vector<float> values;
+  ShardValues shards;  // stages that share a tied tensor have the same
   RETURN_IF_ERROR(state_->OnAll([&](Rank& self) -> absl::Status {
+    if (self.place().replica != replica) return absl::OkStatus();
     for (LayerStage* stage : self.stages()) {
       for (const ParameterSpec& spec : stage->parameters()) {
         if (spec.name != name) continue;
@@ -188,13 +187,12 @@ absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& na
         ASSIGN_OR_RETURN(const EventRef done, stage->Read(StateKind::kParameter, name, absl::MakeSpan(mine)));
         RETURN_IF_ERROR(state_->shared.world->Wait(done));
         std::lock_guard lock(state_->mutex);
-        values = std::move(mine);
+        shards[self.place().shard] = std::move(mine);
       }
     }
     return absl::OkStatus();
   }));
-  if (values.empty()) return absl::NotFoundError(absl::StrCat("no parameter is called ", name));
-  return values;
+  return shards;
 }
 
 std::vector<RankMemory> Pipeline::memory() const {
@@ -207,10 +205,14 @@ std::string Pipeline::FailureReport() const {
   const absl::Status cause = state_->shared.abort->cause();
   if (cause.ok()) return "";
   std::string text = absl::StrCat(std::string(cause.message()), "\n\n", state_->shared.abort->Report(), "\n");
-  for (size_t rank = 0; rank < state_->ranks.size(); ++rank) {
-    absl::StrAppend(&text, "rank ", rank, ":\n", state_->ranks[rank]->FlightRecord());
+  for (const auto& rank : state_->ranks) {
+    absl::StrAppend(&text, state_->shared.layout.grid.Describe(rank->rank()), ":\n", rank->FlightRecord());
   }
   return text;
 }
+
+const EventRef& Pipeline::failed() const { return state_->shared.abort->event(); }
+
+void Pipeline::Abort(const absl::Status& cause) { state_->shared.abort->Abort(cause); }
 
 }  // namespace sluice

@@ -1,5 +1,6 @@
-// All ranks of a job in this process: each a task that owns its device, stages and executor, and waits for commands. The
-// caller's thread gives the commands of a step to all ranks at once and collects what came of it.
+// The ranks of a job in this process, all of them or those that its processes have been given: each a task that owns its
+// device, stages and executor, and waits for commands. The caller's thread gives the commands of a step to all ranks at
+// once and collects what came of it.
 //
 // Threads: one caller. Ownership: the world and the plan outlive the pipeline. Errors: the first failure of any rank ends
 // all of them and is returned, as its cause, by this and every later call.
@@ -14,7 +15,9 @@
 #include "absl/types/span.h"
 #include "base/world.h"
 #include "kernels/device.h"
+#include "kernels/transport.h"
 #include "runtime/planner/plan.h"
+#include "runtime/trainer/outcome.h"
 #include "runtime/trainer/report.h"
 #include "scheduler/timeline.h"
 #include "stages/stage.h"
@@ -22,29 +25,33 @@
 
 namespace sluice {
 
+// Opens a rank's endpoint with what it takes part in (InProcessHub::Open).
+using OpenTransport = std::function<absl::StatusOr<std::unique_ptr<Transport>>(
+    WorldRank rank, const std::vector<ChannelSpec>& channels, const std::vector<GroupSpec>& groups)>;
+
 struct PipelineOptions {
+  // Which ranks are in this process, ascending, and how they reach the others; empty and null: all of them are here.
+  std::vector<WorldRank> ranks;
+  OpenTransport open_transport;
+  std::function<absl::Status()> connect_transport;  // once all ranks here have opened theirs; may be null
   int threads_per_rank = 1;
-  std::vector<int> processors;  // rank r's threads keep to number r*threads ... (r+1)*threads - 1 of these; too few: not pinned
+  // The ranks here share these, as many for each as it has threads; too few: not pinned.
+  std::vector<int> processors;
   double watchdog_seconds = 60;
   // Wraps a rank's device before anything is built on it (profiling); null: as it is.
-  std::function<std::unique_ptr<Device>(Device* device, PipelineRank rank)> wrap_device;
+  std::function<std::unique_ptr<Device>(Device* device, WorldRank rank)> wrap_device;
   // StageOptions::on_layer of the stages of each rank.
-  std::function<void(PipelineRank rank, const LayerWork* work)> on_layer;
+  std::function<void(WorldRank rank, const LayerWork* work)> on_layer;
+  // TensorGroup::OnExchange of each rank.
+  std::function<void(WorldRank rank, const EventRef& ready, const EventRef& exchanged)> on_exchange;
 };
 
 // One optimizer step, as all ranks need it. What the infos point to stays until its FinishStep().
 struct TrainingStep {
-  absl::Span<const MicroBatchInfo> micro_batches;
+  absl::Span<const MicroBatchInfo> micro_batches;  // M, of all replicas
   float learning_rate = 0;
   // From 1; with post-validation only that of a step with no unfinished one before it counts, the ranks count on.
   int64_t update = 1;
-};
-
-struct TrainingOutcome {
-  std::vector<float> loss_sums;  // of each micro-batch's valid targets
-  StepControl control;
-  Nanoseconds began = 0;  // in the World's time; that of the timeline counts from here
-  Timeline timeline;
 };
 
 class Pipeline {
@@ -52,26 +59,40 @@ class Pipeline {
   static absl::StatusOr<std::unique_ptr<Pipeline>> Create(World* world, const Plan& plan, const PipelineOptions& options);
   ~Pipeline();
 
-  // Starts a step on all ranks and returns; the caller may prepare the next one. FinishStep() waits for the end of the
+  // Starts a step on all ranks here and returns; the caller may prepare the next one. FinishStep() waits for the end of the
   // oldest. With post-validation one more step may be started before that, which a rank begins as soon as its own part of
   // the one before has ended.
   void StartStep(const TrainingStep& step);
-  absl::StatusOr<TrainingOutcome> FinishStep();
   size_t steps_running() const;  // started and not finished
+  // Of the ranks here.
+  absl::StatusOr<std::vector<RankOutcome>> FinishRanksStep();
+  // REQUIRES: all ranks are here.
+  absl::StatusOr<TrainingOutcome> FinishStep();
 
   // What reads parameters reads validated ones: a guess that is still open is settled first. REQUIRES: no step is running.
-  // Forward only: the loss sum of each micro-batch. REQUIRES: at most as many micro-batches as a step has.
+  // Forward only: the losses of the ranks here. REQUIRES: at most as many micro-batches as a step has.
+  absl::StatusOr<std::vector<RankOutcome>> EvaluateRanks(absl::Span<const MicroBatchInfo> micro_batches);
+  // The loss sum of each micro-batch. REQUIRES: all ranks are here.
   absl::StatusOr<std::vector<float>> Evaluate(absl::Span<const MicroBatchInfo> micro_batches);
-  // Forward only, one micro-batch: the logits [tokens, V] of the tokens that it names in logits_of.
+  // Forward only, one micro-batch, through the first replica: the logits [tokens, V] of the tokens that it names in
+  // logits_of; empty if the rank that has them is elsewhere.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
 
-  // Copies a parameter out, by its global name, for tests and for saving.
-  absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name);
+  // Copies a replica's parts of a parameter out, by its global name: of the shards that have ranks here. For tests and for
+  // saving.
+  absl::StatusOr<ShardValues> ReadShards(const std::string& name, int replica = 0);
+  // The complete tensor. NOT_FOUND: there is none of that name. REQUIRES: all ranks are here.
+  absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
-  std::vector<RankMemory> memory() const;
+  std::vector<RankMemory> memory() const;  // of the ranks here
   // After a failure, for a person: which rank stood before which action and waited for whom, and what each did last (the flight
   // recorders). Empty while nothing has failed.
   std::string FailureReport() const;
+
+  // Done, with its cause, when the ranks here have failed or have been told to end.
+  const EventRef& failed() const;
+  // Ends all ranks here, for a cause from elsewhere. Any thread.
+  void Abort(const absl::Status& cause);
 
  private:
   Pipeline() = default;

@@ -12,18 +12,26 @@
 namespace sluice {
 namespace {
 
-std::vector<int> ProcessorsOf(const PipelineShared& shared, PipelineRank rank) {
+// The ranks of a process share its processors, in the order of their numbers.
+std::vector<int> ProcessorsOf(const PipelineShared& shared, WorldRank rank) {
   const auto& processors = shared.options.processors;
   const size_t threads = shared.options.threads_per_rank;
-  if (processors.size() < threads * shared.plan->training.placement.ranks()) return {};
-  const auto first = processors.begin() + static_cast<int64_t>(rank.index() * threads);
+  if (processors.size() < threads * shared.ranks.size()) return {};
+  const auto here = std::find(shared.ranks.begin(), shared.ranks.end(), rank) - shared.ranks.begin();
+  const auto first = processors.begin() + static_cast<int64_t>(here * threads);
   return {first, first + static_cast<int64_t>(threads)};
 }
 
 }  // namespace
 
-Rank::Rank(const PipelineShared* shared, PipelineRank rank)
-    : shared_(shared), rank_(rank), started_(MakeRef<Signal>()) {
+Rank::Rank(const PipelineShared* shared, WorldRank rank)
+    : shared_(shared),
+      rank_(rank),
+      place_(shared->layout.grid.PlaceOf(rank)),
+      layout_(shared->layout),
+      started_(MakeRef<Signal>()) {
+  layout_.replica = place_.replica;
+  layout_.shard = place_.shard;
   task_ = shared_->world->Spawn({.name = absl::StrCat("rank", rank.value())}, [this] { Run(); });
 }
 
@@ -48,11 +56,23 @@ absl::Status Rank::Finish() {
   return shared_->world->Wait(finished);
 }
 
+absl::Span<const MicroBatchInfo> Rank::ShareOf(absl::Span<const MicroBatchInfo> micro_batches) const {
+  const size_t share = micro_batches.size() / layout_.grid.dp();
+  return micro_batches.subspan(place_.replica * share, share);
+}
+
 void Rank::Keep(const StepResult& result, size_t place) {
-  Result& kept = results[place];
+  RankOutcome& kept = results_[place];
   kept.losses.assign(result.losses.begin(), result.losses.end());
   kept.control = result.control;
   kept.spans.assign(result.spans.begin(), result.spans.end());
+}
+
+RankOutcome Rank::OutcomeAt(size_t place) const {
+  RankOutcome outcome = results_[place];
+  outcome.rank = rank_;
+  outcome.memory = memory();
+  return outcome;
 }
 
 void Rank::Close() {
@@ -77,7 +97,7 @@ void Rank::Run() {
     try {
       if (status.ok()) status = piece.work(*this);
     } catch (const std::exception& error) {
-      status = absl::InternalError(absl::StrCat("rank ", rank_.value(), ": ", error.what()));
+      status = absl::InternalError(absl::StrCat(layout_.grid.Describe(rank_), ": ", error.what()));
       shared_->abort->Abort(status);
     }
     piece.finished->Set(std::move(status), shared_->world->Now());
@@ -91,15 +111,14 @@ absl::Status Rank::SetUp() {
   device_ = cpu::NewCpuDevice(shared_->world,
                               {.threads = threads,
                                .processors = ProcessorsOf(*shared_, rank_),
-                               .memory_limit_bytes = limits.empty() ? 0 : limits[rank_.index()]});
+                               .memory_limit_bytes = limits.empty() ? 0 : limits[place_.pipeline.index()]});
   if (shared_->options.wrap_device) wrapped_device_ = shared_->options.wrap_device(device_.get(), rank_);
   Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
   stream_ = device->NewStream(absl::StrCat("compute", rank_.value()));
+  RETURN_IF_ERROR(OpenTransport());
   std::vector<std::unique_ptr<Stage>> stages;
   RETURN_IF_ERROR(MakeStages(&stages));
   ASSIGN_OR_RETURN(model_, RankModel::Create(device, stream_.get(), std::move(stages), ModelOptions()));
-  ASSIGN_OR_RETURN(const Links links, LinksOf(shared_->layout, rank_));
-  ASSIGN_OR_RETURN(transport_, shared_->hub->Open(shared_->layout.WorldRankOf(rank_), links.channels, links.groups));
   Watchdog watchdog{.predicted_step = shared_->plan->metrics.step_ns};
   const double seconds = shared_->options.watchdog_seconds;
   constexpr double kLongest = 1e9;  // thirty years: as good as off, and far from the end of time
@@ -110,10 +129,24 @@ absl::Status Rank::SetUp() {
                                                 .transport = transport_.get(),
                                                 .model = model_.get(),
                                                 .abort = shared_->abort.get(),
-                                                .rank = rank_,
-                                                .layout = shared_->layout,
+                                                .rank = place_.pipeline,
+                                                .layout = layout_,
                                                 .watchdog = watchdog}));
   stream_->Drain();  // initial values are no part of the first step
+  return absl::OkStatus();
+}
+
+absl::Status Rank::OpenTransport() {
+  ASSIGN_OR_RETURN(const Links links, LinksOf(layout_, place_.pipeline));
+  ASSIGN_OR_RETURN(transport_, shared_->options.open_transport(rank_, links.channels, links.groups));
+  const int shards = layout_.grid.tp();
+  if (shards == 1) return absl::OkStatus();
+  const GroupSpec group = ShardGroup(layout_, place_.pipeline);
+  TensorGroup::OnExchange on_exchange;
+  if (const auto& tell = shared_->options.on_exchange) {
+    on_exchange = [tell, rank = rank_](const EventRef& ready, const EventRef& exchanged) { tell(rank, ready, exchanged); };
+  }
+  shards_ = std::make_unique<TensorGroup>(transport_.get(), group.id, shards, place_.shard, std::move(on_exchange));
   return absl::OkStatus();
 }
 
@@ -121,13 +154,13 @@ absl::Status Rank::MakeStages(std::vector<std::unique_ptr<Stage>>* stages) {
   const Plan& plan = *shared_->plan;
   Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
   for (const StagePlan& stage : plan.stages) {
-    if (stage.rank != rank_) continue;
-    StageOptions options = StageOptionsOf(plan, stage);
+    if (stage.rank != place_.pipeline) continue;
+    StageOptions options = StageOptionsOf(plan, stage, place_.replica, place_.shard);
     if (const auto& on_layer = shared_->options.on_layer) {
       options.on_layer = [on_layer, rank = rank_](const LayerWork* work) { on_layer(rank, work); };
     }
     ASSIGN_OR_RETURN(auto made, LayerStage::Create(device, stream_.get(), plan.job.graph, stage.id,
-                                                   {stage.begin, stage.end}, options));
+                                                   {stage.begin, stage.end}, options, shards_.get()));
     layer_stages_.push_back(made.get());
     stages->push_back(std::move(made));
   }
@@ -136,10 +169,20 @@ absl::Status Rank::MakeStages(std::vector<std::unique_ptr<Stage>>* stages) {
 
 RankModelOptions Rank::ModelOptions() const {
   const Plan& plan = *shared_->plan;
-  RankModelOptions options{.rank = rank_, .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
+  const Placement& placement = plan.training.placement;
+  const int pp = layout_.grid.pp();
+  RankModelOptions options{.place = place_.replica * pp + place_.pipeline.value(),
+                           .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
   for (const StagePlan& stage : plan.stages) {
-    options.norms.push_back(
-        {stage.id, stage.rank, NormPartials(plan.job.graph, {stage.begin, stage.end}), stage.copy});
+    if (stage.copy > 0) continue;
+    auto& norm = options.norms.emplace_back();
+    norm.stage = stage.id;
+    norm.runs = NormRuns(plan.job.graph, {stage.begin, stage.end}, StageOptionsOf(plan, stage));
+    for (int replica = 0; replica < layout_.grid.dp(); ++replica) {
+      for (int copy = 0; copy < placement.copies(); ++copy) {
+        norm.places.push_back(replica * pp + placement.RankOf(stage.id, copy).value());
+      }
+    }
   }
   return options;
 }
@@ -157,7 +200,7 @@ void Rank::TakeDown() {
 
 RankMemory Rank::memory() const {
   const MemoryUse use = device_->memory();
-  return {.planned_bytes = shared_->plan->report.ranks[rank_.index()].allocated_bytes,
+  return {.planned_bytes = shared_->plan->report.ranks[place_.pipeline.index()].allocated_bytes,
           .peak_bytes = use.peak_bytes,
           .allocations = use.allocations};
 }

@@ -1,4 +1,4 @@
-// One rank of a pipeline in this process: its device, stages and executor, built and used by a task of its own.
+// One rank of a job in this process: its device, stages and executor, built and used by a task of its own.
 //
 // Threads: the functions are called by the pipeline's caller; the task does the work between Start() and Finish().
 #pragma once
@@ -24,20 +24,21 @@
 
 namespace sluice {
 
-// What all ranks of a pipeline share. Outlives the ranks.
+// What all ranks of a job in this process share. Outlives the ranks.
 struct PipelineShared {
   World* world = nullptr;
   const Plan* plan = nullptr;
   PipelineOptions options;
   std::vector<Program> programs;  // training, evaluation, one micro-batch forward
-  PipelineLayout layout;          // of these programs
+  std::vector<WorldRank> ranks;   // in this process
+  PipelineLayout layout;          // of these programs, for replica 0 and shard 0
   std::unique_ptr<PipelineAbort> abort;
   std::unique_ptr<InProcessHub> hub;
 };
 
 class Rank {
  public:
-  Rank(const PipelineShared* shared, PipelineRank rank);
+  Rank(const PipelineShared* shared, WorldRank rank);
   ~Rank();
 
   // What the task calls on the executor (or on the stages, between steps).
@@ -49,29 +50,31 @@ class Rank {
   // Ends the task, which takes executor and stages down. The device lives on until the rank dies: slots travel.
   void Close();
 
+  WorldRank rank() const { return rank_; }
+  const GridPlace& place() const { return place_; }
+  // Its replica's share of a step's micro-batches, of which there are as many for each replica.
+  absl::Span<const MicroBatchInfo> ShareOf(absl::Span<const MicroBatchInfo> micro_batches) const;
   Executor& executor() { return *executor_; }
   Stream& stream() { return *stream_; }
   absl::Span<LayerStage* const> stages() const { return layer_stages_; }
   // The results of the last two pieces of work, which the next but one takes over.
-  struct Result {
-    std::vector<float> losses;
-    StepControl control;
-    std::vector<Span> spans;  // in the World's time
-  };
-  std::array<Result, 2> results;
   void Keep(const StepResult& result, size_t place);
+  RankOutcome OutcomeAt(size_t place) const;
   RankMemory memory() const;
   std::string FlightRecord() const;
 
  private:
   void Run();
   absl::Status SetUp();
+  absl::Status OpenTransport();
   absl::Status MakeStages(std::vector<std::unique_ptr<Stage>>* stages);
   RankModelOptions ModelOptions() const;
   void TakeDown();
 
   const PipelineShared* const shared_;
-  const PipelineRank rank_;
+  const WorldRank rank_;
+  const GridPlace place_;
+  PipelineLayout layout_;
 
   // The task's. The devices go last.
   std::unique_ptr<Device> device_;
@@ -80,8 +83,10 @@ class Rank {
   std::unique_ptr<RankModel> model_;
   std::vector<LayerStage*> layer_stages_;
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<TensorGroup> shards_;  // absent: there is one
   std::unique_ptr<Executor> executor_;
   absl::Status set_up_;
+  std::array<RankOutcome, 2> results_;
 
   mutable std::mutex mutex_;
   struct Piece {

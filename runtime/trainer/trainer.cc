@@ -1,7 +1,6 @@
 #include "runtime/trainer/trainer.h"
 
 #include <algorithm>
-#include <array>
 #include <deque>
 #include <memory>
 #include <utility>
@@ -15,7 +14,6 @@
 #include "runtime/trace/chrome_trace.h"
 #include "runtime/trace/file_writer.h"
 #include "runtime/trace/metrics_log.h"
-#include "runtime/trainer/pipeline.h"
 #include "runtime/trainer/sampling.h"
 #include "spdlog/spdlog.h"
 
@@ -36,6 +34,16 @@ double MeanLoss(const std::vector<float>& sums, const Batch& batch) {
   return batch.valid_targets > 0 ? total / static_cast<double>(batch.valid_targets) : 0;
 }
 
+PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options) {
+  const JobConfig& job = plan.job;
+  return {.ranks = options.ranks,
+          .open_transport = options.open_transport,
+          .connect_transport = options.connect_transport,
+          .threads_per_rank = job.layout.threads_per_rank,
+          .processors = job.layout.pin ? options.processors : std::vector<int>(),
+          .watchdog_seconds = job.watchdog_seconds};
+}
+
 // One run of the loop. Threads: one.
 class Trainer {
  public:
@@ -45,15 +53,7 @@ class Trainer {
         job_(plan.job),
         dataset_(dataset),
         options_(options),
-        shape_{.rows = job_.training.batch,
-               .micro_batches = job_.training.micro_batches,
-               .sequence = job_.training.sequence,
-               .gradient_groups = job_.training.gradient_groups},
-        batches_(&dataset, shape_,
-                 {job_.data.separate_documents, job_.data.end_token, job_.data.ignore_index}, job_.training.seed),
-        progress_(options.out, options.progress) {
-    for (auto& batch : step_batches_) batch = std::make_unique<Batch>(shape_);
-  }
+        progress_(options.out, options.progress) {}
 
   absl::StatusOr<TrainReport> Run();
 
@@ -63,7 +63,6 @@ class Trainer {
   absl::Status RunSteps();
   absl::Status FinishSteps(size_t left);
   bool EvaluatesAfter(int64_t step) const;
-  Batch* BatchOf(int64_t step) { return step_batches_[step % step_batches_.size()].get(); }
   absl::Status AfterStep(int64_t step, const Batch& batch, Nanoseconds began, TrainingOutcome outcome);
   absl::Status CountNonFinite(int64_t step, bool skipped);
   void Record(int64_t step, TrainingOutcome outcome);
@@ -74,17 +73,18 @@ class Trainer {
   absl::Status Sample();
   void FinishReport();
   void KeepFlightRecord();
-  bool Stopping() const { return options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed); }
+  bool Stopping() const {
+    return (options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed)) ||
+           (workers_ != nullptr && workers_->stop_asked());
+  }
 
   World* const world_;
   const Plan& plan_;
   const JobConfig& job_;
   const Dataset& dataset_;
   const TrainOptions& options_;
-  const BatchShape shape_;
-  const BatchMaker batches_;
   ProgressPrinter progress_;
-  std::unique_ptr<Pipeline> pipeline_;
+  std::unique_ptr<WorkerGroup> workers_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<ChromeTraceWriter> trace_;
   TrainReport report_;
@@ -93,7 +93,6 @@ class Trainer {
     Nanoseconds began = 0;
   };
   std::deque<Running> running_;                            // started and not finished
-  std::array<std::unique_ptr<Batch>, 3> step_batches_;     // of two running steps and the next one
   Nanoseconds step_ended_ = 0;                             // the last one's end
   std::deque<Timeline> timelines_;
   int64_t updates_ = 0;
@@ -123,13 +122,12 @@ absl::Status Trainer::OpenOutputs() {
 
 absl::StatusOr<TrainReport> Trainer::Run() {
   RETURN_IF_ERROR(OpenOutputs());
-  const PipelineOptions options{.threads_per_rank = job_.layout.threads_per_rank,
-                                .processors = job_.layout.pin ? options_.processors : std::vector<int>(),
-                                .watchdog_seconds = job_.watchdog_seconds};
-  ASSIGN_OR_RETURN(pipeline_, Pipeline::Create(world_, plan_, options));
+  ASSIGN_OR_RETURN(workers_, WorkerGroup::Create(world_, plan_, dataset_, PipelineOptionsOf(plan_, options_),
+                                                 options_.control, options_.processes));
   absl::Status status = TrainSteps();
   if (status.ok() && dataset_.held_out().size() > 0) status = Evaluate(job_.training.evaluate_batches);
   if (status.ok() && job_.sample.length > 0 && !Stopping()) status = Sample();
+  if (status.ok()) status = workers_->Finish();
   progress_.Finish();
   if (!status.ok()) KeepFlightRecord();
   RETURN_IF_ERROR(status);
@@ -139,7 +137,7 @@ absl::StatusOr<TrainReport> Trainer::Run() {
 
 // Beside the trace, where there is one; in the log otherwise.
 void Trainer::KeepFlightRecord() {
-  const std::string report = pipeline_->FailureReport();
+  const std::string report = workers_->FailureReport();
   if (report.empty()) return;
   const std::string path = absl::StrCat(job_.output.trace, ".flight-record.txt");
   if (!job_.output.trace.empty() && WriteWholeFile(path, report).ok()) {
@@ -153,7 +151,7 @@ absl::Status Trainer::TrainSteps() {
   began_ = world_->Now();
   absl::Status status = RunSteps();
   // What still runs reads batches.
-  while (pipeline_->steps_running() > 0) pipeline_->FinishStep().status().IgnoreError();
+  while (workers_->steps_running() > 0) workers_->FinishStep().status().IgnoreError();
   report_.duration = world_->Now() - began_ - evaluating_;
   return status;
 }
@@ -161,13 +159,11 @@ absl::Status Trainer::TrainSteps() {
 // With post-validation one step is always on its way while the one before ends, except where parameters are read.
 absl::Status Trainer::RunSteps() {
   const size_t ahead = plan_.post_validation.has_value() ? 1 : 0;
-  batches_.Training(0, BatchOf(0));
   for (int64_t step = 0; step < job_.training.steps && !Stopping(); ++step) {
     running_.push_back({step, world_->Now()});
-    pipeline_->StartStep({.micro_batches = BatchOf(step)->micro_batches,
-                          .learning_rate = static_cast<float>(LearningRate(job_.optimizer, step)),
-                          .update = updates_ + 1});
-    if (step + 1 < job_.training.steps) batches_.Training(step + 1, BatchOf(step + 1));
+    workers_->StartStep({.step = step,
+                         .learning_rate = static_cast<float>(LearningRate(job_.optimizer, step)),
+                         .update = updates_ + 1});
     const bool evaluates = EvaluatesAfter(step);
     RETURN_IF_ERROR(FinishSteps(evaluates ? 0 : ahead));
     if (evaluates) RETURN_IF_ERROR(Evaluate(job_.training.evaluate_batches));
@@ -183,12 +179,12 @@ bool Trainer::EvaluatesAfter(int64_t step) const {
 // Until no more than `left` of them run.
 absl::Status Trainer::FinishSteps(size_t left) {
   while (running_.size() > left) {
-    ASSIGN_OR_RETURN(TrainingOutcome outcome, pipeline_->FinishStep());
+    ASSIGN_OR_RETURN(TrainingOutcome outcome, workers_->FinishStep());
     const Running step = running_.front();
     running_.pop_front();
     const Nanoseconds began = std::max(step.began, step_ended_);
     step_ended_ = world_->Now();
-    RETURN_IF_ERROR(AfterStep(step.step, *BatchOf(step.step), began, std::move(outcome)));
+    RETURN_IF_ERROR(AfterStep(step.step, workers_->worker().BatchOf(step.step), began, std::move(outcome)));
   }
   return absl::OkStatus();
 }
@@ -201,7 +197,7 @@ absl::Status Trainer::AfterStep(int64_t step, const Batch& batch, Nanoseconds be
   const double loss = MeanLoss(outcome.loss_sums, batch);
   const bool skipped = outcome.control.skip != 0;
   report_.last_loss = loss;
-  report_.tokens += shape_.rows * shape_.sequence;
+  report_.tokens += batch.shape.rows * batch.shape.sequence;
   ++report_.steps;
   if (options_.losses != nullptr) options_.losses->push_back(loss);
   const float scale = outcome.control.scale;
@@ -293,20 +289,18 @@ void Trainer::Report(int64_t step, double loss, const Batch& batch, const Traini
 
 absl::Status Trainer::Evaluate(int64_t batches_max) {
   const Nanoseconds began = world_->Now();
-  Batch batch(shape_);
   double total = 0;
   int64_t targets = 0;
-  const int64_t batches = batches_.EvaluationBatches(batches_max);
+  const int64_t batches = workers_->worker().batches().EvaluationBatches(batches_max);
   for (int64_t index = 0; index < batches; ++index) {
     if (Stopping()) {  // a part of the text is no measure of it
       progress_.Line("evaluation interrupted");
       evaluating_ += world_->Now() - began;
       return absl::OkStatus();
     }
-    batches_.Evaluation(index, batches_max, &batch);
-    ASSIGN_OR_RETURN(const std::vector<float> sums, pipeline_->Evaluate(batch.micro_batches));
+    ASSIGN_OR_RETURN(const std::vector<float> sums, workers_->Evaluate(index, batches_max));
     for (float sum : sums) total += sum;
-    targets += batch.valid_targets;
+    targets += workers_->worker().evaluation_batch().valid_targets;
   }
   evaluating_ += world_->Now() - began;
   if (targets == 0) {
@@ -331,24 +325,9 @@ absl::Status Trainer::Sample() {
   std::vector<int32_t> text;
   for (unsigned char byte : sample.prompt) text.push_back(byte);
   if (text.empty()) text.push_back('\n');
-  std::vector<int32_t> tokens, positions;
-  const std::vector<int32_t> samples{0};
   for (int64_t i = 0; i < sample.length && !Stopping(); ++i) {
-    const auto length = std::min<int64_t>(static_cast<int64_t>(text.size()), shape_.sequence);
-    tokens.assign(text.end() - length, text.end());
-    positions.resize(length);
-    for (int64_t t = 0; t < length; ++t) positions[t] = static_cast<int32_t>(t);
-    MicroBatchInfo info;
-    info.index = MicroBatch(0);
-    info.rows = 1;
-    info.sequence = length;
-    info.tokens = tokens;
-    info.positions = positions;
-    info.samples = samples;
-    info.training = false;
-    const std::vector<int32_t> last{static_cast<int32_t>(length - 1)};
-    info.logits_of = last;
-    ASSIGN_OR_RETURN(const std::vector<float> logits, pipeline_->Logits(info));
+    const auto length = std::min<int64_t>(static_cast<int64_t>(text.size()), job_.training.sequence);
+    ASSIGN_OR_RETURN(const std::vector<float> logits, workers_->Logits(absl::MakeConstSpan(text).last(length)));
     const PhiloxBlock words = RandomWords(sample.seed, HashName("sample"), 0, 0, static_cast<uint64_t>(i));
     text.push_back(SampleToken(logits, sample.temperature, UnitFloat(words[0])));
   }
@@ -360,7 +339,7 @@ absl::Status Trainer::Sample() {
 }
 
 void Trainer::FinishReport() {
-  report_.memory = pipeline_->memory();
+  report_.memory = workers_->memory();
   report_.planned_bubble = BubbleOf(plan_.metrics);
   if (trace_ != nullptr && traced_steps_ == 0) {
     spdlog::warn("no trace: the run ended before step {} (output.trace_from)", job_.output.trace_from);
@@ -383,7 +362,9 @@ void Trainer::FinishReport() {
   report_.breakdown = BreakDown(median);
   report_.measured_bubble = BubbleOf(Measure(median));
   report_.measured_step = StepTime(median);
-  const auto predicted = Simulate(plan_.training, MeasuredCosts(timelines, plan_.training.placement, plan_.costs));
+  const Costs costs =
+      MeasuredCosts(PipelinesOf(timelines, job_.layout.grid()), plan_.training.placement, plan_.costs);
+  const auto predicted = Simulate(plan_.training, costs);
   CHECK(predicted.ok()) << predicted.status();  // it has been proven, and has just run
   const TimelineMetrics metrics = Measure(*predicted);
   report_.predicted_bubble = BubbleOf(metrics);
@@ -394,6 +375,17 @@ void Trainer::FinishReport() {
 
 absl::StatusOr<TrainReport> Train(World* world, const Plan& plan, const Dataset& dataset, const TrainOptions& options) {
   return Trainer(world, plan, dataset, options).Run();
+}
+
+absl::Status ServeTraining(World* world, const Plan& plan, const Dataset& dataset, const TrainOptions& options) {
+  CHECK(options.control != nullptr) << "nobody to serve";
+  absl::StatusOr<std::unique_ptr<Worker>> worker =
+      Worker::Create(world, plan, dataset, PipelineOptionsOf(plan, options));
+  if (!worker.ok()) {
+    options.control->Abort(worker.status());
+    return worker.status();
+  }
+  return ServeCommands(world, worker->get(), options.control, options.stop);
 }
 
 }  // namespace sluice

@@ -1,8 +1,9 @@
-// The training loop of a job in one process: data in, steps through the pipeline, evaluation, metrics, trace, sample, report.
+// The training loop of a job: data in, steps through the pipeline, evaluation, metrics, trace, sample, report.
 #pragma once
 
 #include <atomic>
 #include <cstdio>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/progress.h"
 #include "runtime/trainer/report.h"
+#include "runtime/trainer/worker_group.h"
 
 namespace sluice {
 
@@ -19,6 +21,13 @@ struct TrainOptions {
   std::FILE* out = stdout;  // progress
   ProgressPrinter::Mode progress = ProgressPrinter::Mode::kPlain;
   std::vector<int> processors;  // that the ranks' threads may be pinned to
+  // Of a job of several processes, of which this is process 0: the ranks here, how they reach the others, and the control
+  // plane, joined. Left out: all ranks are here.
+  std::vector<WorldRank> ranks;
+  OpenTransport open_transport;
+  std::function<absl::Status()> connect_transport;
+  ControlPlane* control = nullptr;
+  int processes = 1;
   // Set by someone else: training ends after the step that is running, with a report as usual. Null: never.
   const std::atomic<bool>* stop = nullptr;
   // For tests: gets the loss of each step, nats per valid target.
@@ -28,5 +37,8 @@ struct TrainOptions {
 // Errors: what made a rank fail; FAILED_PRECONDITION after too many steps in a row whose gradient isn't finite. A file that can't
 // be written (metrics, trace) is a warning in the log and training goes on.
 absl::StatusOr<TrainReport> Train(World* world, const Plan& plan, const Dataset& dataset, const TrainOptions& options);
+
+// The part of a process other than 0: its ranks do what process 0 says, until that is done.
+absl::Status ServeTraining(World* world, const Plan& plan, const Dataset& dataset, const TrainOptions& options);
 
 }  // namespace sluice

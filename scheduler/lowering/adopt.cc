@@ -23,6 +23,7 @@ absl::StatusOr<Program> AdoptTransfers(const Schedule& schedule, const LoweringO
   Program program{.name = schedule.name,
                   .pass = schedule.pass,
                   .micro_batches = schedule.micro_batches,
+                  .replicas = options.replicas,
                   .placement = placement,
                   .ranks = schedule.ranks};
   program.pools.assign(static_cast<size_t>(placement.stages()) * placement.copies(), {});

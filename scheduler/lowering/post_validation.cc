@@ -74,6 +74,12 @@ List DiscardAndReplay(const List& list, BegunMessages& begun) {
 
 absl::Status CheckPostValidation(const Schedule& schedule, const LoweringOptions& options) {
   const Placement& placement = schedule.placement;
+  if (options.replicas > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the ", options.replicas, " replicas of schedule '", schedule.name,
+                     "' wait for each other's gradients at the end of every step; train one pipeline (layout.dp: 1) or "
+                     "leave post-validation off"));
+  }
   if (placement.copies() > 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("schedule '", schedule.name, "' trains ", placement.copies(),
@@ -83,13 +89,14 @@ absl::Status CheckPostValidation(const Schedule& schedule, const LoweringOptions
   for (const TiedTensor& tied : options.tied_tensors) {
     for (StageId stage : tied.stages) {
       if (placement.RankOf(stage) == placement.RankOf(tied.stages.front())) continue;
-      return absl::InvalidArgumentError(absl::StrCat(
-          "stages ", tied.stages.front().value(), " and ", stage.value(), " share tied tensor ", tied.tensor,
-          " and stand on ranks ", placement.RankOf(tied.stages.front()).value(), " and ",
-          placement.RankOf(stage).value(),
-          ", which therefore wait for each other at the end of every step; untie the "
-          "weights, choose a schedule with both ends of the model on one rank (zb_v) and cuts that leave the last of these "
-          "layers to its last stage (layout.cut_before), or leave post-validation off"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("stages ", tied.stages.front().value(), " and ", stage.value(), " share tied tensor ",
+                       tied.tensor, " and stand on ranks ", placement.RankOf(tied.stages.front()).value(), " and ",
+                       placement.RankOf(stage).value(),
+                       ", which therefore wait for each other at the end of every step; untie the "
+                       "weights, choose a schedule with both ends of the model on one rank (zb_v) and cuts that leave "
+                       "the last of these "
+                       "layers to its last stage (layout.cut_before), or leave post-validation off"));
     }
   }
   if (HasTransfers(schedule)) {

@@ -1,10 +1,9 @@
-// After pass 1, where the model has several copies: REDUCE_GRAD, in which the ranks that hold one stage exchange their
-// partial gradients, behind the last weight gradient that any of them adds. The lists are played with each SEND beside
-// its RECV, and a REDUCE_GRAD enters the lists of all its members at one moment: like transfers, in one global order
-// that no assignment of queues can turn into a circle.
-#include <algorithm>
-
+// After pass 1, where the model has several copies or replicas: REDUCE_GRAD, in which the ranks that hold one stage
+// exchange their partial gradients, behind the last weight gradient that any of them adds. The lists are played with
+// each SEND beside its RECV, and a REDUCE_GRAD enters the lists of all its members at one moment: like transfers, in
+// one global order that no assignment of queues can turn into a circle.
 #include "scheduler/lowering.h"
+#include "scheduler/lowering/of_stage.h"
 
 namespace sluice {
 namespace {
@@ -107,15 +106,11 @@ bool HasReductions(const Program& program) {
 
 void AddReductions(Program& program) {
   const Placement& placement = program.placement;
-  if (program.pass == PassKind::kForwardOnly || placement.copies() == 1) return;
+  if (program.pass == PassKind::kForwardOnly || !program.Reduces()) return;
   if (!HasReductions(program)) ReducePass(program).Run();
   const auto first = static_cast<int32_t>(program.collectives.size());
   for (int s = 0; s < placement.stages(); ++s) {
-    Collective& collective = program.collectives.emplace_back();
-    collective.kind = CollectiveKind::kStageGradients;
-    collective.stage = StageId(s);
-    for (int c = 0; c < placement.copies(); ++c) collective.members.push_back(placement.RankOf(StageId(s), c));
-    std::sort(collective.members.begin(), collective.members.end());
+    program.collectives.push_back(OfStage(CollectiveKind::kStageGradients, StageId(s), placement));
   }
   for (auto& list : program.ranks) {
     for (Action& a : list) {

@@ -282,6 +282,7 @@ void TransferPass::Prepare() {
   program_.name = schedule_.name;
   program_.pass = schedule_.pass;
   program_.micro_batches = m;
+  program_.replicas = options_.replicas;
   program_.placement = placement_;
   program_.ranks.resize(schedule_.ranks.size());
   Reserve();
@@ -497,6 +498,7 @@ void TransferPass::SetPools() {
 absl::StatusOr<Program> AddTransfers(const Schedule& schedule, const LoweringOptions& options) {
   CHECK_GE(options.send_slots, 1);
   CHECK_GE(options.receive_ahead, 0);
+  CHECK_GE(options.replicas, 1);
   return TransferPass(schedule, options).Run();
 }
 

@@ -21,6 +21,8 @@ class Inventory {
           absl::StrCat("there are ", program_.ranks.size(), " lists for ", placement_.ranks(), " ranks"));
     if (program_.pools.size() != static_cast<size_t>(stages_) * placement_.copies())
       return absl::FailedPreconditionError("the program has no pool sizes for its stages");
+    if (program_.replicas < 1)
+      return absl::FailedPreconditionError(absl::StrCat("the program is for ", program_.replicas, " replicas"));
     seen_.assign(program_.pools.size() * m_, 0);
     if (program_.validation == Validation::kGuessWrong) discarded_.assign(program_.pools.size() * m_, 0);
     post_validated_ = Lists(ActionKind::kNorm);
@@ -31,7 +33,8 @@ class Inventory {
     for (size_t r = 0; r < program_.ranks.size(); ++r) {
       if (absl::Status status = CheckRank(r); !status.ok()) return status;
     }
-    return CheckComplete();
+    if (absl::Status status = CheckComplete(); !status.ok()) return status;
+    return CheckGathers();
   }
 
  private:
@@ -53,6 +56,8 @@ class Inventory {
       } else if (a.kind == ActionKind::kCollective) {
         if (a.collective < 0 || a.collective >= static_cast<int>(collectives.size()))
           return Error(r, k, "is not among the program's collectives");
+        if (program_.collectives[a.collective].kind == CollectiveKind::kStageGradients)
+          return Error(r, k, "is REDUCE_GRAD's");
         if (collectives[a.collective]) return Error(r, k, "stands twice in the list");
         collectives[a.collective] = true;
         ++collectives_[a.collective];
@@ -118,20 +123,54 @@ class Inventory {
     return absl::OkStatus();
   }
 
-  // With one copy REDUCE_GRAD stands alone; with several it is the stage's collective.
+  // Between the holders of a stage that is there, and only where there are several.
+  absl::Status CheckOfStage(const Collective& collective, size_t c) const {
+    if (!program_.Reduces() || program_.pass != PassKind::kTraining)
+      return absl::FailedPreconditionError(absl::StrCat("COLLECTIVE", c, " is of a stage that has one holder"));
+    if (collective.stage.value() < 0 || collective.stage.value() >= stages_)
+      return absl::FailedPreconditionError(absl::StrCat("COLLECTIVE", c, " names no stage"));
+    if (collective.members != HoldersOf(collective.stage))
+      return absl::FailedPreconditionError(
+          absl::StrCat("COLLECTIVE", c, " is not between the ranks that hold stage ", collective.stage.value()));
+    return absl::OkStatus();
+  }
+
+  // Where a stage has several holders, its summed gradients or its parameters are gathered, once.
+  absl::Status CheckGathers() const {
+    std::vector<int> gathers(stages_);
+    for (size_t c = 0; c < program_.collectives.size(); ++c) {
+      const Collective& collective = program_.collectives[c];
+      if (!IsOfStage(collective.kind) || collective.kind == CollectiveKind::kStageGradients) continue;
+      if (absl::Status status = CheckOfStage(collective, c); !status.ok()) return status;
+      ++gathers[collective.stage.index()];
+    }
+    for (int s = 0; s < stages_ && program_.Reduces() && program_.pass == PassKind::kTraining; ++s) {
+      if (gathers[s] != 1)
+        return absl::FailedPreconditionError(absl::StrCat("the summed gradients or the parameters of stage ", s,
+                                                          " are gathered ", gathers[s], " times, not once"));
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<PipelineRank> HoldersOf(StageId stage) const {
+    std::vector<PipelineRank> holders;
+    for (int copy = 0; copy < placement_.copies(); ++copy) holders.push_back(placement_.RankOf(stage, copy));
+    std::sort(holders.begin(), holders.end());
+    return holders;
+  }
+
+  // With one copy and replica REDUCE_GRAD stands alone; with several it is the stage's collective.
   absl::Status CheckReduction(size_t r, size_t k, const Action& a, std::vector<bool>& listed) {
     if (program_.pass == PassKind::kForwardOnly) return Error(r, k, "has no place in a forward-only program");
     if (reduced_[placement_.Index(a.stage, a.copy)]++ > 0) return Error(r, k, "stands twice in the list");
-    if (placement_.copies() == 1 && a.collective < 0) return absl::OkStatus();
-    if (a.collective < 0 || a.collective >= static_cast<int>(listed.size()))
-      return Error(r, k, "is not among the program's collectives");
+    if (!program_.Reduces() && a.collective < 0) return absl::OkStatus();
+    if (a.collective < 0) return Error(r, k, "names no collective, but others hold parts of its stage's gradients");
+    if (a.collective >= static_cast<int>(listed.size())) return Error(r, k, "is not among the program's collectives");
     const Collective& collective = program_.collectives[a.collective];
     if (collective.kind != CollectiveKind::kStageGradients || collective.stage != a.stage)
       return Error(r, k, "names a collective of something else");
-    std::vector<PipelineRank> holders;
-    for (int copy = 0; copy < placement_.copies(); ++copy) holders.push_back(placement_.RankOf(a.stage, copy));
-    std::sort(holders.begin(), holders.end());
-    if (collective.members != holders) return Error(r, k, "is not between the ranks that hold the stage's copies");
+    if (collective.members != HoldersOf(a.stage))
+      return Error(r, k, "is not between the ranks that hold the stage's copies");
     if (listed[a.collective]) return Error(r, k, "stands on a rank that holds two copies of the stage");
     listed[a.collective] = true;
     ++collectives_[a.collective];
@@ -238,7 +277,7 @@ class Inventory {
       if (collectives_[c] != program_.collectives[c].members.size())
         return absl::FailedPreconditionError(absl::StrCat("COLLECTIVE", c, " names a rank that does not exist"));
     }
-    for (size_t k = 0; k < reduced_.size() && program_.pass == PassKind::kTraining && placement_.copies() > 1; ++k) {
+    for (size_t k = 0; k < reduced_.size() && program_.pass == PassKind::kTraining && program_.Reduces(); ++k) {
       if (reduced_[k] == 0)
         return absl::FailedPreconditionError(
             absl::StrCat("REDUCE_GRAD of stage ", k % stages_, " of copy ", k / stages_, " is missing"));

@@ -1,4 +1,4 @@
-// gelu(x), as a layer of its own.
+// gelu(x), as a layer of its own. Every shard of a tensor-parallel group does it, for the tokens that it is given.
 #include "stages/layers/registry.h"
 
 namespace sluice {
@@ -18,6 +18,8 @@ class ActivationLayer final : public Layer {
 
 }  // namespace
 
-std::unique_ptr<Layer> NewActivation(const Node& node, DType compute) { return std::make_unique<ActivationLayer>(); }
+std::unique_ptr<Layer> NewActivation(const Node&, DType, const TensorParallel&) {
+  return std::make_unique<ActivationLayer>();
+}
 
 }  // namespace sluice

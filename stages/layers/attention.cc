@@ -1,5 +1,5 @@
 // x + dropout(projection(attention(rope(qkv(norm(x)))))). The queries, keys and values of a token are one fused linear,
-// in the order that AttentionForward takes: H query heads, G key heads, G value heads.
+// in the order that AttentionForward takes: H query heads, G key heads, G value heads. A shard has its share of each.
 #include <cmath>
 
 #include "stages/layers/parts.h"
@@ -10,12 +10,13 @@ namespace {
 
 class AttentionLayer final : public Layer {
  public:
-  AttentionLayer(const Node& node, DType compute)
-      : node_(node),
+  AttentionLayer(const Node& node, DType compute, const TensorParallel& tensor)
+      : node_(ShardOf(node, tensor)),
         compute_(compute),
+        ends_(node.channels, compute, tensor),
         norm_(node),
-        qkv_(QkvColumns(), node.channels, compute, norm_.parameters(), node.bias),
-        residual_(node, MixedColumns(), compute, norm_.parameters() + qkv_.parameters()) {}
+        qkv_(QkvColumns(), node.channels, compute, norm_.parameters(), BiasIf(node.bias)),
+        residual_(node, MixedColumns(), compute, norm_.parameters() + qkv_.parameters(), tensor) {}
 
   std::vector<LayerTensor> Tensors() const override {
     std::vector<LayerTensor> tensors(kTensors);
@@ -28,7 +29,9 @@ class AttentionLayer final : public Layer {
     tensors[kDprojected] = residual_.Dprojected();
     tensors[kDmixed] = {Lifetime::kScratch, compute_, MixedColumns()};
     tensors[kDqkv] = {Lifetime::kGradient, compute_, QkvColumns()};
-    tensors[kDnormed] = {Lifetime::kGradient, compute_, node_.channels};
+    tensors[kDnormed] = {Lifetime::kGradient, compute_, node_.channels, TensorRows::kSlice};
+    tensors[kPartial] = ends_.Partial();
+    tensors[kExchange] = ends_.Exchange();
     return tensors;
   }
 
@@ -41,11 +44,12 @@ class AttentionLayer final : public Layer {
                                                    .first_key = call.batch.first_key,
                                                    .y = call.tensors[kMixed],
                                                    .lse = Lse(call)});
-    residual_.Forward(call, call.tensors[kMixed]);
+    residual_.Forward(call, call.tensors[kMixed], call.tensors[kPartial], call.tensors[kExchange]);
   }
 
   void RecomputeCheap(const LayerCall& call) const override {
-    norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kNormed]);
+    norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], ends_.Outside(call, call.tensors[kNormed]));
+    ends_.Gather(call, call.tensors[kNormed]);
   }
 
   void InputGradient(const LayerCall& call) const override {
@@ -58,9 +62,11 @@ class AttentionLayer final : public Layer {
                                                     .dy = call.tensors[kDmixed],
                                                     .dqkv = call.tensors[kDqkv]});
     Rope(call, call.tensors[kDqkv], Direction::kInverse);
-    qkv_.InputGradient(call, call.tensors[kDqkv], call.tensors[kDnormed]);
+    const TensorView dnormed = call.tensors[kDnormed], partial = call.tensors[kPartial];
+    qkv_.InputGradient(call, call.tensors[kDqkv], ends_.PartialOf(dnormed, partial));
+    ends_.Reduce(call, dnormed, partial, call.tensors[kExchange]);
     if (!call.dx) return;
-    norm_.InputGradient(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kDnormed], call.dy);
+    norm_.InputGradient(call, call.tensors[kMean], call.tensors[kRstd], dnormed, call.dy);
   }
 
   void WeightGradient(const LayerCall& call) const override {
@@ -70,7 +76,21 @@ class AttentionLayer final : public Layer {
   }
 
  private:
-  enum Tensor { kMean, kRstd, kNormed, kQkv, kMixed, kLse, kDprojected, kDmixed, kDqkv, kDnormed, kTensors };
+  enum Tensor {
+    kMean,
+    kRstd,
+    kNormed,
+    kQkv,
+    kMixed,
+    kLse,
+    kDprojected,
+    kDmixed,
+    kDqkv,
+    kDnormed,
+    kPartial,
+    kExchange,
+    kTensors
+  };
   static_assert(kTensors <= kMaxLayerTensors);
 
   int64_t QkvColumns() const { return (node_.heads + 2 * node_.kv_heads) * node_.head_size; }
@@ -102,6 +122,7 @@ class AttentionLayer final : public Layer {
 
   const Node node_;
   const DType compute_;
+  const SplitEnds ends_;
   const NormPart norm_;
   const LinearPart qkv_;
   const ResidualPart residual_;
@@ -109,8 +130,8 @@ class AttentionLayer final : public Layer {
 
 }  // namespace
 
-std::unique_ptr<Layer> NewAttention(const Node& node, DType compute) {
-  return std::make_unique<AttentionLayer>(node, compute);
+std::unique_ptr<Layer> NewAttention(const Node& node, DType compute, const TensorParallel& tensor) {
+  return std::make_unique<AttentionLayer>(node, compute, tensor);
 }
 
 }  // namespace sluice

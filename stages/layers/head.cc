@@ -4,6 +4,10 @@
 // Logits of a whole micro-batch exist nowhere: the layer works through it in chunks of kHeadRows tokens. In training it
 // does so in the input gradient, where a chunk's logits become loss, gradient, dx and the weight gradient at once, so
 // that nothing is kept for later or made twice; forward and weight gradient have nothing left to do.
+//
+// A shard of a tensor-parallel group has its rows of the weight, and so its columns of the logits. Nobody sees all of
+// them: of each token the shards exchange their largest logit, their sum of exponentials and the target's logit, from
+// which each makes the same loss and the gradient of its own logits.
 #include <algorithm>
 
 #include "stages/layers/parts.h"
@@ -24,43 +28,55 @@ TensorView Part(TensorView view, int64_t begin, int64_t count) {
 
 class HeadLayer final : public Layer {
  public:
-  HeadLayer(const Node& node, DType compute)
+  HeadLayer(const Node& node, DType compute, const TensorParallel& tensor)
       : channels_(node.channels),
-        vocabulary_(node.vocabulary),
+        vocabulary_(ShardOf(node, tensor).vocabulary),
+        columns_{.first = ShareOf(node.vocabulary, tensor.size, tensor.index).begin, .vocabulary = node.vocabulary},
         compute_(compute),
-        linear_(vocabulary_, channels_, compute, 0, /*bias=*/false) {}
+        shards_(tensor.size),
+        ends_(channels_, compute, tensor),
+        linear_(vocabulary_, channels_, compute, 0, Bias::kNone) {}
 
   std::vector<LayerTensor> Tensors() const override {
     std::vector<LayerTensor> tensors(kTensors);
-    tensors[kLogits] = {Lifetime::kScratch, DType::kF32, vocabulary_, kHeadRows};
+    const auto of_chunk = [](DType dtype, int64_t columns) {
+      return LayerTensor{Lifetime::kScratch, dtype, columns, TensorRows::kAll, kHeadRows};
+    };
+    tensors[kLogits] = of_chunk(DType::kF32, vocabulary_);
     // In f32 the gradient is written over the logits.
-    tensors[kDlogits] = {Lifetime::kScratch, compute_, compute_ == DType::kF32 ? 0 : vocabulary_, kHeadRows};
-    tensors[kLosses] = {Lifetime::kScratch, DType::kF32, 1, kHeadRows};
-    tensors[kWanted] = {Lifetime::kScratch, compute_, channels_, kHeadRows};
+    tensors[kDlogits] = of_chunk(compute_, compute_ == DType::kF32 ? 0 : vocabulary_);
+    tensors[kLosses] = of_chunk(DType::kF32, 1);
+    tensors[kWanted] = of_chunk(compute_, channels_);
+    tensors[kStatistics] = of_chunk(DType::kF32, ends_.split() ? 3 * shards_ : 0);
+    tensors[kGathered] = ends_.Partial();
+    tensors[kPartial] = ends_.Partial();
+    tensors[kExchange] = ends_.Exchange();
     return tensors;
   }
 
   void Forward(const LayerCall& call) const override {
     if (call.training) return;
-    if (call.logits) return MakeLogits(call);
+    const TensorView x = AllTokens(call);
+    if (call.logits) return MakeLogits(call, x);
     ForEachChunk(call.rows * call.sequence,
-                 [&](int64_t begin, int64_t count) { MakeLoss(call, begin, count, /*dlogits=*/{}); });
+                 [&](int64_t begin, int64_t count) { MakeLoss(call, x, begin, count, /*dlogits=*/{}); });
   }
 
   void InputGradient(const LayerCall& call) const override {
+    const TensorView x = AllTokens(call), partial = call.tensors[kPartial], dx = ends_.PartialOf(call.dx, partial);
     ForEachChunk(call.rows * call.sequence, [&](int64_t begin, int64_t count) {
       const TensorView dlogits = Rows(call.tensors[compute_ == DType::kF32 ? kLogits : kDlogits], 0, count);
-      MakeLoss(call, begin, count, dlogits);
-      if (call.dx) linear_.InputGradient(call, dlogits, Rows(call.dx, begin, count));
-      linear_.WeightGradient(call, Rows(call.x, begin, count), dlogits,
-                             begin == 0 ? call.accumulate : Accumulate::kAdd);
+      MakeLoss(call, x, begin, count, dlogits);
+      if (call.dx) linear_.InputGradient(call, dlogits, Rows(dx, begin, count));
+      linear_.WeightGradient(call, Rows(x, begin, count), dlogits, begin == 0 ? call.accumulate : Accumulate::kAdd);
     });
+    if (call.dx) ends_.Reduce(call, call.dx, partial, call.tensors[kExchange]);
   }
 
   void WeightGradient(const LayerCall& call) const override {}
 
  private:
-  enum Tensor { kLogits, kDlogits, kLosses, kWanted, kTensors };
+  enum Tensor { kLogits, kDlogits, kLosses, kWanted, kStatistics, kGathered, kPartial, kExchange, kTensors };
   static_assert(kTensors <= kMaxLayerTensors);
 
   template <class Body>
@@ -68,12 +84,21 @@ class HeadLayer final : public Layer {
     for (int64_t begin = 0; begin < rows; begin += kHeadRows) body(begin, std::min(kHeadRows, rows - begin));
   }
 
+  TensorView AllTokens(const LayerCall& call) const {
+    if (!ends_.slices()) return call.x;
+    call.group->AllGather(call.stream, call.x, call.tensors[kGathered]);
+    return call.tensors[kGathered];
+  }
+
   // Of a chunk; without dlogits the loss alone.
-  void MakeLoss(const LayerCall& call, int64_t begin, int64_t count, TensorView dlogits) const {
+  void MakeLoss(const LayerCall& call, TensorView x, int64_t begin, int64_t count, TensorView dlogits) const {
     const TensorView logits = Rows(call.tensors[kLogits], 0, count);
-    linear_.Forward(call, Rows(call.x, begin, count), /*add=*/{}, logits);
+    const TensorView targets = Part(call.batch.targets, begin, count);
+    linear_.Forward(call, Rows(x, begin, count), /*add=*/{}, logits);
     call.operations.CrossEntropy(call.stream, {.logits = logits,
-                                               .targets = Part(call.batch.targets, begin, count),
+                                               .columns = columns_,
+                                               .statistics = Statistics(call, logits, targets),
+                                               .targets = targets,
                                                .losses = Part(call.tensors[kLosses], 0, count),
                                                .total = call.loss,
                                                .accumulate = begin == 0 ? Accumulate::kOverwrite : Accumulate::kAdd,
@@ -81,24 +106,48 @@ class HeadLayer final : public Layer {
                                                .dlogits = dlogits});
   }
 
-  // Of the tokens wanted alone, which are brought together first.
-  void MakeLogits(const LayerCall& call) const {
+  // Of all shards, [S, tokens of the chunk, 3]; absent where there is one.
+  TensorView Statistics(const LayerCall& call, TensorView logits, TensorView targets) const {
+    if (!ends_.split()) return {};
+    TensorView all = call.tensors[kStatistics], mine = all;
+    all.shape = {shards_, logits.rows(), 3};
+    mine.shape = {logits.rows(), 3};
+    mine.data += call.group->index() * mine.bytes();
+    call.operations.LogitStatistics(call.stream,
+                                    {.logits = logits, .targets = targets, .columns = columns_, .statistics = mine});
+    call.group->AllGather(call.stream, mine, all);
+    return all;
+  }
+
+  // Of the tokens wanted alone, which are brought together first. Shards put their columns together token by token.
+  void MakeLogits(const LayerCall& call, TensorView x) const {
     ForEachChunk(call.logits.rows(), [&](int64_t begin, int64_t count) {
       const TensorView wanted = Rows(call.tensors[kWanted], 0, count);
       for (int64_t i = 0; i < count; ++i) {
-        call.operations.Copy(call.stream, Rows(call.x, call.logits_of[begin + i], 1), Rows(wanted, i, 1));
+        call.operations.Copy(call.stream, Rows(x, call.logits_of[begin + i], 1), Rows(wanted, i, 1));
       }
-      linear_.Forward(call, wanted, /*add=*/{}, Rows(call.logits, begin, count));
+      if (!ends_.split()) return linear_.Forward(call, wanted, /*add=*/{}, Rows(call.logits, begin, count));
+      const TensorView mine = Rows(call.tensors[kLogits], 0, count);
+      linear_.Forward(call, wanted, /*add=*/{}, mine);
+      for (int64_t i = 0; i < count; ++i) {
+        call.group->AllGather(call.stream, Rows(mine, i, 1), Rows(call.logits, begin + i, 1));
+      }
     });
   }
 
-  const int64_t channels_, vocabulary_;
+  const int64_t channels_;
+  const int64_t vocabulary_;  // this shard's rows of it
+  const RowRange columns_;
   const DType compute_;
+  const int64_t shards_;
+  const SplitEnds ends_;
   const LinearPart linear_;
 };
 
 }  // namespace
 
-std::unique_ptr<Layer> NewHead(const Node& node, DType compute) { return std::make_unique<HeadLayer>(node, compute); }
+std::unique_ptr<Layer> NewHead(const Node& node, DType compute, const TensorParallel& tensor) {
+  return std::make_unique<HeadLayer>(node, compute, tensor);
+}
 
 }  // namespace sluice

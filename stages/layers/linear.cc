@@ -1,4 +1,4 @@
-// x . weight^T (+ bias).
+// x . weight^T (+ bias). Every shard of a tensor-parallel group has all of it, for the tokens that it is given.
 #include "stages/layers/parts.h"
 #include "stages/layers/registry.h"
 
@@ -7,7 +7,7 @@ namespace {
 
 class LinearLayer final : public Layer {
  public:
-  LinearLayer(int64_t n, int64_t k, bool bias, DType compute) : linear_(n, k, compute, 0, bias) {}
+  LinearLayer(int64_t n, int64_t k, bool bias, DType compute) : linear_(n, k, compute, 0, BiasIf(bias)) {}
 
   std::vector<LayerTensor> Tensors() const override { return {}; }
   void Forward(const LayerCall& call) const override { linear_.Forward(call, call.x, {}, call.y); }
@@ -22,7 +22,7 @@ class LinearLayer final : public Layer {
 
 }  // namespace
 
-std::unique_ptr<Layer> NewLinear(const Node& node, DType compute) {
+std::unique_ptr<Layer> NewLinear(const Node& node, DType compute, const TensorParallel&) {
   return std::make_unique<LinearLayer>(node.width, node.channels, node.bias, compute);
 }
 

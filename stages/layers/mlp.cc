@@ -1,5 +1,5 @@
 // x + dropout(projection(activation(fc(norm(x))))). With SwiGLU, fc makes F gates and then F ups of each token in one
-// fused linear.
+// fused linear. A shard has its share of both.
 #include "stages/layers/parts.h"
 #include "stages/layers/registry.h"
 
@@ -8,13 +8,14 @@ namespace {
 
 class MlpLayer final : public Layer {
  public:
-  MlpLayer(const Node& node, DType compute)
-      : node_(node),
+  MlpLayer(const Node& node, DType compute, const TensorParallel& tensor)
+      : node_(ShardOf(node, tensor)),
         compute_(compute),
         gated_(node.activation == Activation::kSwiglu),
+        ends_(node.channels, compute, tensor),
         norm_(node),
-        fc_(HiddenColumns(), node.channels, compute, norm_.parameters(), node.bias),
-        residual_(node, node.width, compute, norm_.parameters() + fc_.parameters()) {}
+        fc_(HiddenColumns(), node.channels, compute, norm_.parameters(), BiasIf(node.bias)),
+        residual_(node, node_.width, compute, norm_.parameters() + fc_.parameters(), tensor) {}
 
   std::vector<LayerTensor> Tensors() const override {
     std::vector<LayerTensor> tensors(kTensors);
@@ -27,19 +28,21 @@ class MlpLayer final : public Layer {
     // GELU's gradient is made in place, in dhidden.
     tensors[kDactivated] = {Lifetime::kScratch, compute_, gated_ ? node_.width : 0};
     tensors[kDhidden] = {Lifetime::kGradient, compute_, HiddenColumns()};
-    tensors[kDnormed] = {Lifetime::kGradient, compute_, node_.channels};
+    tensors[kDnormed] = {Lifetime::kGradient, compute_, node_.channels, TensorRows::kSlice};
+    tensors[kPartial] = ends_.Partial();
+    tensors[kExchange] = ends_.Exchange();
     return tensors;
   }
 
   void Forward(const LayerCall& call) const override {
-    norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kNormed]);
+    Normalize(call);
     fc_.Forward(call, call.tensors[kNormed], {}, call.tensors[kHidden]);
     Activate(call);
-    residual_.Forward(call, call.tensors[kActivated]);
+    residual_.Forward(call, call.tensors[kActivated], call.tensors[kPartial], call.tensors[kExchange]);
   }
 
   void RecomputeCheap(const LayerCall& call) const override {
-    norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kNormed]);
+    Normalize(call);
     Activate(call);
   }
 
@@ -53,9 +56,11 @@ class MlpLayer final : public Layer {
       call.operations.GeluBackward(call.stream,
                                    {.x = call.tensors[kHidden], .dy = dactivated, .dx = call.tensors[kDhidden]});
     }
-    fc_.InputGradient(call, call.tensors[kDhidden], call.tensors[kDnormed]);
+    const TensorView dnormed = call.tensors[kDnormed], partial = call.tensors[kPartial];
+    fc_.InputGradient(call, call.tensors[kDhidden], ends_.PartialOf(dnormed, partial));
+    ends_.Reduce(call, dnormed, partial, call.tensors[kExchange]);
     if (!call.dx) return;
-    norm_.InputGradient(call, call.tensors[kMean], call.tensors[kRstd], call.tensors[kDnormed], call.dy);
+    norm_.InputGradient(call, call.tensors[kMean], call.tensors[kRstd], dnormed, call.dy);
   }
 
   void WeightGradient(const LayerCall& call) const override {
@@ -65,10 +70,28 @@ class MlpLayer final : public Layer {
   }
 
  private:
-  enum Tensor { kMean, kRstd, kNormed, kHidden, kActivated, kDprojected, kDactivated, kDhidden, kDnormed, kTensors };
+  enum Tensor {
+    kMean,
+    kRstd,
+    kNormed,
+    kHidden,
+    kActivated,
+    kDprojected,
+    kDactivated,
+    kDhidden,
+    kDnormed,
+    kPartial,
+    kExchange,
+    kTensors
+  };
   static_assert(kTensors <= kMaxLayerTensors);
 
   int64_t HiddenColumns() const { return (gated_ ? 2 : 1) * node_.width; }
+
+  void Normalize(const LayerCall& call) const {
+    norm_.Forward(call, call.tensors[kMean], call.tensors[kRstd], ends_.Outside(call, call.tensors[kNormed]));
+    ends_.Gather(call, call.tensors[kNormed]);
+  }
 
   void Activate(const LayerCall& call) const {
     if (gated_) {
@@ -81,6 +104,7 @@ class MlpLayer final : public Layer {
   const Node node_;
   const DType compute_;
   const bool gated_;
+  const SplitEnds ends_;
   const NormPart norm_;
   const LinearPart fc_;
   const ResidualPart residual_;
@@ -88,6 +112,8 @@ class MlpLayer final : public Layer {
 
 }  // namespace
 
-std::unique_ptr<Layer> NewMlp(const Node& node, DType compute) { return std::make_unique<MlpLayer>(node, compute); }
+std::unique_ptr<Layer> NewMlp(const Node& node, DType compute, const TensorParallel& tensor) {
+  return std::make_unique<MlpLayer>(node, compute, tensor);
+}
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-// norm(x), as before the head.
+// norm(x), as before the head. Every shard of a tensor-parallel group has it, for the tokens that it is given.
 #include "stages/layers/parts.h"
 #include "stages/layers/registry.h"
 
@@ -29,6 +29,8 @@ class NormLayer final : public Layer {
 
 }  // namespace
 
-std::unique_ptr<Layer> NewNorm(const Node& node, DType compute) { return std::make_unique<NormLayer>(node); }
+std::unique_ptr<Layer> NewNorm(const Node& node, DType, const TensorParallel&) {
+  return std::make_unique<NormLayer>(node);
+}
 
 }  // namespace sluice

@@ -199,6 +199,32 @@ TEST_P(DeviceConformance, ASpanBeginsWithItsWorkAndNotWithTheIdleTimeBefore) {
   EXPECT_GE(done->began(), idle_until);
 }
 
+TEST_P(DeviceConformance, ASpanGoesOnThroughForkAndJoin) {
+  auto stream = device().NewStream("test");
+  const Buffer buffer = Allocate(4);
+  float host = 0;
+  const Ref<Signal> gate = MakeRef<Signal>();
+  stream->CopyToHost(F32(buffer, 1), &host);
+  const EventRef forked = stream->Fork();
+  stream->Join(gate);
+  stream->CopyToHost(F32(buffer, 1), &host);
+  const EventRef done = stream->Record();
+  ASSERT_TRUE(world().Wait(forked).ok());
+  EXPECT_FALSE(done->Done()) << "work behind Join() waits";
+  gate->Set(absl::OkStatus(), world().Now());
+  ASSERT_TRUE(world().Wait(done).ok());
+  EXPECT_EQ(done->began(), forked->began());
+}
+
+TEST_P(DeviceConformance, AnErrorThatIsJoinedIsTheStreams) {
+  auto stream = device().NewStream("test");
+  const Ref<Signal> gate = MakeRef<Signal>();
+  stream->Join(gate);
+  const EventRef done = stream->Record();
+  gate->Set(absl::UnavailableError("a peer has left"), world().Now());
+  EXPECT_EQ(world().Wait(done).code(), absl::StatusCode::kUnavailable);
+}
+
 TEST_P(DeviceConformance, DrainWaitsForAllThatWasIssued) {
   auto stream = device().NewStream("test");
   const Buffer buffer = Allocate(4'000'000);

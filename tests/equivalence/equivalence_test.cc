@@ -47,27 +47,34 @@ struct Settings {
   bool post_validation = false;
   double clip = 0.5;
   double learning_rate = 0.003;
+  int dp = 1;
+  bool zero1 = false;
+  int channels = 48;
+  int tp = 1;
+  bool sequence_parallel = false;
 };
 
 // Small, odd and complete: dropout, tied weights, clipping, held-out text, documents apart.
 std::string JobText(const Settings& s) {
   const std::string model = s.family == "gpt2"
-                                ? "family: 'gpt2' layers: 3 channels: 48 heads: 4 positions: 24 dropout: 0.1"
-                                : "family: 'llama' layers: 3 channels: 48 heads: 4 kv_heads: 2 width: 80 dropout: 0.1";
+                                ? "family: 'gpt2' layers: 3 heads: 4 positions: 24 dropout: 0.1"
+                                : "family: 'llama' layers: 3 heads: 4 kv_heads: 2 width: 80 dropout: 0.1";
   const int batch = s.micro_batches * 2;
-  return absl::StrCat("model { ", model, " tied: ", s.tied ? "true" : "false", " vocabulary: 256 }\n",
+  return absl::StrCat("model { ", model, " channels: ", s.channels, " tied: ", s.tied ? "true" : "false", " vocabulary: 256 }\n",
                       "data { text: 'text' hold_out { fraction: 0.1 } documents { separate: true } }\n",
                       "training { steps: ", s.steps, " batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
                       s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
                       "optimizer { learning_rate: ", s.learning_rate, " minimum_learning_rate: 0.0003 warm_up: 3 clip_norm: ", s.clip,
-                      " }\n", "layout { pp: ", s.pp, " chunks: ", s.chunks,
+                      " }\n", "layout { pp: ", s.pp, " dp: ", s.dp, " zero1: ", s.zero1 ? "true" : "false", " tp: ", s.tp,
+                      " sequence_parallel: ", s.sequence_parallel ? "true" : "false", " chunks: ", s.chunks,
                       " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { ", s.file.empty() ? "name: '" : "file: '",
                       s.file.empty() ? s.schedule : s.file, "' post_validation: ", s.post_validation ? "true" : "false", " }\n");
 }
 
 std::string Name(const Settings& s) {
   return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
-                      " p=", s.pp, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
+                      " p=", s.pp, " dp=", s.dp, s.zero1 ? " zero1" : "", " C=", s.channels, " tp=", s.tp,
+                      s.sequence_parallel ? " of slices" : "", " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
                       " rate ", s.learning_rate, s.post_validation ? " post-validated" : "", " ", s.file, " ", s.steps, " steps");
 }
 
@@ -85,6 +92,8 @@ class Equivalence : public ::testing::Test {
   // One device, one thread, with the same micro-batches and groups.
   const JobNumbers& Reference(Settings s) {
     s.pp = 1;
+    s.dp = 1;
+    s.zero1 = false;
     s.schedule = "gpipe";
     s.threads = 1;
     s.recompute = "none";
@@ -188,6 +197,95 @@ TEST_F(Equivalence, TwoCopiesOfTheModel) {
       {"gpt2", "f32", "none", 8, 4, 4, "chimera", 1, 1},        {"llama", "bf16", "none", 6, 2, 2, "chimera", 1, 1},
   };
   for (const Settings& settings : sample) Check(settings);
+}
+
+// Each replica works on its share of the micro-batches; all get the gradients, weights and norms of one device.
+TEST_F(Equivalence, Replicas) {
+  const auto with = [](int dp, Settings s) {
+    s.dp = dp;
+    return s;
+  };
+  const Settings sample[] = {
+      with(2, {"gpt2", "f32", "none", 8, 2, 1, "1f1b", 1}),
+      with(2, {"gpt2", "f32", "selective", 8, 4, 2, "1f1b", 1}),
+      with(3, {"gpt2", "bf16", "none", 6, 3, 2, "gpipe", 1}),
+      with(4, {"llama", "f32", "none", 8, 8, 1, "1f1b", 2}),
+      with(2, {"llama", "f32", "full", 8, 2, 3, "zb_h1", 1}),
+      with(2, {"gpt2", "f32", "none", 8, 2, 2, "zb_v", 1, 2}),
+      with(2, {"gpt2", "f32", "none", 12, 2, 2, "interleaved_1f1b", 1, 2, false}),
+      with(3, {"llama", "bf16", "none", 12, 6, 2, "dual_pipe", 1, 1}),
+      with(2, {"gpt2", "f32", "none", 8, 4, 2, "chimera", 1, 1, false}),
+  };
+  for (const Settings& settings : sample) Check(settings);
+}
+
+// Shards of each layer: for the same number of them the bits of one pipeline rank, whatever the cut, the schedule and the
+// replicas; against one device the sums of the shards are in another order.
+TEST_F(Equivalence, Shards) {
+  const auto with = [](int tp, bool slices, int dp, Settings s) {
+    s.tp = tp;
+    s.sequence_parallel = slices;
+    s.dp = dp;
+    return s;
+  };
+  const Settings sample[] = {
+      with(2, false, 1, {"gpt2", "f32", "none", 4, 2, 2, "1f1b", 1}),
+      with(2, false, 2, {"gpt2", "f32", "selective", 4, 2, 1, "1f1b", 2}),
+      with(4, false, 1, {"llama", "f32", "none", 4, 1, 2, "zb_h1", 1}),
+      with(4, true, 2, {"llama", "f32", "full", 4, 2, 2, "1f1b", 1}),
+      with(2, true, 1, {"gpt2", "f32", "selective", 4, 1, 2, "interleaved_1f1b", 1, 2}),
+      with(2, true, 1, {"gpt2", "bf16", "none", 4, 2, 2, "dual_pipe", 1, 1, false}),
+      with(2, false, 1, {.micro_batches = 6, .pp = 2, .schedule = "zb_h2", .tied = false, .post_validation = true, .clip = 2.5}),
+  };
+  for (const Settings& settings : sample) {
+    Check(settings);
+    Settings unsplit = settings;
+    unsplit.tp = 1;
+    unsplit.sequence_parallel = false;
+    const JobNumbers &split = Reference(settings), &whole = Reference(unsplit);
+    ASSERT_EQ(split.losses.size(), whole.losses.size());
+    // Differences of 1e-7 grow from step to step; bf16 begins with 4e-3.
+    const float tolerance = settings.precision == "f32" ? 1e-3f : 2e-2f;
+    for (size_t i = 0; i < whole.losses.size(); ++i) {
+      EXPECT_NEAR(split.losses[i], whole.losses[i], tolerance * whole.losses[i]) << Name(settings) << " loss " << i;
+    }
+    for (size_t i = 0; i < whole.held_out.size(); ++i) {
+      EXPECT_NEAR(split.held_out[i], whole.held_out[i], tolerance * whole.held_out[i]) << Name(settings);
+    }
+    EXPECT_NEAR(split.norms[0], whole.norms[0], (settings.precision == "f32" ? 1e-5f : 2e-2f) * whole.norms[0]);
+  }
+}
+
+// ... and so they do when each updates its slice of the parameters alone. With 160 channels a tensor has several norm blocks.
+TEST_F(Equivalence, ReplicasThatShareTheOptimizer) {
+  const auto with = [](int dp, Settings s, int channels = 48) {
+    s.dp = dp;
+    s.zero1 = true;
+    s.channels = channels;
+    s.steps = std::min(kSteps, 6);
+    return s;
+  };
+  std::vector<Settings> sample = {
+      with(2, {"gpt2", "f32", "none", 8, 2, 1, "1f1b", 1}, 160),
+      with(3, {"gpt2", "f32", "none", 6, 3, 2, "1f1b", 1}, 160),
+      with(4, {"llama", "bf16", "none", 8, 4, 2, "zb_h1", 1}, 160),
+      with(2, {"gpt2", "bf16", "none", 8, 4, 2, "zb_v", 1, 2}),
+      with(2, {"llama", "f32", "full", 8, 2, 2, "dual_pipe_v", 1, 2}),
+      with(2, {"gpt2", "f32", "none", 8, 4, 2, "chimera", 1, 1}, 160),
+      with(3, {"llama", "f32", "none", 12, 6, 2, "dual_pipe", 1, 1, false}),
+  };
+  Settings shards = with(2, {"llama", "f32", "none", 4, 2, 2, "1f1b", 1}, 160);
+  shards.tp = 2;
+  shards.sequence_parallel = true;
+  sample.push_back(shards);
+  Settings whole = sample[5];
+  whole.zero1 = false;
+  sample.push_back(whole);
+  Settings wild = sample[0];  // soon nothing is finite, and all skip alike
+  wild.learning_rate = 1e20;
+  sample.push_back(wild);
+  for (const Settings& settings : sample) Check(settings);
+  EXPECT_FALSE(std::isfinite(Reference(wild).norms.back())) << "with a rate of 1e20";
 }
 
 // What was written as text is read again and trains the same, without transfers and with those that lowering gave it.

@@ -66,6 +66,13 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
   for (size_t node = 0; node < job.graph.nodes.size(); ++node) {
     for (const ParameterSpec& spec : Parameters(job.graph, node)) {
       ASSIGN_OR_RETURN(numbers.parameters[spec.name], pipeline->ReadParameter(spec.name));
+      for (int replica = 1; replica < job.layout.dp; ++replica) {
+        ASSIGN_OR_RETURN(const std::vector<float> theirs, pipeline->ReadParameter(spec.name, replica));
+        const std::string what = absl::StrCat("replica ", replica, " has another ", spec.name);
+        if (auto text = FirstDifference(what, theirs, numbers.parameters[spec.name]); !text.empty()) {
+          return absl::InternalError(text);
+        }
+      }
     }
   }
   return numbers;

@@ -36,11 +36,12 @@ class TestOperations final : public Operations {
   void EmbeddingForward(Stream&, const EmbeddingForwardArgs&) const NOT_IN_THIS_DEVICE;
   void EmbeddingGradient(Stream&, const EmbeddingGradientArgs&) const NOT_IN_THIS_DEVICE;
   void CrossEntropy(Stream&, const CrossEntropyArgs&) const NOT_IN_THIS_DEVICE;
+  void LogitStatistics(Stream&, const LogitStatisticsArgs&) const NOT_IN_THIS_DEVICE;
   void SumInOrder(Stream&, absl::Span<const TensorView>, TensorView) const NOT_IN_THIS_DEVICE;
   void SquaredNorm(Stream&, TensorView, TensorView) const NOT_IN_THIS_DEVICE;
   void AdamW(Stream&, const AdamWArgs&) const NOT_IN_THIS_DEVICE;
   void Fill(Stream&, TensorView, float) const NOT_IN_THIS_DEVICE;
-  void InitNormal(Stream&, RandomKey, float, TensorView) const NOT_IN_THIS_DEVICE;
+  void InitNormal(Stream&, const InitNormalArgs&) const NOT_IN_THIS_DEVICE;
 
   void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const override {
     static_cast<TestStream&>(stream).Run([=](World*) {
@@ -101,6 +102,22 @@ EventRef TestStream::Record() {
   return recorded;
 }
 
+EventRef TestStream::Fork() {
+  Command command;
+  command.record = signals_->Take();
+  command.inside = true;
+  EventRef recorded = command.record;
+  Issue(std::move(command));
+  return recorded;
+}
+
+void TestStream::Join(const EventRef& event) {
+  Command command;
+  command.wait = event;
+  command.inside = true;
+  Issue(std::move(command));
+}
+
 void TestStream::Drain() {
   const EventRef rest = Record();
   world_->WaitAny({&rest, 1}, kForever);
@@ -149,10 +166,10 @@ void TestStream::RunCommands() {
 void TestStream::Execute(Command& command) {
   if (command.record) {
     const Nanoseconds now = world_->Now();
-    command.record->Set(status_, std::min(now, std::exchange(work_began_, kForever)), now);
+    command.record->Set(status_, std::min(now, command.inside ? work_began_ : std::exchange(work_began_, kForever)), now);
   } else if (command.wait) {
     if (status_.ok()) status_ = world_->Wait(command.wait);
-    work_began_ = kForever;
+    if (!command.inside) work_began_ = kForever;
   } else if (status_.ok()) {
     work_began_ = std::min(work_began_, world_->Now());
     status_ = command.run(command.body, world_);

@@ -24,6 +24,8 @@ class TestStream final : public Stream {
 
   void Wait(const EventRef& event) override;
   EventRef Record() override;
+  EventRef Fork() override;
+  void Join(const EventRef& event) override;
   void Drain() override;
   void CopyToDevice(const void* host, TensorView device) override;
   void CopyToHost(TensorView device, void* host) override;
@@ -47,6 +49,7 @@ class TestStream final : public Stream {
     alignas(16) std::byte body[kBodyBytes] = {};
     EventRef wait;
     Ref<Signal> record;
+    bool inside = false;  // of a span: Fork() or Join()
   };
   void Issue(Command command);
   void RunCommands();

@@ -25,6 +25,9 @@ struct TestPipelineOptions {
   int threads = 1;
   float max_norm = 0;
   float learning_rate = 1e-2f;
+  // Of a shard of a tensor-parallel group, whose place is in `stage`; else null and a world of its own.
+  World* world = nullptr;
+  TensorGroup* group = nullptr;
 };
 
 using NamedFloats = std::map<std::string, std::vector<float>>;
@@ -38,7 +41,8 @@ class TestPipeline {
  public:
   TestPipeline(const LayerGraph& graph, TestPipelineOptions options);
 
-  // One step; batches[i] is micro-batch i, group i * G / m. With `update` false it ends before the optimizer.
+  // One step; batches[i] is micro-batch i of all members' M, group i * G / M. With `update` false it ends before the
+  // optimizer. REQUIRES: one member; with several, call what follows and exchange between them.
   StepResult Step(const std::vector<ReferenceBatch>& batches, bool update = true);
   // Its forward and backward passes alone.
   void IssuePasses(const std::vector<ReferenceBatch>& batches);
@@ -47,6 +51,10 @@ class TestPipeline {
   // Of the parameters of all stages; a tied tensor must be equal in all that hold it.
   NamedFloats Read(StateKind kind);
   void Write(const NamedFloats& parameters);
+  void GatherTied();
+  std::vector<float> ReadLosses();
+  RankModel& model() { return *model_; }
+  Stream& stream() { return *stream_; }
   // Logits of these tokens after a forward pass without training: [tokens, V].
   std::vector<float> LogitsOf(const ReferenceBatch& batch, const std::vector<int32_t>& tokens);
 
@@ -57,12 +65,11 @@ class TestPipeline {
  private:
   MicroBatchInfo InfoFor(const std::vector<ReferenceBatch>& batches, int index, bool training) const;
   StageSlots SlotsFor(size_t stage, int micro_batch);
-  void GatherTied();
   void Wait(const EventRef& event);
-  std::vector<float> ReadLosses();
 
   TestPipelineOptions options_;
-  std::unique_ptr<World> world_;
+  std::unique_ptr<World> own_world_;
+  World* world_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Stream> stream_;
   std::vector<Slot> activations_, gradients_;  // [cut][micro-batch]

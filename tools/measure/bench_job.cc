@@ -29,14 +29,17 @@ absl::Status AddTimelines(const Plan& plan, const StepRun& run, Benchmark* bench
   BenchResult& result = benchmark->result;
   const Placement& placement = plan.training.placement;
   const bool post_validated = plan.post_validation.has_value();
-  benchmark->measured_costs = MeasuredCosts(run.timelines, placement, plan.costs);
+  const RankGrid grid = plan.job.layout.grid();
+  benchmark->measured_costs = MeasuredCosts(PipelinesOf(run.timelines, grid), placement, plan.costs);
   std::vector<double> bubbles, ends, overheads;
   for (size_t step = 0; step < run.timelines.size(); ++step) {
     const TimelineMetrics metrics = Measure(run.timelines[step]);
     bubbles.push_back(post_validated ? metrics.span_bubble : metrics.makespan_bubble);
     ends.push_back(Milliseconds(metrics.step_ns));
     int64_t worst = 0;
-    for (const RankIdle& idle : ExplainIdle(run.timelines[step], placement)) worst = std::max(worst, idle.overhead_ns);
+    for (const Timeline& pipeline : PipelinesOf(run.timelines[step], grid)) {
+      for (const RankIdle& idle : ExplainIdle(pipeline, placement)) worst = std::max(worst, idle.overhead_ns);
+    }
     // What the step takes beyond its timeline passes between two steps.
     overheads.push_back((Milliseconds(worst) + run.step_ms[step] - ends.back()) / run.step_ms[step]);
   }

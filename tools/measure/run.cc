@@ -17,11 +17,15 @@ PipelineOptions OptionsFor(const Plan& plan, const RunOptions& options, std::vec
   PipelineOptions pipeline{
       .threads_per_rank = plan.job.layout.threads_per_rank, .processors = options.processors, .watchdog_seconds = 0};
   if (options.profiling == Profiling::kOff) return pipeline;
-  pipeline.wrap_device = [profiles](Device* device, PipelineRank rank) {
+  pipeline.wrap_device = [profiles](Device* device, WorldRank rank) {
     return NewProfiledDevice(device, &(*profiles)[rank.index()]);
   };
-  pipeline.on_layer = [profiles](PipelineRank rank, const LayerWork* work) {
+  pipeline.on_layer = [profiles](WorldRank rank, const LayerWork* work) {
     (*profiles)[rank.index()].SetLabel(work == nullptr ? -1 : LabelOf(*work));
+  };
+  // Waiting for the other shards included.
+  pipeline.on_exchange = [profiles](WorldRank rank, const EventRef& ready, const EventRef& exchanged) {
+    (*profiles)[rank.index()].Add({{.operation = "exchange of shards", .calls = 1}, exchanged, ready});
   };
   return pipeline;
 }
@@ -44,7 +48,7 @@ LayerWork WorkOf(int label) {
 
 absl::StatusOr<StepRun> RunSteps(World* world, const Plan& plan, const Dataset& dataset, const RunOptions& options) {
   const JobConfig& job = plan.job;
-  std::vector<OperationProfile> profiles(plan.training.placement.ranks());
+  std::vector<OperationProfile> profiles(job.layout.grid().ranks());
   ASSIGN_OR_RETURN(const auto pipeline, Pipeline::Create(world, plan, OptionsFor(plan, options, &profiles)));
   const BatchShape shape{.rows = job.training.batch,
                          .micro_batches = job.training.micro_batches,

@@ -78,6 +78,52 @@ TEST_P(CrossEntropyTest, GradientEqualsReferenceAndLeavesTheLossesTheirBits) {
   for (const size_t i : {0, 1}) EXPECT_EQ(out[i].values(), only_losses[i].values());
 }
 
+// Columns [first, first + count) as a tensor of their own.
+TestTensor ColumnsOf(const TestTensor& logits, int64_t rows, int64_t first, int64_t count) {
+  TestTensor part(DType::kF32, {rows, count});
+  const int64_t columns = logits.elements() / rows;
+  for (int64_t i = 0; i < rows * count; ++i) part.Set(i, logits.at(i / count * columns + first + i % count));
+  return part;
+}
+
+// In up to three parts, none of which sees the others' logits.
+TEST_P(CrossEntropyTest, OfPartsEqualsReference) {
+  constexpr float kScale = 0.25f;
+  const int64_t rows = shape_[0], columns = shape_[1], parts = std::min<int64_t>(3, columns);
+  const TestTensor before = logits_;
+  const Doubles gradient = reference::CrossEntropyGradient(before.values(), target_list_, columns, kScale);
+  TestTensor statistics(DType::kF32, {parts, rows, 3});
+  Team team(2, {});
+  const auto range = [&](int64_t p) { return RowRange{.first = p * columns / parts, .vocabulary = columns}; };
+  const auto part_of = [&](int64_t p) {
+    return ColumnsOf(before, rows, range(p).first, (p + 1) * columns / parts - range(p).first);
+  };
+  for (int64_t p = 0; p < parts; ++p) {
+    TestTensor part = part_of(p);
+    LogitStatistics(team, {.logits = part.view(),
+                           .targets = targets_.view(),
+                           .columns = range(p),
+                           .statistics = {statistics.view().data + 12 * rows * p, DType::kF32, {rows, 3}}});
+  }
+  for (int64_t p = 0; p < parts; ++p) {
+    logits_ = part_of(p);
+    TestTensor dlogits(dtype_, logits_.view().shape);
+    const auto out = Run(team, {.columns = range(p),
+                                .statistics = statistics.view(),
+                                .scale = kScale,
+                                .dlogits = dtype_ == DType::kF32 ? logits_.view() : dlogits.view()});
+    const double total = reference::CrossEntropy(before.values(), target_list_, columns);
+    // As of whole logits, and a rounding more of the sums of exponentials.
+    ExpectNear(out[1], {total}, {2e-5, 1e-6}, "total");
+    Doubles expected;
+    const int64_t count = logits_.view().columns();
+    for (int64_t i = 0; i < rows * count; ++i) {
+      expected.push_back(gradient[i / count * columns + range(p).first + i % count]);
+    }
+    ExpectNear(dtype_ == DType::kF32 ? logits_ : dlogits, expected, Rounded(dtype_, {kScale * 2e-6, 3e-6}), "dlogits");
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, CrossEntropyTest, testing::ValuesIn(MatrixCases()));
 
 TEST(LossReference, GradientsEqualFiniteDifferences) {
@@ -234,7 +280,39 @@ TEST(EmbeddingDeathTest, RefusesATokenBeyondTheTable) {
              y(DType::kF32, {1, 3});
   Team team(1, {});
   EXPECT_DEATH(EmbeddingForward(team, {.tokens = tokens.view(), .table = table.view(), .y = y.view()}),
-               "token 5 with a table of \\[5, 3\\]");
+               "token 5 with a table of 5 rows");
+}
+
+// Two parts of a table of 11 rows: each token is in one of them, so that their sum is that of the whole.
+TEST_P(EmbeddingTest, PartsOfTheTableAddUpToTheWhole) {
+  TestTensor table = TestTensor::Random(DType::kF32, {kVocabulary, shape_[1]}, 1);
+  TestTensor position_table = TestTensor::Random(DType::kF32, {kPositions, shape_[1]}, 2);
+  TestTensor tokens = TestTensor::Integers(tokens_), positions = TestTensor::Integers(positions_);
+  TestTensor dy = TestTensor::Random(dtype_, shape_, 3);
+  TestTensor y(dtype_, shape_), dtable(DType::kF32, {kVocabulary, shape_[1]});
+  Team team(2, {});
+  EmbeddingForwardArgs forward{.tokens = tokens.view(),
+                               .positions = positions.view(),
+                               .table = table.view(),
+                               .position_table = position_table.view(),
+                               .y = y.view()};
+  EmbeddingForward(team, forward);
+  EmbeddingGradientArgs backward{
+      .indices = tokens.view(), .dy = dy.view(), .dtable = dtable.view(), .accumulate = Accumulate::kOverwrite};
+  EmbeddingGradient(team, backward);
+  Doubles sum(y.elements());
+  for (const auto& [first, rows] : {std::pair<int64_t, int64_t>(0, 6), {6, 5}}) {
+    TestTensor part(dtype_, shape_), dpart(DType::kF32, {rows, shape_[1]});
+    forward.rows = backward.rows = {.first = first, .vocabulary = kVocabulary};
+    forward.table = {table.view().data + 4 * first * shape_[1], DType::kF32, {rows, shape_[1]}};
+    forward.y = part.view();
+    EmbeddingForward(team, forward);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += part.at(i);
+    backward.dtable = dpart.view();
+    EmbeddingGradient(team, backward);
+    for (int64_t i = 0; i < dpart.elements(); ++i) EXPECT_EQ(dpart.at(i), dtable.at(first * shape_[1] + i));
+  }
+  EXPECT_EQ(sum, y.values());
 }
 
 }  // namespace

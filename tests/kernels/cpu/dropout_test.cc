@@ -83,6 +83,35 @@ TEST(DropoutMask, FollowsTheGlobalSampleIndex) {
   for (int i = 0; i < 66; ++i) EXPECT_EQ(y.at(66 + i), alone.at(i));
 }
 
+// Tokens 2 ... 8 of three samples of 3: the end of one, a whole one, the beginning of another; 33 columns, so that
+// quads of random numbers are cut.
+TEST(DropoutMask, OfSomeOfTheTokensIsThatOfAll) {
+  TestTensor samples = TestTensor::Integers({11, 42, 3});
+  Team team(2, {});
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    TestTensor x = TestTensor::Random(dtype, {9, 33}, 1), add = TestTensor::Random(dtype, {9, 33}, 2);
+    TestTensor all(dtype, {9, 33});
+    DropoutArgs args{.key = kKey, .rate = 0.3f, .samples = samples.view(), .x = x.view(), .add = add.view()};
+    args.y = all.view();
+    Dropout(team, args);
+    for (const auto& [first, count] : {std::pair(2, 6), {0, 1}, {8, 1}, {4, 2}, {0, 9}, {5, 0}}) {
+      TestTensor some(dtype, {9, 33}, Doubles(9 * 33, 0.0));
+      const auto part = [first = first, count = count](TestTensor& whole) {
+        TensorView view = whole.view();
+        return TensorView{view.data + first * 33 * SizeOf(view.dtype), view.dtype, {count, 33}};
+      };
+      args.sequence = 3;
+      args.first_token = first;
+      args.x = part(x), args.add = part(add), args.y = part(some);
+      Dropout(team, args);
+      for (int64_t i = 0; i < 9 * 33; ++i) {
+        const bool inside = i / 33 >= first && i / 33 < first + count;
+        EXPECT_EQ(some.at(i), inside ? all.at(i) : 0) << first << " " << count << " " << i;
+      }
+    }
+  }
+}
+
 TEST(DropoutMask, DropsTheRate) {
   constexpr int64_t kElements = 1000000;
   TestTensor x(DType::kF32, {1000, 1000}, Doubles(kElements, 1.0)), y(DType::kF32, {1000, 1000});
@@ -98,7 +127,7 @@ TEST(InitNormalTest, EqualsBoxMullerOfTheCounters) {
   for (const int64_t elements : {1, 3, 7, 33, 100, 16384, 50001}) {
     const auto out = OnEveryTeam([&](Team& team) {
       TestTensor target(DType::kF32, {elements});
-      InitNormal(team, kKey, 0.02f, target.view());
+      InitNormal(team, {.key = kKey, .deviation = 0.02f, .target = target.view()});
       return std::vector<TestTensor>{target};
     });
     Doubles expected(elements);
@@ -114,11 +143,31 @@ TEST(InitNormalTest, EqualsBoxMullerOfTheCounters) {
   }
 }
 
+TEST(InitNormalTest, OfABlockIsThatOfTheWholeTensor) {
+  constexpr int64_t kRows = 13, kColumns = 37;
+  Team team(2, {});
+  TestTensor whole(DType::kF32, {kRows, kColumns});
+  InitNormal(team, {.key = kKey, .deviation = 1, .target = whole.view()});
+  struct Block {
+    int64_t row, column, rows, columns;
+  };
+  for (const auto& [row, column, rows, columns] :
+       {Block{0, 0, 4, 37}, {5, 0, 8, 37}, {0, 0, 13, 19}, {0, 19, 13, 18}, {3, 36, 2, 1}, {12, 5, 1, 7}}) {
+    TestTensor block(DType::kF32, {rows, columns});
+    InitNormal(
+        team,
+        {.key = kKey, .deviation = 1, .target = block.view(), .first = row * kColumns + column, .stride = kColumns});
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      EXPECT_EQ(block.at(i), whole.at((row + i / columns) * kColumns + column + i % columns)) << row << " " << column;
+    }
+  }
+}
+
 TEST(InitNormalTest, HasTheMomentsOfTheNormalDistribution) {
   constexpr int64_t kElements = 1000000;
   TestTensor target(DType::kF32, {kElements});
   Team team(2, {});
-  InitNormal(team, kKey, 2.0f, target.view());
+  InitNormal(team, {.key = kKey, .deviation = 2.0f, .target = target.view()});
   double sum = 0, square = 0, fourth = 0;
   for (const double x : target.values()) {
     sum += x;

@@ -176,6 +176,25 @@ TEST(SumInOrderTest, AddsLeftToRightAndMayWriteTheFirstPart) {
   }
 }
 
+TEST(SumInOrderTest, OfBf16IsRoundedOnce) {
+  for (const int64_t n : kSizes) {
+    std::vector<TestTensor> parts;
+    for (int p = 0; p < 5; ++p) parts.push_back(TestTensor::Random(DType::kBF16, {n}, p));
+    const auto out = OnEveryTeam([&](Team& team) {
+      std::vector<TestTensor> mine = parts;
+      std::vector<TensorView> views;
+      for (TestTensor& part : mine) views.push_back(part.view());
+      SumInOrder(team, views, views[0]);
+      return std::vector<TestTensor>{mine[0]};
+    });
+    for (int64_t i = 0; i < n; ++i) {
+      float sum = 0;
+      for (const TestTensor& part : parts) sum += static_cast<float>(part.at(i));
+      ASSERT_EQ(out[0].at(i), ToFloat(ToBFloat16(sum))) << "element " << i;
+    }
+  }
+}
+
 TEST(AddTest, EqualsReferenceAndMayReplaceEither) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const int64_t n : kSizes) {

@@ -165,8 +165,14 @@ TEST(Job, ImpossibleNumbersAreRefusedWithWhatToDo) {
            Wrong{"training.recompute_stages=[full]", "recompute_stages has 1 entries; there are 2 stages"},
            Wrong{"layout.pp=12", "12 stages are more than the model's 11 layers; at most 11 ranks"},
            Wrong{"layout.pp=0", "layout.pp is 0"},
-           Wrong{"layout.dp=2", "no data parallelism"},
-           Wrong{"layout.tp=2", "no tensor parallelism"},
+           Wrong{"layout.dp=4", "dp 4 must divide training.micro_batches 6 (each replica works on as many of them)"},
+           Wrong{"layout.dp=0", "layout.dp is 0"},
+           Wrong{"layout.zero1=true", "it needs dp above 1"},
+           Wrong{"layout.sequence_parallel=true", "it needs tp above 1"},
+           Wrong{"layout.rank_order=pp-dp", "it must name tp, dp and pp once each"},
+           Wrong{"training.check_replicas_every=-1", "training.check_replicas_every is -1"},
+           Wrong{"layout.tp=3", "can't be split over 3 tensor-parallel shards: its 4 heads don't divide evenly"},
+           Wrong{"layout.tp=64", "there may be 1 to 32"},
            Wrong{"layout.layers_per_stage=[3, 4, 5]", "the cuts make 3 stages; pp x chunks is 2"},
            Wrong{"layout.layers_per_stage=[6, 4]", "the stages have 10 layers together; the model has 11"},
            Wrong{"layout.layers_per_stage=[11, 0]", "a stage of 0 layers is not possible"},
@@ -193,6 +199,15 @@ TEST(Job, ImpossibleNumbersAreRefusedWithWhatToDo) {
     EXPECT_THAT(error, HasSubstr(wrong.expected)) << wrong.assignment;
     EXPECT_THAT(error, testing::AnyOf(HasSubstr(std::string("--set ") + wrong.assignment), HasSubstr("a.textproto:")));
   }
+}
+
+TEST(Job, GradientGroupsAreAMultipleOfReplicasAndCopies) {
+  EXPECT_EQ(ParseJob(kSmall, "/d/a.textproto", {.overrides = {"layout.dp=3"}})->training.gradient_groups, 3);
+  EXPECT_THAT(ErrorOf(kSmall, {"layout.dp=2", "training.gradient_groups=3"}),
+              HasSubstr("gradient_groups 3 must be a multiple of dp 2; leave it out, or write 2"));
+  EXPECT_THAT(ErrorOf(kSmall, {"training.batch=24", "training.micro_batches=24", "layout.dp=3", "schedule.name=dual_pipe",
+                              "training.gradient_groups=3"}),
+              HasSubstr("gradient_groups 3 must be a multiple of dp 3 x 2 copies of the model"));
 }
 
 TEST(Job, ErrorsNameTheLineAndAllOfThemAreShown) {

@@ -1,0 +1,75 @@
+#include "runtime/trainer/worker.h"
+
+#include <numeric>
+
+#include "base/check.h"
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+BatchShape ShapeOf(const JobConfig& job) {
+  return {.rows = job.training.batch,
+          .micro_batches = job.training.micro_batches,
+          .sequence = job.training.sequence,
+          .gradient_groups = job.training.gradient_groups};
+}
+
+}  // namespace
+
+Worker::Worker(const Plan& plan, const Dataset& dataset)
+    : shape_(ShapeOf(plan.job)),
+      batches_(&dataset, shape_,
+               {plan.job.data.separate_documents, plan.job.data.end_token, plan.job.data.ignore_index},
+               plan.job.training.seed),
+      evaluation_batch_(shape_) {
+  for (auto& batch : step_batches_) batch = std::make_unique<Batch>(shape_);
+}
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(World* world, const Plan& plan, const Dataset& dataset,
+                                                       const PipelineOptions& options) {
+  auto worker = std::unique_ptr<Worker>(new Worker(plan, dataset));
+  ASSIGN_OR_RETURN(worker->pipeline_, Pipeline::Create(world, plan, options));
+  return worker;
+}
+
+const Batch& Worker::Prepare(int64_t step) {
+  const size_t place = step % step_batches_.size();
+  if (prepared_[place] != step) {
+    prepared_[place] = step;
+    batches_.Training(step, step_batches_[place].get());
+  }
+  return *step_batches_[place];
+}
+
+void Worker::StartStep(const StepCommand& command) {
+  pipeline_->StartStep({.micro_batches = Prepare(command.step).micro_batches,
+                        .learning_rate = command.learning_rate,
+                        .update = command.update});
+  Prepare(command.step + 1);
+}
+
+absl::StatusOr<std::vector<RankOutcome>> Worker::FinishStep() { return pipeline_->FinishRanksStep(); }
+
+absl::StatusOr<std::vector<RankOutcome>> Worker::Evaluate(int64_t index, int64_t batches_max) {
+  batches_.Evaluation(index, batches_max, &evaluation_batch_);
+  return pipeline_->EvaluateRanks(evaluation_batch_.micro_batches);
+}
+
+absl::StatusOr<std::vector<float>> Worker::Logits(absl::Span<const int32_t> tokens) {
+  const auto length = static_cast<int64_t>(tokens.size());
+  CHECK(length > 0 && length <= shape_.sequence) << length << " tokens";
+  std::vector<int32_t> positions(length);
+  std::iota(positions.begin(), positions.end(), 0);
+  const std::vector<int32_t> samples{0}, last{static_cast<int32_t>(length - 1)};
+  return pipeline_->Logits({.index = MicroBatch(0),
+                            .rows = 1,
+                            .sequence = length,
+                            .tokens = tokens,
+                            .positions = positions,
+                            .samples = samples,
+                            .training = false,
+                            .logits_of = last});
+}
+
+}  // namespace sluice

@@ -1,0 +1,95 @@
+#include "tools/training.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "scheduler/schedule.h"
+#include "spdlog/spdlog.h"
+
+namespace sluice::tools {
+namespace {
+
+std::atomic<bool> stop_asked{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+const char* stop_message = nullptr;
+
+void OnInterrupt(int) {
+  if (stop_asked.exchange(true)) _exit(130);
+  if (stop_message == nullptr) return;
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, stop_message, std::strlen(stop_message));
+}
+
+// Whether writing `output` would write over `input`, or into it if it is a folder that is read.
+bool WouldOverwrite(const std::string& output, const std::string& input) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (fs::is_directory(input, error)) return fs::equivalent(fs::path(output).parent_path(), input, error);
+  return fs::equivalent(output, input, error);
+}
+
+}  // namespace
+
+ProgressPrinter::Mode ProgressMode(bool quiet) {
+  if (quiet) return ProgressPrinter::Mode::kQuiet;
+  return isatty(STDOUT_FILENO) ? ProgressPrinter::Mode::kTerminal : ProgressPrinter::Mode::kPlain;
+}
+
+absl::Status CheckOutputs(const JobConfig& job) {
+  std::vector<std::string> inputs{job.file, job.data.text, job.model.graph, job.schedule.file};
+  inputs.insert(inputs.end(), job.data.tokens.begin(), job.data.tokens.end());
+  for (const auto& [field, output] : {std::pair("output.metrics", job.output.metrics), {"output.trace", job.output.trace}}) {
+    if (output.empty()) continue;
+    for (const std::string& input : inputs) {
+      if (!input.empty() && WouldOverwrite(output, input)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(field, ": ", output, " would be written over or into ", input, ", which the job reads; choose another path"));
+      }
+    }
+  }
+  if (!job.output.metrics.empty() && job.output.metrics == job.output.trace && job.output.trace.rfind("/dev/", 0) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("output.metrics and output.trace are both ", job.output.trace));
+  }
+  return absl::OkStatus();
+}
+
+void WarnAbout(const Plan& plan, int ranks, int processors) {
+  const JobConfig& job = plan.job;
+  if (!plan.report.weight_gradient_order.empty()) {
+    spdlog::warn("{}: {}; the numbers are not those of other schedules", job.schedule.title(),
+                 plan.report.weight_gradient_order);
+  }
+  if (ranks * job.layout.threads_per_rank > processors) {
+    spdlog::warn("{} ranks of {} threads share {} processors: they take turns", ranks, job.layout.threads_per_rank,
+                 processors);
+  }
+}
+
+void LogProgram(const Program& program) {
+  if (!spdlog::should_log(spdlog::level::debug)) return;
+  for (size_t rank = 0; rank < program.ranks.size(); ++rank) {
+    std::string actions = ToText({program.ranks[rank]});
+    actions.pop_back();  // the end of its line
+    spdlog::debug("rank {} runs {} actions: {}", rank, program.ranks[rank].size(), actions);
+  }
+}
+
+const std::atomic<bool>* CatchInterrupts(const char* message) {
+  stop_message = message;
+  struct sigaction action = {};
+  action.sa_handler = OnInterrupt;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
+  return &stop_asked;
+}
+
+}  // namespace sluice::tools

@@ -1,0 +1,28 @@
+// What the verbs that train have in common: what is checked before, what is said, and how a person stops it.
+#pragma once
+
+#include <atomic>
+
+#include "absl/status/status.h"
+#include "runtime/config/job.h"
+#include "runtime/planner/plan.h"
+#include "runtime/trainer/progress.h"
+
+namespace sluice::tools {
+
+ProgressPrinter::Mode ProgressMode(bool quiet);
+
+// INVALID_ARGUMENT: the job would write over what it reads, or two outputs into one file.
+absl::Status CheckOutputs(const JobConfig& job);
+
+// Warnings about numbers that depend on the schedule, and about more threads than processors. `ranks`: in this process.
+void WarnAbout(const Plan& plan, int ranks, int processors);
+// The lists that the ranks will run, for whoever asks with --log debug.
+void LogProgram(const Program& program);
+
+// From now on the first signal to end sets what is returned, and the second one ends the program where it is. `message`
+// is written to standard error at the first one; null: nothing.
+const std::atomic<bool>* CatchInterrupts(const char* message);
+inline constexpr char kStoppingAfterThisStep[] = "\nStopping after this step; once more to stop at once.\n";
+
+}  // namespace sluice::tools
