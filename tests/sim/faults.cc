@@ -125,6 +125,7 @@ class FaultyTransport final : public Transport {
                     const EventRef& after) override {
     return Call(after, [&](const EventRef& event) { return transport_->AllToAll(group, mine, parts, all, event); });
   }
+  int64_t bytes_moved() const override { return transport_->bytes_moved(); }
   void Abort(absl::Status cause) override {
     {
       std::lock_guard lock(mutex_);
