@@ -426,6 +426,22 @@ StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replic
   return options;
 }
 
+Traffic ShardTraffic(const Plan& plan, const StagePlan& stage) {
+  const TrainingConfig& training = plan.job.training;
+  const TensorParallel tensor = TensorParallelOf(plan.job);
+  Traffic once;
+  for (size_t node = stage.begin; node < stage.end; ++node) {
+    const LayerTraffic layer = TensorTraffic(plan.job.graph.nodes[node], training.rows_per_micro_batch(),
+                                             training.sequence, training.precision, tensor);
+    once += layer.forward + layer.input_gradient + layer.weight_gradient;
+    if (stage.recompute == Recomputation::kSelective) once += layer.recompute_selective;
+    if (stage.recompute == Recomputation::kFull) once += layer.recompute_full;
+  }
+  const int64_t times = plan.training.micro_batches / plan.training.placement.copies();
+  const Traffic all{times * once.collectives, times * once.bytes};
+  return all + TensorStepTraffic(plan.job.graph, stage.begin, stage.end, tensor);
+}
+
 std::vector<StageMessages> MessagesOf(const Plan& plan) {
   std::vector<StageMessages> messages;
   for (const StagePlan& stage : plan.stages) {

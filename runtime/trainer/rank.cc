@@ -142,7 +142,11 @@ absl::Status Rank::OpenTransport() {
   const int shards = layout_.grid.tp();
   if (shards == 1) return absl::OkStatus();
   const GroupSpec group = ShardGroup(layout_, place_.pipeline);
-  shards_ = std::make_unique<TensorGroup>(transport_.get(), group.id, shards, place_.shard);
+  TensorGroup::OnExchange on_exchange;
+  if (const auto& tell = shared_->options.on_exchange) {
+    on_exchange = [tell, rank = rank_](const EventRef& ready, const EventRef& exchanged) { tell(rank, ready, exchanged); };
+  }
+  shards_ = std::make_unique<TensorGroup>(transport_.get(), group.id, shards, place_.shard, std::move(on_exchange));
   return absl::OkStatus();
 }
 

@@ -331,7 +331,7 @@ TEST(LinksTest, BothEndsOfAChannelDescribeItAlike) {
                         .tied = {{.tensor = 0, .name = "t", .stages = {StageId(0), StageId(2)}}},
                         .grid = RankGrid(3, 2, 2)};
   std::map<ChannelId, std::vector<ChannelSpec>> channels;
-  std::set<GroupId> groups;
+  std::map<GroupId, GroupSpec> groups;
   for (int rank = 0; rank < layout.grid.ranks(); ++rank) {
     const GridPlace place = layout.grid.PlaceOf(WorldRank(rank));
     layout.replica = place.replica;
@@ -339,7 +339,10 @@ TEST(LinksTest, BothEndsOfAChannelDescribeItAlike) {
     const absl::StatusOr<Links> links = LinksOf(layout, place.pipeline);
     ASSERT_TRUE(links.ok()) << links.status();
     for (const ChannelSpec& spec : links->channels) channels[spec.id].push_back(spec);
-    for (const GroupSpec& spec : links->groups) groups.insert(spec.id);
+    for (const GroupSpec& spec : links->groups) {
+      const auto [found, added] = groups.emplace(spec.id, spec);
+      EXPECT_EQ(found->second, spec) << "what one member opens is what the others open";
+    }
   }
   EXPECT_EQ(channels.size(), 4 * 6u) << "two borders: forward and backward in training, forward alone in evaluation";
   EXPECT_EQ(groups.size(), 4 + 2 + 6u)
