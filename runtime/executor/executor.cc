@@ -349,13 +349,14 @@ EventRef Executor::Recv(const Action& action) {
                                   used_by < 0 ? DoneEvent() : events_[used_by]);
 }
 
-// One exchange behind the other in the queue: the last one ends the action.
+// One exchange behind the other in the queue: the last one ends the action. The first ones begin while the stage's last
+// weight gradient is still at work on layers before: waiting for less than was proven can't stop what runs with more.
 EventRef Executor::ReduceGradients(const Action& action) {
   if (!IsCollective(action)) return DoneEvent();
   const GroupId group = GroupOf(options_.layout, program_number_, action.collective);
-  const EventRef after = GradientsThere();
   for (const GradientReduction& reduction : options_.model->stage(action.stage)->reductions()) {
     const int64_t bytes = reduction.all.bytes(), members = static_cast<int64_t>(reduction.parts.size());
+    const EventRef after = reduction.ready ? reduction.ready : GradientsThere();
     KeepExchange(options_.transport->AllToAll(group, reduction.mine, reduction.parts, reduction.all, after),
                  bytes - bytes / members);
   }
