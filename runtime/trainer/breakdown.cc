@@ -195,7 +195,8 @@ Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement
     for (const Span& span : step.spans) {
       const int64_t duration = span.end_ns - span.begin_ns;
       if (IsCompute(span.action.kind)) times[{span.action.stage.value(), span.action.kind}].push_back(duration);
-      if (span.action.kind == ActionKind::kReduceGradient && span.bytes > 0) {
+      // The exchanges of a REDUCE_GRAD stand apart, those of a COLLECTIVE follow each other.
+      if (span.action.kind == ActionKind::kCollective && span.bytes > 0) {
         exchanged_bytes += static_cast<double>(span.bytes);
         exchanged_ns += static_cast<double>(duration);
       }
