@@ -278,6 +278,7 @@ std::vector<StageParameter> StageParameters(const LayerGraph& graph, size_t begi
       if (added) parameters.push_back({.spec = spec, .uses = static_cast<int>(nodes.size())});
       parameters[at->second].spec.packed |= spec.packed;
       parameters[at->second].use_here.push_back(static_cast<int>(use));
+      parameters[at->second].layers.push_back(static_cast<int>(node - begin));
     }
   }
   return parameters;

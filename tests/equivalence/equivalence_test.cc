@@ -343,6 +343,35 @@ TEST_F(Equivalence, TheWholeMatrix) {
   }
 }
 
+TEST_F(Equivalence, TheWholeMatrixOfReplicas) {
+  if (!run_all) GTEST_SKIP() << "the whole matrix takes minutes; run it with --all";
+  const std::pair<const char*, int> schedules[] = {{"1f1b", 1},    {"zb_h1", 1},     {"interleaved_1f1b", 2}, {"zb_v", 2},
+                                                   {"chimera", 1}, {"dual_pipe", 1}, {"dual_pipe_v", 2}};
+  for (const char* family : {"gpt2", "llama"}) {
+    for (const char* precision : {"f32", "bf16"}) {
+      for (const bool tied : {true, false}) {
+        for (const auto& [schedule, chunks] : schedules) {
+          for (int pp : {1, 2}) {
+            const bool copies = schedule[0] == 'c' || std::strcmp(schedule, "dual_pipe") == 0;
+            if (copies && pp == 1) continue;
+            for (int dp : {1, 2, 3, 4}) {
+              for (const bool zero1 : {false, true}) {
+                if (zero1 && dp == 1) continue;
+                Settings s{family, precision, "none", 24, 24, pp, schedule, 1, chunks, tied};
+                s.steps = 3;
+                s.dp = dp;
+                s.zero1 = zero1;
+                s.channels = 160;
+                Check(s);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sluice
 
