@@ -63,6 +63,7 @@ class Trainer {
   absl::Status RunSteps();
   absl::Status FinishSteps(size_t left);
   bool EvaluatesAfter(int64_t step) const;
+  bool ChecksReplicasAfter(int64_t step) const;
   absl::Status AfterStep(int64_t step, const Batch& batch, Nanoseconds began, TrainingOutcome outcome);
   absl::Status CountNonFinite(int64_t step, bool skipped);
   void Record(int64_t step, TrainingOutcome outcome);
@@ -165,7 +166,9 @@ absl::Status Trainer::RunSteps() {
                          .learning_rate = static_cast<float>(LearningRate(job_.optimizer, step)),
                          .update = updates_ + 1});
     const bool evaluates = EvaluatesAfter(step);
-    RETURN_IF_ERROR(FinishSteps(evaluates ? 0 : ahead));
+    const bool checks = ChecksReplicasAfter(step);
+    RETURN_IF_ERROR(FinishSteps(evaluates || checks ? 0 : ahead));
+    if (checks) RETURN_IF_ERROR(workers_->CheckReplicas());
     if (evaluates) RETURN_IF_ERROR(Evaluate(job_.training.evaluate_batches));
   }
   return FinishSteps(0);
@@ -174,6 +177,13 @@ absl::Status Trainer::RunSteps() {
 bool Trainer::EvaluatesAfter(int64_t step) const {
   const int64_t every = job_.training.evaluate_every;
   return every > 0 && (step + 1) % every == 0 && step + 1 < job_.training.steps && dataset_.held_out().size() > 0;
+}
+
+// Also after the last step, so that what is evaluated and kept is what all replicas have.
+bool Trainer::ChecksReplicasAfter(int64_t step) const {
+  const int64_t every = job_.training.check_replicas_every;
+  if (every <= 0 || job_.layout.dp == 1) return false;
+  return (step + 1) % every == 0 || step + 1 == job_.training.steps;
 }
 
 // Until no more than `left` of them run.
