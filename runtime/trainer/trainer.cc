@@ -15,6 +15,7 @@
 #include "runtime/trace/file_writer.h"
 #include "runtime/trace/metrics_log.h"
 #include "runtime/trainer/sampling.h"
+#include "runtime/trainer/status_page.h"
 #include "spdlog/spdlog.h"
 
 namespace sluice {
@@ -87,6 +88,7 @@ class Trainer {
   ProgressPrinter progress_;
   std::unique_ptr<WorkerGroup> workers_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<StatusPage> page_;
   std::unique_ptr<ChromeTraceWriter> trace_;
   TrainReport report_;
   struct Running {
@@ -117,6 +119,10 @@ absl::Status Trainer::OpenOutputs() {
     } else {
       spdlog::warn("{}; training goes on without a trace", std::string(trace.status().message()));
     }
+  }
+  if (options_.status_port >= 0) {
+    ASSIGN_OR_RETURN(page_, StatusPage::Start(world_, job_.file, options_.status_bind, options_.status_port));
+    spdlog::info("status page: http://{}:{}/", options_.status_bind, page_->port());
   }
   return absl::OkStatus();
 }
@@ -275,7 +281,7 @@ void Trainer::Report(int64_t step, double loss, const Batch& batch, const Traini
   const double learning_rate = LearningRate(job_.optimizer, step);
   const bool skipped = outcome.control.skip != 0;
   const Nanoseconds mean = (now - began_ - evaluating_) / (step + 1);
-  progress_.Step({.step = step + 1,
+  const StepProgress progress{.step = step + 1,
                   .steps = job_.training.steps,
                   .loss = loss,
                   .learning_rate = learning_rate,
@@ -283,7 +289,9 @@ void Trainer::Report(int64_t step, double loss, const Batch& batch, const Traini
                   .tokens_per_second = rate,
                   .bubble = bubble,
                   .skipped = skipped,
-                  .left = mean * (job_.training.steps - step - 1)});
+                  .left = mean * (job_.training.steps - step - 1)};
+  progress_.Step(progress);
+  if (page_ != nullptr) page_->Update(progress, outcome.timeline, workers_->memory(), report_.tokens);
   if (metrics_ == nullptr) return;
   StepMetrics metrics;
   metrics.step = step + 1;
@@ -320,6 +328,7 @@ absl::Status Trainer::Evaluate(int64_t batches_max) {
   report_.held_out_loss = total / static_cast<double>(targets);
   report_.held_out_targets = targets;
   progress_.Line(absl::StrFormat("held-out loss after step %d: %.4f nats a token", report_.steps, report_.held_out_loss));
+  if (page_ != nullptr) page_->SetHeldOutLoss(report_.steps, report_.held_out_loss);
   if (metrics_ != nullptr) {
     StepMetrics metrics;
     metrics.step = report_.steps;
