@@ -209,7 +209,7 @@ std::vector<OperationTime> OperationProfile::Collect() {
       sum.flops = sum.read_bytes = sum.written_bytes = 0;
     }
     sum.calls += what.calls;
-    sum.time += record.end->ended() - record.end->began();
+    sum.time += record.end->ended() - (record.begin ? record.begin->ended() : record.end->began());
     sum.flops += what.flops;
     sum.read_bytes += what.read_bytes;
     sum.written_bytes += what.written_bytes;

@@ -44,6 +44,7 @@ class OperationProfile {
   struct Record {
     OperationTime what;
     EventRef end;
+    EventRef begin;  // absent: when the work before `end` began
   };
   // Operations issued from now on are done for `label` (say, a layer); -1: for nothing in particular.
   void SetLabel(int label) { label_ = label; }

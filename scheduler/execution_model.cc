@@ -104,6 +104,7 @@ class ModelBuilder {
         break;
       case ActionKind::kOptimizerStep:
         waits.issue_after_input = last_collective_;
+        last_compute_ = k;
         break;
       case ActionKind::kRecvNorm:
         recv_norm_[rank_] = k;

@@ -15,8 +15,9 @@ namespace sluice {
 
 // Positions in the same rank's list, -1: nothing.
 struct Waits {
-  int32_t queue_next = -1;   // the action behind this one in its queue
-  int32_t start_after = -1;  // SEND: what wrote the slot. RECV: the slot's last consumer. COLLECTIVE: compute before it
+  int32_t queue_next = -1;  // the action behind this one in its queue
+  // SEND: what wrote the slot. RECV: the slot's last consumer. COLLECTIVE: compute or OPTIMIZER_STEP before it
+  int32_t start_after = -1;
   // compute, NORM, POST_VALIDATION and what passes on: the RECV of its input. OPTIMIZER_STEP: the last collective
   int32_t issue_after_input = -1;
   int32_t issue_after_slot = -1;  // compute: the last SEND out of the slot it writes

@@ -34,6 +34,9 @@ struct LoweringOptions {
   int replicas = 1;       // dp (Program::replicas)
   int send_slots = 2;     // OUTPUT and INPUT_GRADIENT slots of a stage: results that may wait to be sent
   int receive_ahead = 1;  // slots beyond those in flight: messages that may arrive before their stage can use them
+  // ZeRO-1, where a stage has several holders (copies, replicas): each updates its slice of the parameters, which are
+  // gathered afterwards; else the summed gradients are gathered before, and each updates all.
+  bool zero1 = false;
   std::vector<TiedTensor> tied_tensors;
   NormCheck norm_check = NormCheck::kBarrier;
 };
@@ -66,8 +69,9 @@ bool HasTransfers(const Schedule& schedule);
 // right after the last weight gradient of the stage in any copy; those that the lists have already stay where they are.
 void AddReductions(Program& program);
 
-// Pass 2, end of step (training only): tied gradients, norm, optimizer step, after each rank's last compute.
-void AddEndOfStep(const std::vector<TiedTensor>& tied_tensors, Program& program);
+// Pass 2, end of step (training only): tied gradients, norm, optimizer step, after each rank's last compute; and what a
+// stage's holders gather before or after the optimizer step.
+void AddEndOfStep(const LoweringOptions& options, Program& program);
 
 // --- Post-validation of the gradient norm (scheduler/README.md) ---
 

@@ -42,18 +42,27 @@ const char* PoolName(Pool pool);  // "INPUT", "OUTPUT", "OUTPUT_GRADIENT", ...
 using PoolSizes = std::array<int32_t, kPoolCount>;
 
 enum class CollectiveKind : uint8_t {
-  kTiedGradients,   // sums the gradients of one tensor that several ranks hold
-  kStageGradients,  // REDUCE_GRAD: brings together the partial gradients that the copies and replicas of a stage have
-  kNorm,            // gathers the partial squared norms of all ranks
+  kTiedGradients,  // sums the gradients of one tensor that several ranks hold
+  // REDUCE_GRAD: each holder of a stage, in whatever copy or replica, gets its slice of the partial gradients of all.
+  kStageGradients,
+  kNorm,             // gathers the partial squared norms of all ranks, those of all replicas
+  kSummedGradients,  // before OPTIMIZER_STEP: gathers a stage's gradients, of which each holder has summed its slice
+                     // ...
+  kParameters,       // ... or after it (ZeRO-1) its parameters, of which each has updated its slice
 };
+// Whether the members are also the same ranks of the program's other replicas; else each replica has its own.
+constexpr bool AcrossReplicas(CollectiveKind kind) { return kind != CollectiveKind::kTiedGradients; }
+// Whether it is between the holders of one stage.
+constexpr bool IsOfStage(CollectiveKind kind) {
+  return kind != CollectiveKind::kTiedGradients && kind != CollectiveKind::kNorm;
+}
 
 struct Collective {
   CollectiveKind kind = CollectiveKind::kNorm;
   int tensor = -1;                    // kTiedGradients: the id given in TiedTensor
-  std::vector<PipelineRank> members;  // ascending; each lists this collective once, all in the same order.
-                                      // REDUCE_GRAD's other members are the same ranks of the program's other replicas
-  StageId stage = {};  // kStageGradients
-  int copy = 0;        // kTiedGradients: of the model, whose stages are meant
+  std::vector<PipelineRank> members;  // of this pipeline, ascending; each lists it once, all in the same order
+  StageId stage = {};                 // IsOfStage
+  int copy = 0;                       // kTiedGradients: of the model, whose stages are meant
   friend bool operator==(const Collective&, const Collective&) = default;
 };
 

@@ -1,6 +1,6 @@
 #include "stages/layer_stage.h"
 
-#include <array>
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,8 +12,6 @@ namespace sluice {
 namespace {
 
 using Region = Place::Region;
-
-constexpr int kMaxGroups = 64;  // of SumInOrder
 
 TensorView Message(Slot* slot, DType dtype, const Shape& shape, const char* what) {
   CHECK(slot != nullptr) << "no slot for the " << what;
@@ -36,10 +34,10 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
     return absl::InvalidArgumentError(
         absl::StrCat("gradient groups is ", options.gradient_groups, "; it must be from 1 to ", kMaxGroups));
   }
-  if (options.gradient_groups % options.copies != 0) {
+  if (options.gradient_groups % options.members() != 0) {
     return absl::InvalidArgumentError(absl::StrCat("gradient groups is ", options.gradient_groups,
-                                                   "; it must be a multiple of the ", options.copies,
-                                                   " copies of the model"));
+                                                   "; it must be a multiple of the ", options.members(),
+                                                   " copies of the model, those of all replicas"));
   }
   auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, graph, id, range, options, group));
   const Operations& operations = device->operations();
@@ -48,11 +46,7 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
   const int64_t bytes = stage->layout_.memory.ArenaBytes(options.stash_slots, options.gradient_stash_slots);
   ASSIGN_OR_RETURN(stage->arena_, device->Allocate(bytes, absl::StrCat("stage ", id.value())));
   stage->MakeLayers(graph, range);
-  stage->norm_partials_ = NormPartials(graph, range, options.tensor_parallel);
-  if (options.purpose == StagePurpose::kTraining) {
-    stage->MakeTied();
-    stage->MakeCopyGradients();
-  }
+  stage->MakeExchanges();
   stage->Initialize();
   return stage;
 }
@@ -77,32 +71,6 @@ void LayerStage::MakeLayers(const LayerGraph& graph, NodeRange range) {
   boundaries_.push_back(OutputWidth(graph.nodes[range.end - 1]));
 }
 
-void LayerStage::MakeTied() {
-  for (const ParameterPlace& place : layout_.parameters) {
-    if (place.mine < 0) continue;
-    const int64_t groups = options_.gradient_groups, elements = place.spec.elements();
-    CHECK_EQ(place.use_here.size(), 1u) << "one use of " << place.spec.name << " per stage";
-    tied_.push_back({.name = place.spec.name,
-                     .use = place.use_here.front(),
-                     .uses = place.uses,
-                     .mine = {arena_.data() + place.mine, DType::kF32, {groups, elements}},
-                     .all = {arena_.data() + place.gradients, DType::kF32, {place.uses, groups, elements}}});
-  }
-}
-
-void LayerStage::MakeCopyGradients() {
-  if (options_.copies == 1) return;
-  const int64_t groups = options_.gradient_groups, share = groups / options_.copies;
-  for (const ParameterPlace& place : layout_.parameters) {
-    const int64_t elements = place.spec.elements();
-    for (const int use : place.use_here) {
-      const TensorView all = Partial(place, use, 0), mine = Partial(place, use, options_.copy * share);
-      copy_gradients_.push_back(
-          {.mine = {mine.data, DType::kF32, {share, elements}}, .all = {all.data, DType::kF32, {groups, elements}}});
-    }
-  }
-}
-
 void LayerStage::Initialize() {
   for (const ParameterPlace& place : layout_.parameters) {
     if (place.spec.init == ParameterSpec::Init::kNormal) {
@@ -112,13 +80,18 @@ void LayerStage::Initialize() {
       operations_.Fill(*stream_, Floats(place.value, place.spec.elements()), value);
     }
     Pack(place);
-    if (place.m < 0) continue;
-    operations_.Fill(*stream_, Floats(place.m, place.spec.elements()), 0);
-    operations_.Fill(*stream_, Floats(place.v, place.spec.elements()), 0);
   }
-  // What others write into later is touched here first, so that its pages lie beside this rank's processors.
+  for (const UpdatePlace& update : layout_.training.updates) {
+    operations_.Fill(*stream_, Floats(update.m, update.count), 0);
+    operations_.Fill(*stream_, Floats(update.v, update.count), 0);
+  }
+  // What others write into later is touched here first, so that its pages lie beside this rank's processors; and what
+  // stands between tensors travels with them.
   for (const TiedGradient& tied : tied_) operations_.Fill(*stream_, tied.all, 0);
-  for (const CopyGradient& gradient : copy_gradients_) operations_.Fill(*stream_, gradient.all, 0);
+  for (const GradientReduction& reduction : reductions_) {
+    operations_.Fill(*stream_, reduction.mine, 0);
+    if (reduction.all.elements() > 0) operations_.Fill(*stream_, reduction.all, 0);
+  }
 }
 
 void LayerStage::Pack(const ParameterPlace& place) {
@@ -324,126 +297,15 @@ TensorView LayerStage::Floats(int64_t offset, int64_t count) const {
 }
 
 TensorView LayerStage::Partial(const ParameterPlace& place, int use, int group) const {
-  CHECK(place.gradients >= 0) << "planned for inference";
-  CHECK(group >= 0 && group < options_.gradient_groups) << "gradient group " << group;
-  const int64_t elements = place.spec.elements(), groups = options_.gradient_groups;
-  if (place.mine >= 0) return Floats(place.mine + 4 * elements * group, elements);
-  return Floats(place.gradients + 4 * elements * (use * groups + group), elements);
-}
-
-EventRef LayerStage::FinishGradients(TensorView partials, absl::Span<const EventRef> after) {
-  CHECK_EQ(partials.elements(), norm_partials_);
-  WaitFor(after);
-  for (const ParameterPlace& place : layout_.parameters) {
-    SumUsesAndGroups(place);
-    SumOverShards(place);
-  }
-  if (group_ == nullptr) {
-    WriteNormPartials(partials);
-  } else {
-    GatherNormPartials(Floats(layout_.scratch + layout_.gathered_norms, norm_partials_), partials);
-  }
-  return stream_->Record();
-}
-
-// Per group over the uses, then over the groups; the sum ends where the first partial was.
-void LayerStage::SumUsesAndGroups(const ParameterPlace& place) {
-  std::array<TensorView, kMaxGroups> parts;
-  const int64_t elements = place.spec.elements(), groups = options_.gradient_groups;
-  const auto part = [&](int64_t use, int64_t group) {
-    return Floats(place.gradients + 4 * elements * (use * groups + group), elements);
-  };
-  for (int64_t group = 0; group < groups && place.uses > 1; ++group) {
-    for (int use = 0; use < place.uses; ++use) parts[use] = part(use, group);
-    operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(place.uses)}, parts[0]);
-  }
-  for (int64_t group = 0; group < groups; ++group) parts[group] = part(0, group);
-  if (groups > 1) operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(groups)}, parts[0]);
-}
-
-EventRef LayerStage::OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) {
-  WaitFor(after);
-  for (const ParameterPlace& place : layout_.parameters) {
-    const int64_t elements = place.spec.elements();
-    operations_.AdamW(*stream_, {.parameter = Floats(place.value, elements),
-                                 .gradient = Floats(place.gradients, elements),
-                                 .m = Floats(place.m, elements),
-                                 .v = Floats(place.v, elements),
-                                 .control = args.control,
-                                 .learning_rate = args.learning_rate,
-                                 .beta1 = options_.adam.beta1,
-                                 .beta2 = options_.adam.beta2,
-                                 .epsilon = options_.adam.epsilon,
-                                 .weight_decay = place.spec.decay ? options_.adam.weight_decay : 0.0f,
-                                 .step = args.update});
-    Pack(place);
-  }
-  return stream_->Record();
-}
-
-template <class Copy>
-void LayerStage::ForEachKept(const ParameterPlace& place, const Copy& copy) {
-  CHECK(place.kept >= 0) << "stage " << id_ << " was not planned for keeping its state";
-  const int64_t elements = place.spec.elements();
-  int64_t kept = place.kept;
-  for (const int64_t state : {place.value, place.m, place.v}) {
-    copy(Floats(state, elements), Floats(kept, elements));
-    kept += 4 * elements;
-  }
-}
-
-void LayerStage::KeepState() {
-  for (const ParameterPlace& place : layout_.parameters) {
-    ForEachKept(place, [&](TensorView state, TensorView kept) { operations_.Copy(*stream_, state, kept); });
-  }
-}
-
-void LayerStage::RollBack() {
-  for (const ParameterPlace& place : layout_.parameters) {
-    ForEachKept(place, [&](TensorView state, TensorView kept) { operations_.Copy(*stream_, kept, state); });
-  }
+  const int share = options_.gradient_groups / options_.members(), own = group - options_.member() * share;
+  CHECK(own >= 0 && own < share) << "gradient group " << group << " of member " << options_.member();
+  const auto at = std::find(place.use_here.begin(), place.use_here.end(), use);
+  CHECK(at != place.use_here.end() && !place.partials.empty()) << "no gradient of use " << use;
+  return Floats(place.partials[at - place.use_here.begin()] + own * place.partial_stride, place.spec.elements());
 }
 
 TensorView LayerStage::losses() const {
   return layout_.losses < 0 ? TensorView{} : Floats(layout_.losses, options_.micro_batches);
-}
-
-std::vector<ParameterSpec> LayerStage::parameters() const {
-  std::vector<ParameterSpec> specs;
-  for (const ParameterPlace& place : layout_.parameters) specs.push_back(place.spec);
-  return specs;
-}
-
-absl::StatusOr<TensorView> LayerStage::Find(StateKind kind, absl::string_view name, size_t elements) const {
-  for (const ParameterPlace& place : layout_.parameters) {
-    if (place.spec.name != name) continue;
-    if (place.spec.elements() != static_cast<int64_t>(elements)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("parameter \"", name, "\" has ", place.spec.elements(), " elements, not ", elements));
-    }
-    const std::array<int64_t, 4> offsets = {place.value, place.gradients, place.m, place.v};
-    const int64_t offset = offsets[static_cast<size_t>(kind)];
-    if (offset < 0) return absl::NotFoundError(absl::StrCat("a stage for inference keeps no such state of ", name));
-    return Floats(offset, place.spec.elements());
-  }
-  return absl::NotFoundError(absl::StrCat("stage ", id_.value(), " has no parameter \"", name, "\""));
-}
-
-absl::StatusOr<EventRef> LayerStage::Read(StateKind kind, absl::string_view name, absl::Span<float> host) {
-  ASSIGN_OR_RETURN(const TensorView view, Find(kind, name, host.size()));
-  stream_->CopyToHost(view, host.data());
-  return stream_->Record();
-}
-
-absl::StatusOr<EventRef> LayerStage::Write(StateKind kind, absl::string_view name, absl::Span<const float> host) {
-  ASSIGN_OR_RETURN(const TensorView view, Find(kind, name, host.size()));
-  stream_->CopyToDevice(host.data(), view);
-  if (kind == StateKind::kParameter) {
-    for (const ParameterPlace& place : layout_.parameters) {
-      if (place.spec.name == name) Pack(place);
-    }
-  }
-  return stream_->Record();
 }
 
 }  // namespace sluice

@@ -52,11 +52,13 @@ class LayerStage final : public Stage {
                           absl::Span<const EventRef> after) override;
   EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
 
-  absl::Span<const CopyGradient> copy_gradients() const override { return copy_gradients_; }
+  absl::Span<const GradientReduction> reductions() const override { return reductions_; }
+  absl::Span<const SliceGather> gathers() const override { return gathers_; }
   absl::Span<const TiedGradient> tied() const override { return tied_; }
   int64_t norm_partials() const override { return norm_partials_; }
   EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
   EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override;
+  EventRef FinishParameters(absl::Span<const EventRef> after) override;
   void KeepState() override;
   void RollBack() override;
 
@@ -67,30 +69,37 @@ class LayerStage final : public Stage {
   // Of every parameter the stage holds, this shard's part of it, in layer order.
   std::vector<ParameterSpec> parameters() const;
 
-  // Copies a state of a parameter, this shard's part, to or from the host, which stays as it is until the event is
-  // done. NOT_FOUND: no such parameter here. INVALID_ARGUMENT: another number of elements.
+  // Elements of this shard's part of a parameter whose gradient, m and v are here: all of them, or with ZeRO-1 this
+  // member's. Ascending.
+  struct Elements {
+    int64_t begin = 0;
+    int64_t count = 0;
+  };
+  std::vector<Elements> HeldState(absl::string_view name) const;
+  // Copies a state of a parameter, this shard's part and of that what is here, to or from the host, which stays as it
+  // is until the event is done. NOT_FOUND: no such parameter here. INVALID_ARGUMENT: another number of elements.
   absl::StatusOr<EventRef> Read(StateKind kind, absl::string_view name, absl::Span<float> host);
   absl::StatusOr<EventRef> Write(StateKind kind, absl::string_view name, absl::Span<const float> host);
 
  private:
   using Phase = LayerPass;
+  static constexpr int kMaxGroups = 64;  // of SumInOrder
 
   LayerStage(Device* device, Stream* stream, const LayerGraph& graph, StageId id, NodeRange range, StageOptions options,
              TensorGroup* group);
   void MakeLayers(const LayerGraph& graph, NodeRange range);
-  void MakeTied();
-  void MakeCopyGradients();
+  void MakeExchanges();
   void Initialize();
   void InitializeNormal(const ParameterPlace& place);
   void Pack(const ParameterPlace& place);
-  // Calls copy(state, kept copy of it) for what the optimizer overwrites of each parameter.
+  // Calls copy(state, kept copy of it) for all that the optimizer overwrites.
   template <class Copy>
-  void ForEachKept(const ParameterPlace& place, const Copy& copy);
+  void ForEachKept(const Copy& copy);
 
   void Tell(size_t layer, Phase phase) const;
   // The end of a step.
-  void SumUsesAndGroups(const ParameterPlace& place);
-  void SumOverShards(const ParameterPlace& place);
+  void SumUsesAndGroups(const SumPlace& place);
+  void SumOverShards(const SumPlace& place);
   void WriteNormPartials(TensorView partials);
   void GatherNormPartials(TensorView gathered, TensorView partials);
 
@@ -107,9 +116,14 @@ class LayerStage final : public Stage {
 
   std::byte* At(const Place& place, const StageSlots& slots) const;
   TensorView Floats(int64_t offset, int64_t count) const;
+  TensorView Floats(const Piece& piece) const { return Floats(piece.offset, piece.bytes / 4); }
   // Where the partial sum of (use, group) is kept.
   TensorView Partial(const ParameterPlace& place, int use, int group) const;
-  absl::StatusOr<TensorView> Find(StateKind kind, absl::string_view name, size_t elements) const;
+  bool updates_slices() const { return options_.zero1 && options_.members() > 1; }
+  absl::StatusOr<int> Find(StateKind kind, absl::string_view name, size_t elements) const;
+  // Calls copy(device, first element) for each piece of a parameter's state that is here.
+  template <class Copy>
+  void ForEachPiece(StateKind kind, int parameter, const Copy& copy) const;
 
   Device* const device_;
   const Operations& operations_;
@@ -124,7 +138,8 @@ class LayerStage final : public Stage {
   Buffer arena_;
   std::vector<std::unique_ptr<Layer>> layers_;
   std::vector<int64_t> boundaries_;  // columns of what enters each layer and leaves the last
-  std::vector<CopyGradient> copy_gradients_;
+  std::vector<GradientReduction> reductions_;
+  std::vector<SliceGather> gathers_;
   std::vector<TiedGradient> tied_;
   int64_t norm_partials_ = 0;
   TensorView logits_;

@@ -25,31 +25,33 @@ void LayerStage::InitializeNormal(const ParameterPlace& place) {
 }
 
 // The slices whose holders have made parts of the gradient. All shards take part, and each picks its holders' parts.
-void LayerStage::SumOverShards(const ParameterPlace& place) {
+void LayerStage::SumOverShards(const SumPlace& place) {
   std::array<TensorView, kMaxTensorParallel> parts;
-  int64_t offset = place.gradients;
-  for (const Slice& slice : place.spec.slices) {
-    for (int64_t begin = 0; slice.partial_gradient && begin < slice.elements(); begin += layout_.shared_elements) {
-      const int64_t count = std::min(layout_.shared_elements, slice.elements() - begin);
-      const TensorView mine = Floats(offset + 4 * begin, count);
+  int64_t end = 0;  // of the slice's elements
+  for (const Slice& slice : layout_.parameters[place.parameter].spec.slices) {
+    int64_t begin = std::max(end, place.begin), count = 0;
+    end += slice.elements();
+    for (; slice.partial_gradient && begin < std::min(end, place.begin + place.count); begin += count) {
+      count = std::min(layout_.shared_elements, std::min(end, place.begin + place.count) - begin);
+      const TensorView mine = Floats(place.sum + 4 * (begin - place.begin), count);
       const int64_t gathered = layout_.scratch + layout_.shared_gradients;
       group_->AllGather(*stream_, mine, Floats(gathered, group_->size() * count));
       const int first = group_->index() - slice.holder;
       for (int i = 0; i < slice.holders; ++i) parts[i] = Floats(gathered + 4 * count * (first + i), count);
       operations_.SumInOrder(*stream_, {parts.data(), static_cast<size_t>(slice.holders)}, mine);
     }
-    offset += 4 * slice.elements();
   }
 }
 
-// Of what this shard answers for, one parameter after another.
+// Of what this member of this shard answers for, one parameter after another.
 void LayerStage::WriteNormPartials(TensorView partials) {
   int64_t done = 0;
-  for (const ParameterPlace& place : layout_.parameters) {
-    if (place.norm_partials.empty()) continue;
-    const int64_t blocks = place.norm_partials[options_.tensor_parallel.index];
-    if (blocks == 0) continue;
-    operations_.SquaredNorm(*stream_, Floats(place.gradients, place.spec.elements_answered_for()),
+  for (const SumPlace& place : layout_.training.sums) {
+    const ParameterPlace& parameter = layout_.parameters[place.parameter];
+    const int64_t end = std::min(place.begin + place.count, parameter.spec.elements_answered_for());
+    if (!parameter.answers() || end <= place.begin) continue;
+    const int64_t blocks = NormBlocks(end - place.begin);
+    operations_.SquaredNorm(*stream_, Floats(place.sum, end - place.begin),
                             {partials.data + 4 * done, DType::kF32, {blocks}});
     done += blocks;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 
@@ -263,6 +264,23 @@ absl::StatusOr<std::vector<float>> Assemble(absl::Span<const ParameterPart> part
   }
   if (covered != static_cast<int64_t>(complete.size())) return wrong("a shard's is missing, or there twice");
   return complete;
+}
+
+std::vector<StageParameter> StageParameters(const LayerGraph& graph, size_t begin, size_t end,
+                                            const TensorParallel& tensor) {
+  std::vector<StageParameter> parameters;
+  absl::flat_hash_map<std::string, size_t> index_of;
+  for (size_t node = begin; node < end; ++node) {
+    for (const ParameterSpec& spec : Parameters(graph, node, tensor)) {
+      const std::vector<size_t> nodes = spec.tied ? NodesWith(graph, spec.name) : std::vector<size_t>{node};
+      const auto use = std::find(nodes.begin(), nodes.end(), node) - nodes.begin();
+      const auto [at, added] = index_of.try_emplace(spec.name, parameters.size());
+      if (added) parameters.push_back({.spec = spec, .uses = static_cast<int>(nodes.size())});
+      parameters[at->second].spec.packed |= spec.packed;
+      parameters[at->second].use_here.push_back(static_cast<int>(use));
+    }
+  }
+  return parameters;
 }
 
 std::vector<size_t> NodesWith(const LayerGraph& graph, absl::string_view parameter) {

@@ -57,6 +57,17 @@ struct ParameterSpec {
 // REQUIRES: `graph` is valid and node < graph.nodes.size(); CheckTensorParallel.
 std::vector<ParameterSpec> Parameters(const LayerGraph& graph, size_t node, const TensorParallel& tensor = {});
 
+// A parameter of consecutive nodes, and which of its uses in the whole graph they are.
+struct StageParameter {
+  ParameterSpec spec;  // packed if one of the uses is
+  int uses = 1;
+  std::vector<int> use_here;                              // ascending
+  bool answers() const { return use_here.front() == 0; }  // for its norm partials: its first use is here
+};
+// Each once, in the order of their first uses. REQUIRES: as Parameters, begin <= end.
+std::vector<StageParameter> StageParameters(const LayerGraph& graph, size_t begin, size_t end,
+                                            const TensorParallel& tensor = {});
+
 // The nodes that use the parameter of this name, in order: one, or more for a tied weight.
 std::vector<size_t> NodesWith(const LayerGraph& graph, absl::string_view parameter);
 

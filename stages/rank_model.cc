@@ -1,6 +1,7 @@
 #include "stages/rank_model.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -19,17 +20,29 @@ TensorView Part(const TensorView& whole, int64_t begin, int64_t count) {
   return {whole.data + begin * SizeOf(whole.dtype), whole.dtype, {count}};
 }
 
+// Of each place's partials in the order of places, then the number of all.
+std::vector<int64_t> BeginsOf(const RankModelOptions& options) {
+  std::vector<int64_t> begins(options.place + 2);
+  for (const auto& norm : options.norms) {
+    for (const NormRun& run : norm.runs) {
+      const size_t next = norm.places[run.member] + 1;
+      if (next >= begins.size()) begins.resize(next + 1);
+      begins[next] += run.count;
+    }
+  }
+  std::partial_sum(begins.begin(), begins.end(), begins.begin());
+  return begins;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(Device* device, Stream* stream,
                                                              std::vector<std::unique_ptr<Stage>> stages,
                                                              RankModelOptions options) {
   auto model = std::unique_ptr<RankModel>(new RankModel());
-  int64_t all = 0, mine = 0;
-  for (const auto& norm : options.norms) {
-    all += norm.partials;
-    if (norm.rank == options.rank) mine += norm.partials;
-  }
+  model->begins_ = BeginsOf(options);
+  const int64_t all = model->begins_.back();
+  const int64_t mine = model->begins_[options.place + 1] - model->begins_[options.place];
   ASSIGN_OR_RETURN(model->memory_, device->Allocate(Bytes(mine, all), "gradient norm"));
   int64_t used = 0;
   model->norm_mine_ = Floats(model->memory_, &used, mine);
@@ -40,6 +53,8 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(Device* device, Str
   model->device_ = device;
   model->stream_ = stream;
   model->stages_ = std::move(stages);
+  std::sort(model->stages_.begin(), model->stages_.end(),
+            [](const auto& a, const auto& b) { return a->id() < b->id(); });
   model->options_ = std::move(options);
   return model;
 }
@@ -52,7 +67,7 @@ Stage* RankModel::stage(StageId id) const {
   for (const auto& stage : stages_) {
     if (stage->id() == id) return stage.get();
   }
-  CHECK(false) << "rank " << options_.rank << " doesn't hold stage " << id;
+  CHECK(false) << "the rank at place " << options_.place << " doesn't hold stage " << id;
   return nullptr;
 }
 
@@ -67,35 +82,27 @@ EventRef RankModel::FinishGradients(absl::Span<const EventRef> after) {
   return last;
 }
 
-// Gathered in rank order, a rank's stages in the order of `norms`; wanted in stage order, whatever the placement. Of
-// all copies of the model only the first one counts.
-int64_t RankModel::OrderNorms(TensorView gathered, PipelineRank last) {
+// Gathered place by place, at each stage by stage, each in global order: so in global order of all, every run is the
+// next of its place.
+int64_t RankModel::OrderNorms(TensorView gathered, int last) {
+  next_ = begins_;
   int64_t target = 0;
   for (const auto& norm : options_.norms) {
-    if (norm.copy > 0 || norm.rank > last || norm.partials == 0) continue;
-    int64_t source = NormBegin(norm.rank);
-    for (const auto& other : options_.norms) {
-      if (&other >= &norm) break;
-      if (other.rank == norm.rank) source += other.partials;
+    for (const NormRun& run : norm.runs) {
+      const int place = norm.places[run.member];
+      if (place > last || run.count == 0) continue;
+      device_->operations().Copy(*stream_, Part(gathered, next_[place], run.count),
+                                 Part(norm_ordered_, target, run.count));
+      next_[place] += run.count;
+      target += run.count;
     }
-    device_->operations().Copy(*stream_, Part(gathered, source, norm.partials),
-                               Part(norm_ordered_, target, norm.partials));
-    target += norm.partials;
   }
   return target;
 }
 
-int64_t RankModel::NormBegin(PipelineRank rank) const {
-  int64_t begin = 0;
-  for (const auto& norm : options_.norms) begin += norm.rank < rank ? norm.partials : 0;
-  return begin;
-}
-
 EventRef RankModel::OptimizerStep(float learning_rate, int64_t update, absl::Span<const EventRef> after) {
   for (const EventRef& event : after) stream_->Wait(event);
-  PipelineRank last_rank = options_.rank;
-  for (const auto& norm : options_.norms) last_rank = std::max(last_rank, norm.rank);
-  const int64_t known = OrderNorms(norm_all_, last_rank);
+  const int64_t known = OrderNorms(norm_all_, static_cast<int>(begins_.size()));
   device_->operations().DecideStep(*stream_, Part(norm_ordered_, 0, known), options_.max_norm, control_);
   EventRef last;
   for (const auto& stage : stages_) last = stage->OptimizerStep({control_, learning_rate, update}, {});
@@ -108,8 +115,8 @@ EventRef RankModel::AddNorm(TensorView norms, absl::Span<const EventRef> after) 
   for (const EventRef& event : after) stream_->Wait(event);
   const Operations& operations = device_->operations();
   const int64_t mine = norm_mine_.elements();
-  if (mine > 0) operations.Copy(*stream_, norm_mine_, Part(norms, NormBegin(options_.rank), mine));
-  const int64_t known = OrderNorms(norms, options_.rank);
+  if (mine > 0) operations.Copy(*stream_, norm_mine_, Part(norms, begins_[options_.place], mine));
+  const int64_t known = OrderNorms(norms, options_.place);
   operations.DecideStep(*stream_, Part(norm_ordered_, 0, known), options_.max_norm, control_);
   operations.GuessStep(*stream_, control_, guess_);
   return stream_->Record();

@@ -7,27 +7,26 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/device.h"
+#include "stages/gradient_slices.h"
 #include "stages/stage.h"
 
 namespace sluice {
 
 struct RankModelOptions {
-  // Norm partials of every stage of the model, copy by copy in stage order, and which rank holds it: the same on all
-  // ranks.
+  // Where the norm partials of a stage are. A place is a rank's in the gather of the norm.
   struct StageNorm {
     StageId stage;
-    PipelineRank rank;
-    int64_t partials = 0;
-    int copy = 0;  // only the first copy's count in the norm; all have the same
+    std::vector<int> places;    // of each member of the stage
+    std::vector<NormRun> runs;  // in global order
   };
-  std::vector<StageNorm> norms;
-  PipelineRank rank;
-  float max_norm = 0;  // <= 0: no clipping
+  std::vector<StageNorm> norms;  // of every stage of the model, in their order: the same on all ranks
+  int place = 0;                 // this rank's
+  float max_norm = 0;            // <= 0: no clipping
 };
 
 class RankModel {
  public:
-  // `stages` stand in the order of options.norms. `stream` is the rank's compute stream; both outlive the model.
+  // `stream` is the rank's compute stream; it and the device outlive the model.
   static absl::StatusOr<std::unique_ptr<RankModel>> Create(Device* device, Stream* stream,
                                                            std::vector<std::unique_ptr<Stage>> stages,
                                                            RankModelOptions options);
@@ -43,9 +42,9 @@ class RankModel {
   absl::Span<const std::unique_ptr<Stage>> stages() const { return stages_; }
 
   // Step's end, in this order; tied gradients have been gathered before.
-  // Sums gradients and writes this rank's norm partials, stages in the order given.
+  // Sums gradients and writes this rank's norm partials, stages in their order.
   EventRef FinishGradients(absl::Span<const EventRef> after);
-  // The all-gather of the norm: this rank's partials, and room for those of all ranks in rank order.
+  // The all-gather of the norm: this rank's partials, and room for those of all ranks in the order of places.
   TensorView norm_mine() const { return norm_mine_; }
   TensorView norm_all() const { return norm_all_; }
   // Puts the gathered partials into global order, decides (StepControl), and updates the parameters of all stages.
@@ -55,7 +54,7 @@ class RankModel {
   TensorView control() const { return control_; }
 
   // Post-validation, in this order; FinishGradients comes first.
-  // Adds this rank's partials to `norms`, all ranks' in rank order of which those of the ranks before are there, and
+  // Adds this rank's partials to `norms`, all ranks' in their order, of which those of the ranks before are there, and
   // decides from what is there.
   EventRef AddNorm(TensorView norms, absl::Span<const EventRef> after);
   // Keeps a copy of what it overwrites, and updates the parameters if what is known so far is neither scaled nor
@@ -70,14 +69,15 @@ class RankModel {
   Device* device_ = nullptr;
   Stream* stream_ = nullptr;
   RankModelOptions options_;
-  std::vector<std::unique_ptr<Stage>> stages_;
+  std::vector<std::unique_ptr<Stage>> stages_;  // in their order
+  std::vector<int64_t> begins_;                 // of each place's partials in the gathered ones; then their number
+  std::vector<int64_t> next_;                   // of OrderNorms
   Buffer memory_;
   TensorView norm_mine_, norm_all_, norm_ordered_, control_, guess_;
   OptimizerStepArgs guessed_;  // with which GuessStep was called
 
-  // Puts gathered partials, of the ranks up to `last`, into global order. Returns how many.
-  int64_t OrderNorms(TensorView gathered, PipelineRank last);
-  int64_t NormBegin(PipelineRank rank) const;  // of the rank's partials in rank order
+  // Puts gathered partials, of the places up to `last`, into global order. Returns how many.
+  int64_t OrderNorms(TensorView gathered, int last);
 };
 
 }  // namespace sluice

@@ -57,17 +57,26 @@ struct StageSlots {
 // A tensor that several stages hold (tied weights): their gradients are exchanged before the optimizer's step.
 struct TiedGradient {
   std::string name;  // global name
+  int piece = 0;     // where the gradient comes in several pieces, the same in every holder of a copy of the model
+  int copy = 0;      // of the model
   int use = 0;       // which of its uses, in layer order, this stage computes
   int uses = 1;
-  TensorView mine;  // [G, n] f32: this use's partial of each gradient group
-  TensorView all;   // [uses, G, n] f32: where the partials of all uses are gathered, in order
+  TensorView mine;  // [G, n] f32: this use's partial of each gradient group, in its place in ...
+  TensorView all;   // ... [uses, G, n] f32: where the partials of all uses are gathered, in order
 };
 
-// Partial gradients of one use of one tensor, where the model has several copies, each of which works on its own
-// gradient groups: those of this copy, which are brought together with the other copies' before anything is summed.
-struct CopyGradient {
-  TensorView mine;  // [G / copies, n] f32, its place in ...
-  TensorView all;   // ... [G, n] f32, copies in order
+// A stage may have several holders, the members: copies of the model in one pipeline, and replicas of pipelines. Each
+// works on its own gradient groups, sums its own slice of the gradients, and makes that slice's norm partials. An
+// all-to-all between them before anything is summed: each gives every other its slice of the partials it has made.
+struct GradientReduction {
+  TensorView mine;                  // f32: partials of one gradient group of this member, slice by slice
+  absl::Span<const int64_t> parts;  // bytes of each member's slice
+  TensorView all;                   // f32: this member's slice of the partials of each member
+};
+// An all-gather of the members' slices.
+struct SliceGather {
+  TensorView mine;  // f32, its place in ...
+  TensorView all;   // ... all slices, in order
 };
 
 struct OptimizerStepArgs {
@@ -90,16 +99,21 @@ class Stage {
                                   absl::Span<const EventRef> after) = 0;
   virtual EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) = 0;
 
-  // What REDUCE_GRAD exchanges, the same list in every copy of the stage; empty where there is one copy.
-  virtual absl::Span<const CopyGradient> copy_gradients() const = 0;
+  // What REDUCE_GRAD exchanges, and what is gathered: summed gradients before OptimizerStep or, with ZeRO-1, parameters
+  // after it. The same lists in every member; empty where there is one.
+  virtual absl::Span<const GradientReduction> reductions() const = 0;
+  virtual absl::Span<const SliceGather> gathers() const = 0;
   // Tied tensors whose partials are to be gathered (over the ranks that hold a use) before FinishGradients.
   virtual absl::Span<const TiedGradient> tied() const = 0;
   // Number of squared-norm partials (blocks of kNormBlock elements) of the tensors this stage answers for: its own, and
-  // those tied tensors whose first use is here. In global order of tensors and blocks.
+  // those tied tensors whose first use is here; this member's slices of them. In global order of tensors and blocks.
   virtual int64_t norm_partials() const = 0;
   // Sums the gradients over uses, then groups, in order; writes the squared-norm partials.
   virtual EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) = 0;
+  // Updates all parameters, or with ZeRO-1 this member's slices of them; FinishParameters, once they have been
+  // gathered, then makes of them what the device computes with.
   virtual EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) = 0;
+  virtual EventRef FinishParameters(absl::Span<const EventRef> after) = 0;
   // Copies aside what the next OptimizerStep will overwrite; RollBack brings it back. Only issued. REQUIRES: the stage
   // was planned for it.
   virtual void KeepState() = 0;

@@ -4,28 +4,14 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "base/check.h"
+#include "stages/packer.h"
 #include "stages/tensor_traffic.h"
+#include "stages/training_layout.h"
 
 namespace sluice {
 namespace {
 
 using Region = Place::Region;
-
-constexpr int64_t RoundUp(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
-// Hands out pieces one after another.
-class Packer {
- public:
-  int64_t Take(int64_t bytes) {
-    const int64_t offset = used_;
-    used_ += RoundUp(bytes);
-    return offset;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  int64_t used_ = 0;
-};
 
 DType ComputeType(Precision precision) { return precision == Precision::kF32 ? DType::kF32 : DType::kBF16; }
 
@@ -44,6 +30,7 @@ class Planner {
       : graph_(graph), range_(range), options_(options), packed_bytes_(packed_bytes) {}
 
   StageLayout Plan() {
+    AddParameters();
     for (size_t i = range_.begin; i < range_.end; ++i) AddLayer(i);
     PlaceBatch();
     for (LayerPlace& layer : layout_.layers) PlaceTensors(&layer);
@@ -66,30 +53,31 @@ class Planner {
   bool training() const { return options_.purpose == StagePurpose::kTraining; }
   const Node& NodeOf(size_t layer) const { return graph_.nodes[range_.begin + layer]; }
 
+  void AddParameters() {
+    for (StageParameter& parameter : StageParameters(graph_, range_.begin, range_.end, tensor())) {
+      index_of_[parameter.spec.name] = static_cast<int>(layout_.parameters.size());
+      layout_.parameters.push_back({std::move(parameter)});
+    }
+    uses_placed_.resize(layout_.parameters.size());
+    if (!training()) return;
+    const auto norms = NormRunsByParameter(graph_, range_, options_);
+    for (size_t p = 0; p < norms.size(); ++p) {
+      for (const std::vector<NormRun>& of_shard : norms[p]) {
+        int64_t& mine = layout_.parameters[p].norm_partials.emplace_back();
+        for (const NormRun& run : of_shard) mine += run.member == options_.member() ? run.count : 0;
+      }
+    }
+  }
+
   void AddLayer(size_t node) {
     LayerPlace place;
-    const std::vector<ParameterSpec> specs = Parameters(graph_, node, tensor());
-    for (size_t i = 0; i < specs.size(); ++i) {
-      const ParameterSpec& spec = specs[i];
-      const std::vector<size_t> nodes = spec.tied ? NodesWith(graph_, spec.name) : std::vector<size_t>{node};
-      const int use = static_cast<int>(std::find(nodes.begin(), nodes.end(), node) - nodes.begin());
-      place.parameters.push_back(AddUse(spec, use, static_cast<int>(nodes.size())));
-      place.uses.push_back(use);
-      auto& norm_partials = layout_.parameters[place.parameters.back()].norm_partials;
-      if (use == 0) norm_partials = NormPartialsOf(graph_, node, i, tensor());
+    for (const ParameterSpec& spec : Parameters(graph_, node, tensor())) {
+      const int index = index_of_.at(spec.name);
+      place.parameters.push_back(index);
+      place.uses.push_back(layout_.parameters[index].use_here[uses_placed_[index]++]);
     }
     place.tensors = NewLayer(graph_.nodes[node], ComputeType(options_.precision), tensor())->Tensors();
     layout_.layers.push_back(std::move(place));
-  }
-
-  int AddUse(const ParameterSpec& spec, int use, int uses) {
-    auto& all = layout_.parameters;
-    const auto [at, added] = index_of_.try_emplace(spec.name, static_cast<int>(all.size()));
-    if (added) all.push_back({.spec = spec, .uses = uses});
-    ParameterPlace& place = all[at->second];
-    place.use_here.push_back(use);
-    place.spec.packed |= spec.packed;
-    return at->second;
   }
 
   void PlaceBatch() {
@@ -180,11 +168,12 @@ class Planner {
   void PlaceArena() {
     StageMemory& memory = layout_.memory;
     Packer arena;
-    for (ParameterPlace& place : layout_.parameters) place.value = arena.Take(4 * place.spec.elements());
+    TrainingPlanner planner(options_, &layout_.parameters, &arena);
+    planner.PlaceValues();
     memory.parameters = arena.used();
     for (ParameterPlace& place : layout_.parameters) PlacePacked(&place, &arena);
     memory.packed = arena.used() - memory.parameters;
-    if (training()) PlaceTraining(&arena);
+    if (training()) layout_.training = planner.PlaceTraining(&memory);
     memory.stash_slot = stash_.used();
     memory.gradient_stash_slot = gradients_.used();
     layout_.stash = arena.Take(options_.stash_slots * memory.stash_slot);
@@ -202,44 +191,24 @@ class Planner {
   // What a shard needs when layers have no use for their scratch any more.
   void PlaceEndOfStep() {
     if (!training() || tensor().size == 1) return;
-    int64_t shared = 0, norms = 0;
+    int64_t shared = 0;
     for (const ParameterPlace& place : layout_.parameters) {
       for (const Slice& slice : place.spec.slices) {
         if (slice.partial_gradient) shared = std::max(shared, slice.elements());
       }
-      for (const int64_t partials : place.norm_partials) norms += partials;
     }
     Packer scratch;
     layout_.shared_elements = std::min(shared, kSharedElements);
     layout_.shared_gradients = scratch.Take(4 * layout_.shared_elements * tensor().size);
-    layout_.gathered_norms = scratch.Take(4 * norms);
+    layout_.gathered_norms = scratch.Take(4 * NormPartials(graph_, range_, tensor()));
     scratch_bytes_ = std::max(scratch_bytes_, scratch.used());
   }
 
   void PlacePacked(ParameterPlace* place, Packer* arena) {
     if (!place->spec.packed) return;
-    place->packed_bytes = RoundUp(
+    place->packed_bytes = RoundUpToPiece(
         packed_bytes_({.n = place->spec.rows, .k = place->spec.columns, .compute = ComputeType(options_.precision)}));
     place->packed = arena->Take(place->packed_bytes);
-  }
-
-  void PlaceTraining(Packer* arena) {
-    const int64_t begin = arena->used();
-    for (ParameterPlace& place : layout_.parameters) {
-      const int64_t partial = options_.gradient_groups * 4 * place.spec.elements();
-      place.gradients = arena->Take(place.uses * partial);
-      if (static_cast<int>(place.use_here.size()) < place.uses) place.mine = arena->Take(partial);
-    }
-    layout_.memory.gradients = arena->used() - begin;
-    for (ParameterPlace& place : layout_.parameters) {
-      place.m = arena->Take(4 * place.spec.elements());
-      place.v = arena->Take(4 * place.spec.elements());
-    }
-    layout_.memory.optimizer = arena->used() - begin - layout_.memory.gradients;
-    if (!options_.keeps_state) return;
-    const int64_t kept = arena->used();
-    for (ParameterPlace& place : layout_.parameters) place.kept = arena->Take(3 * 4 * place.spec.elements());
-    layout_.memory.kept = arena->used() - kept;
   }
 
   void PlanMessages() {
@@ -262,6 +231,7 @@ class Planner {
   PackedBytesFunction packed_bytes_;
   StageLayout layout_;
   absl::flat_hash_map<std::string, int> index_of_;  // of parameters, by name
+  std::vector<size_t> uses_placed_;                 // of each parameter, how many of its uses here have a layer
   Packer stash_, gradients_;
   int64_t scratch_bytes_ = 0;
   int64_t own_gradient_bytes_ = 0;

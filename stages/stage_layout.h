@@ -11,6 +11,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "kernels/operations.h"
+#include "stages/gradient_slices.h"
 #include "stages/graph.h"
 #include "stages/layer.h"
 #include "stages/parameters.h"
@@ -58,9 +59,13 @@ struct StageOptions {
   int64_t rows = 1;  // B and T at most, of any micro-batch
   int64_t sequence = 1;
   int micro_batches = 1;    // of a step in this pipeline
-  int gradient_groups = 1;  // G, a multiple of `copies`
-  int copy = 0;             // of the model, which this stage belongs to
+  int gradient_groups = 1;  // G, a multiple of members()
+  int copy = 0;             // of the model, which this stage belongs to, in the schedule ...
   int copies = 1;
+  int replica = 0;  // ... and among the pipelines of a data-parallel job
+  int replicas = 1;
+  bool zero1 = false;  // where there are several members: m and v only for the slice, which alone is updated
+  int64_t bucket_bytes = kBucketBytes;
   TensorParallel tensor_parallel;  // this shard of the stage
   int stash_slots = 1;
   int gradient_stash_slots = 1;
@@ -69,6 +74,10 @@ struct StageOptions {
   AdamWOptions adam;
   // For profiles, by the issuing thread: what is issued from now on; null: work of no layer. May be empty.
   std::function<void(const LayerWork* work)> on_layer;
+
+  // All holders of the stage, each with an equal share of the gradient groups, in the order of the groups.
+  int members() const { return copies * replicas; }
+  int member() const { return replica * copies + copy; }
 };
 
 // PackedLinearBytes of the device's operations.
@@ -78,8 +87,8 @@ using PackedBytesFunction = absl::FunctionRef<int64_t(const LinearShape&)>;
 struct StageMemory {
   int64_t parameters = 0;           // f32 masters
   int64_t packed = 0;               // weights as the device multiplies them
-  int64_t gradients = 0;            // f32: groups x uses
-  int64_t optimizer = 0;            // AdamW's m and v
+  int64_t gradients = 0;            // f32: groups x uses; with several members its own groups', and its slice of all
+  int64_t optimizer = 0;            // AdamW's m and v; with ZeRO-1 of the largest slice
   int64_t kept = 0;                 // copy of parameters, m and v, until a step is known to be right
   int64_t stash_slot = 0;           // of one micro-batch, F to W or B
   int64_t gradient_stash_slot = 0;  // of one micro-batch, I to W or within B
@@ -102,27 +111,75 @@ struct StageMemory {
 StageMemory PlanStageMemory(const LayerGraph& graph, NodeRange range, const StageOptions& options,
                             PackedBytesFunction packed_bytes);
 
-// Squared-norm partials that the stage answers for (Stage::norm_partials): those of all its shards.
+// Squared-norm partials that all members of the stage answer for (Stage::norm_partials): those of all its shards ...
 int64_t NormPartials(const LayerGraph& graph, NodeRange range, const TensorParallel& tensor = {});
+// ... and which member has which of them, in global order: parameter after parameter, in each shard after shard.
+std::vector<NormRun> NormRuns(const LayerGraph& graph, NodeRange range, const StageOptions& options);
 
 // --- What LayerStage is built from ---
 
 // Offsets from the start of the arena.
-struct ParameterPlace {
-  ParameterSpec spec;
-  int uses = 1;               // in the whole graph
-  std::vector<int> use_here;  // which of them are in this stage, ascending
-  // Of its squared-norm partials, those that each shard makes; none where another stage answers for it, which has its
-  // first use.
+struct ParameterPlace : StageParameter {
+  // Of its squared-norm partials, those that each shard of this member makes; none where another stage answers for it.
   std::vector<int64_t> norm_partials;
   int64_t value = 0;
   int64_t packed = -1;  // -1: none
   int64_t packed_bytes = 0;
-  int64_t gradients = -1;  // [uses, G, elements]
-  int64_t mine = -1;       // [G, elements], where other stages hold uses; else partials are written into `gradients`
-  int64_t m = -1;
-  int64_t v = -1;
-  int64_t kept = -1;  // [3, elements]: value, m, v; -1: nothing is kept
+  // Of each use here, this member's partials [share of the groups, elements], and bytes from one to the next; empty: no
+  // training.
+  std::vector<int64_t> partials;
+  int64_t partial_stride = 0;
+};
+
+// Elements of a parameter whose gradient this member sums, from all partials, and whose norm partials it makes.
+struct SumPlace {
+  int parameter = 0;
+  int64_t begin = 0;  // first element, and how many
+  int64_t count = 0;
+  int64_t partials = 0;  // of use 0 and group 0, and bytes from one ...
+  int64_t use_stride = 0;
+  int64_t member_stride = 0;  // ... to the same of the next member,
+  int64_t group_stride = 0;   // and to the next group of the same member
+  int64_t sum = 0;
+};
+
+// Elements of a parameter that this member updates.
+struct UpdatePlace {
+  int parameter = 0;
+  int64_t begin = 0;
+  int64_t count = 0;
+  int64_t gradient = 0;
+  int64_t m = 0;
+  int64_t v = 0;
+  int64_t kept = -1;  // [3, count]: value, m, v; -1: nothing is kept
+};
+
+// What the members exchange, as offsets; bytes of what lies there.
+struct Piece {
+  int64_t offset = 0;
+  int64_t bytes = 0;
+};
+struct ReductionPlace {  // an all-to-all
+  Piece mine;
+  std::vector<int64_t> parts;
+  Piece all;
+};
+struct GatherPlace {
+  Piece mine, all;
+};
+struct TiedPlace {  // a gather over the stages that have the parameter
+  int parameter = 0;
+  int piece = 0;  // of the parameter, the same in all of them
+  GatherPlace gather;
+};
+
+// Of training alone.
+struct TrainingLayout {
+  std::vector<SumPlace> sums;        // in global order
+  std::vector<UpdatePlace> updates;  // in global order
+  std::vector<ReductionPlace> reductions;
+  std::vector<TiedPlace> tied;
+  std::vector<GatherPlace> gathers;  // of summed gradients, or with ZeRO-1 of parameters
 };
 
 // A piece of a stash slot, a gradient stash slot, or the scratch.
@@ -153,6 +210,7 @@ struct BatchPlaces {
 struct StageLayout {
   std::vector<ParameterPlace> parameters;
   std::vector<LayerPlace> layers;
+  TrainingLayout training;
   BatchPlaces batch;
   int64_t stash = 0;  // offsets from the start of the arena
   int64_t gradient_stash = 0;

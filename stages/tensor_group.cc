@@ -27,6 +27,11 @@ const std::vector<int64_t>& TensorGroup::PartBytes(int64_t rows, int64_t row_byt
   return bytes;
 }
 
+void TensorGroup::Join(Stream& stream, const EventRef& ready, const EventRef& exchanged) const {
+  stream.Join(exchanged);
+  if (on_exchange_) on_exchange_(ready, exchanged);
+}
+
 void TensorGroup::ReduceScatter(const Operations& operations, Stream& stream, TensorView partial, TensorView add,
                                 TensorView mine, TensorView exchange) {
   const int64_t rows = mine.rows(), columns = partial.columns();
@@ -34,7 +39,8 @@ void TensorGroup::ReduceScatter(const Operations& operations, Stream& stream, Te
   CHECK_GE(exchange.elements(), size_ * mine.elements()) << "room for the exchange";
   exchange.shape = {size_ * rows, columns};
   const std::vector<int64_t>& bytes = PartBytes(partial.rows(), columns * SizeOf(partial.dtype));
-  stream.Join(transport_->AllToAll(group_, partial, bytes, exchange, stream.Fork()));
+  const EventRef ready = stream.Fork();
+  Join(stream, ready, transport_->AllToAll(group_, partial, bytes, exchange, ready));
   std::array<TensorView, kMaxTensorParallel + 1> parts;
   size_t count = 0;
   for (; count < static_cast<size_t>(size_); ++count) parts[count] = Rows(exchange, count * rows, rows);
@@ -43,7 +49,8 @@ void TensorGroup::ReduceScatter(const Operations& operations, Stream& stream, Te
 }
 
 void TensorGroup::AllGather(Stream& stream, TensorView mine, TensorView all) {
-  stream.Join(transport_->AllGather(group_, mine, all, stream.Fork()));
+  const EventRef ready = stream.Fork();
+  Join(stream, ready, transport_->AllGather(group_, mine, all, ready));
 }
 
 void TensorGroup::AllReduce(const Operations& operations, Stream& stream, TensorView partial, TensorView exchange) {

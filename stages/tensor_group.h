@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <utility>
 #include <vector>
@@ -18,9 +19,12 @@ namespace sluice {
 
 class TensorGroup {
  public:
+  // For profiles: `ready` is done when this shard comes to a collective, `exchanged` when it can go on.
+  using OnExchange = std::function<void(const EventRef& ready, const EventRef& exchanged)>;
+
   // A group of `size` shards that the transport has opened, in which this one is number `index`.
-  TensorGroup(Transport* transport, GroupId group, int size, int index)
-      : transport_(transport), group_(group), size_(size), index_(index) {}
+  TensorGroup(Transport* transport, GroupId group, int size, int index, OnExchange on_exchange = nullptr)
+      : transport_(transport), group_(group), size_(size), index_(index), on_exchange_(std::move(on_exchange)) {}
 
   int size() const { return size_; }
   int index() const { return index_; }
@@ -41,12 +45,15 @@ class TensorGroup {
   TensorView Mine(TensorView all) const;
 
  private:
+  // What comes behind waits for it.
+  void Join(Stream& stream, const EventRef& ready, const EventRef& exchanged) const;
   // Bytes of each shard's rows, kept: a transport reads them until the exchange has ended.
   const std::vector<int64_t>& PartBytes(int64_t rows, int64_t row_bytes);
 
   Transport* const transport_;
   const GroupId group_;
   const int size_, index_;
+  const OnExchange on_exchange_;
   std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> part_bytes_;
 };
 

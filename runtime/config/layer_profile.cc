@@ -51,6 +51,8 @@ class Reader {
                          .threads_per_rank = static_cast<int>(
                              std::clamp<int64_t>(job.threads_per_rank(), 0, std::numeric_limits<int>::max())),
                          .recompute = job.recompute(),
+                         .tp = job.has_tp() ? job.tp() : 1,
+                         .sequence_parallel = job.sequence_parallel(),
                          .optimizer_ns_per_parameter = from.optimizer_ns_per_parameter(),
                          .hand_over_ns = Time(from.hand_over_ms(), "hand_over_ms")};
     if (!(profile.optimizer_ns_per_parameter >= 0 && profile.optimizer_ns_per_parameter <= 1e6)) {
@@ -92,7 +94,9 @@ LayerProfile EmptyProfileOf(const JobConfig& job) {
                        .sequence = job.training.sequence,
                        .precision = job.training.precision == Precision::kF32 ? "f32" : "bf16",
                        .threads_per_rank = std::max(1, job.layout.threads_per_rank),
-                       .recompute = RecomputeOf(job.training.recompute)};
+                       .recompute = RecomputeOf(job.training.recompute),
+                       .tp = job.layout.tp,
+                       .sequence_parallel = job.layout.sequence_parallel};
   for (const Node& node : job.graph.nodes) profile.layers.push_back({.name = node.name});
   return profile;
 }
@@ -110,6 +114,8 @@ absl::Status CheckFits(const LayerProfile& profile, const JobConfig& job) {
   compare("precision", profile.precision, wanted.precision);
   compare("threads a rank", profile.threads_per_rank, wanted.threads_per_rank);
   compare("recomputation", profile.recompute, wanted.recompute);
+  compare("tensor-parallel shards", profile.tp, wanted.tp);
+  compare("sequence_parallel", profile.sequence_parallel, wanted.sequence_parallel);
   if (differences.empty() && profile.graph_hash != wanted.graph_hash) {
     differences.push_back("a model of the same name with other sizes");
   }
@@ -131,6 +137,8 @@ std::string ToText(const LayerProfile& profile) {
   job.set_precision(profile.precision);
   job.set_threads_per_rank(profile.threads_per_rank);
   job.set_recompute(profile.recompute);
+  if (profile.tp > 1) job.set_tp(profile.tp);
+  if (profile.sequence_parallel) job.set_sequence_parallel(true);
   for (const ProfiledLayer& from : profile.layers) {
     proto::ProfiledLayer& layer = *to.add_layer();
     layer.set_name(from.name);

@@ -28,6 +28,8 @@ struct LayerProfile {
   std::string precision;
   int threads_per_rank = 0;
   std::string recompute;
+  int64_t tp = 1;
+  bool sequence_parallel = false;
 
   std::vector<ProfiledLayer> layers;  // as the nodes of the graph
   double optimizer_ns_per_parameter = 0;

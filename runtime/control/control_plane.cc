@@ -94,9 +94,9 @@ class ControlPlane::Impl {
   template <class Call>
   auto OnControlThread(Call call);
   // Waits until `take`, called with the lock held, returns something; or until the job has ended or the deadline
-  // passed.
+  // passed. It is called again when something has changed, and when `other` is done.
   template <class Result, class Take>
-  absl::StatusOr<Result> WaitFor(Nanoseconds deadline, Take take);
+  absl::StatusOr<Result> WaitFor(Nanoseconds deadline, Take take, const EventRef& other = nullptr);
   template <class Item>
   absl::StatusOr<Item> Next(std::deque<Item>* queue, Nanoseconds deadline);
   // Wakes who waits for something to change. REQUIRES: lock held.
@@ -139,9 +139,14 @@ absl::Status ControlPlane::Impl::Join() {
                                             [this](ControlOutput& output) { TakeFromClient(output); });
   asio::post(context_, [this] { client_->Start(); });
   thread_ = world_->Spawn({.name = "control"}, [this] { context_.run(); });
-  return WaitFor<bool>(kForever,
-                       [this]() -> std::optional<bool> { return started_ ? std::make_optional(true) : std::nullopt; })
-      .status();
+  const EventRef& cancel = options_.cancel;
+  const auto joined_or_cancelled = [&]() -> std::optional<bool> {
+    const bool done = started_ || (cancel && cancel->Done());
+    return done ? std::make_optional(started_) : std::nullopt;
+  };
+  const absl::StatusOr<bool> joined = WaitFor<bool>(kForever, joined_or_cancelled, cancel);
+  if (!joined.ok() || *joined) return joined.status();
+  return cancel->status().ok() ? absl::CancelledError("joining was given up") : cancel->status();
 }
 
 absl::StatusOr<ControlClient::Target> ControlPlane::Impl::StartServer(const ProcessIdentity& self) {
@@ -196,8 +201,10 @@ void ControlPlane::Impl::TakeFromClient(ControlOutput& output) {
     return Queue(&broadcasts_, std::move(broadcast->bytes));
   }
   if (auto* ended = std::get_if<Ended>(&output)) {
-    // The coordinator knows the first cause; here it may have ended already.
-    if (server_ != nullptr && !ended->status.ok()) server_->Abort(ended->status);
+    // The coordinator knows the first cause; it may not have heard of this one, nor ever do.
+    if (server_ != nullptr && !ended->status.ok()) {
+      server_->Abort(Annotate(ended->status, ProcessName(0, options_.host_name, options_.ranks)));
+    }
     return End(ended->status);
   }
   std::lock_guard lock(mutex_);
@@ -246,7 +253,7 @@ auto ControlPlane::Impl::OnControlThread(Call call) {
 }
 
 template <class Result, class Take>
-absl::StatusOr<Result> ControlPlane::Impl::WaitFor(Nanoseconds deadline, Take take) {
+absl::StatusOr<Result> ControlPlane::Impl::WaitFor(Nanoseconds deadline, Take take, const EventRef& other) {
   for (bool late = false;; late = world_->Now() >= deadline) {
     EventRef changed;
     {
@@ -258,7 +265,8 @@ absl::StatusOr<Result> ControlPlane::Impl::WaitFor(Nanoseconds deadline, Take ta
       changed = changed_;
     }
     if (late) return absl::DeadlineExceededError("nothing came within the deadline");
-    world_->WaitAny({&changed, 1}, deadline);
+    const EventRef events[] = {changed, other};
+    world_->WaitAny(absl::MakeConstSpan(events, other ? 2 : 1), deadline);
   }
 }
 

@@ -38,6 +38,9 @@ struct JoinOptions {
   std::string bind = "127.0.0.1";
   std::function<void(int port)> on_listening;
 
+  // When it is done, Join() gives up with its status (CANCELLED where that is OK), and the job ends. Null: never.
+  EventRef cancel;
+
   // A line for the log, on the control thread: connections that were turned away. Never holds the token.
   std::function<void(const std::string& text)> on_note;
   ControlLimits limits;

@@ -37,6 +37,7 @@ Coordinator::Coordinator(Options options, Nanoseconds now)
       roll_(options_.roll),
       exchange_(options_.roll.processes, options_.limits.frame_bytes),
       join_deadline_(now + options_.limits.join),
+      now_(now),
       ticks_(options_.limits.heartbeat, now) {
   CHECK(!options_.token.empty());
 }
@@ -53,7 +54,7 @@ void Coordinator::Received(ConnectionId id, absl::string_view bytes, Nanoseconds
   const auto found = connections_.find(id);
   if (found == connections_.end() || found->second.closing) return;
   Connection& from = found->second;
-  from.heard = now;
+  from.heard = now_ = now;
   from.reader.Append(bytes);
   while (!from.closing) {
     absl::StatusOr<std::optional<proto::ControlFrame>> frame = from.reader.Next();
@@ -216,6 +217,7 @@ void Coordinator::End(const absl::Status& status, Nanoseconds now) {
 }
 
 void Coordinator::Tick(Nanoseconds now) {
+  now_ = now;
   if (const Nanoseconds late = ticks_.Tick(now); late > 0) {
     for (auto& [id, connection] : connections_) {
       connection.heard = std::min(connection.heard + late, now);
@@ -227,6 +229,7 @@ void Coordinator::Tick(Nanoseconds now) {
   if (phase_ == Phase::kEnded) return;
   CheckHeartbeats(now);
   CheckExchanges(now);
+  SendHeartbeats(now);
   if (phase_ == Phase::kJoining && now >= join_deadline_) {
     Abort(absl::DeadlineExceededError(absl::StrCat(roll_.Missing(), " within ", Seconds(options_.limits.join))), now);
   }
@@ -253,6 +256,19 @@ void Coordinator::CheckHeartbeats(Nanoseconds now) {
   Abort(absl::UnavailableError(absl::StrCat(roll_.name(silent->process), " is dead or cut off: not heard of for ",
                                             Seconds(options_.limits.heartbeat))),
         now);
+}
+
+// A member whose own heartbeats wait behind something large gets no replies, and must hear something all the same.
+void Coordinator::SendHeartbeats(Nanoseconds now) {
+  if (phase_ == Phase::kEnded) return;
+  proto::ControlFrame frame;
+  frame.mutable_heartbeat()->set_sent_ns(now);
+  const WireBytes bytes = EncodeFrame(frame);
+  for (auto& [id, connection] : connections_) {
+    if (connection.process < 0 || now - connection.spoken <= options_.limits.heartbeat / kHeartbeatsPerLimit) continue;
+    connection.spoken = now;
+    outputs_.emplace_back(SendFrame{id, bytes});
+  }
 }
 
 void Coordinator::CheckExchanges(Nanoseconds now) {
@@ -282,7 +298,8 @@ void Coordinator::SendToAll(const proto::ControlFrame& frame, bool only_this) {
   }
 }
 
-void Coordinator::Send(const Connection& to, const proto::ControlFrame& frame) {
+void Coordinator::Send(Connection& to, const proto::ControlFrame& frame) {
+  to.spoken = now_;
   outputs_.emplace_back(SendFrame{to.id, EncodeFrame(frame)});
 }
 

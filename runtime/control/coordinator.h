@@ -57,8 +57,9 @@ class Coordinator {
     FrameReader reader;
     Nanoseconds opened = 0;
     Nanoseconds heard = 0;
-    int process = -1;      // -1: a stranger
-    bool closing = false;  // the shell has been told to
+    Nanoseconds spoken = 0;  // something was sent
+    int process = -1;        // -1: a stranger
+    bool closing = false;    // the shell has been told to
   };
 
   void TakeHello(Connection& from, const proto::ControlFrame& frame, Nanoseconds now);
@@ -74,10 +75,11 @@ class Coordinator {
 
   void CheckStrangers(Nanoseconds now);
   void CheckHeartbeats(Nanoseconds now);
+  void SendHeartbeats(Nanoseconds now);
   void CheckExchanges(Nanoseconds now);
 
   void SendToAll(const proto::ControlFrame& frame, bool only_this);
-  void Send(const Connection& to, const proto::ControlFrame& frame);
+  void Send(Connection& to, const proto::ControlFrame& frame);
   void Close(Connection& connection);
   void NoteStranger(const Connection& from, const absl::Status& why);
 
@@ -91,6 +93,7 @@ class Coordinator {
   int notes_ = 0;
   Nanoseconds farewell_ = kForever;  // ended early: until when latecomers are told
   const Nanoseconds join_deadline_;
+  Nanoseconds now_;  // of the last call
   TickClock ticks_;
   ControlOutputs outputs_;
 };

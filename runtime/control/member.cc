@@ -10,8 +10,6 @@
 namespace sluice {
 namespace {
 
-// A silence is death only after several heartbeats were missed.
-constexpr int kHeartbeatsPerLimit = 5;
 // So many round trips at once at the beginning give a first clock offset.
 constexpr int kFirstRoundTrips = 5;
 constexpr Nanoseconds kHeartbeatLimitMax = 24 * 3600 * kSecond;
@@ -58,7 +56,8 @@ void Member::Received(absl::string_view bytes, Nanoseconds now) {
   while (state_ != State::kEnded) {
     absl::StatusOr<std::optional<proto::ControlFrame>> frame = reader_.Next();
     if (!frame.ok()) {
-      return Despair(Annotate(frame.status(), absl::StrCat("from what answers at ", options_.coordinator)));
+      return Despair(Annotate(frame.status(), absl::StrCat("what answers at ", options_.coordinator,
+                                                           is_welcome() ? "" : " (is that a control port?)", " sent")));
     }
     if (!frame->has_value()) return;
     TakeFrame(**frame, now);
@@ -99,6 +98,8 @@ void Member::TakeWelcome(const proto::ControlFrame::Welcome& welcome, Nanosecond
 bool Member::TakeNews(proto::ControlFrame& frame, Nanoseconds now) {
   using Frame = proto::ControlFrame;
   switch (frame.body_case()) {
+    case Frame::kHeartbeat:
+      return true;  // its bytes have told all
     case Frame::kHeartbeatReply:
       clock_.Add(frame.heartbeat_reply().sent_ns(), frame.heartbeat_reply().answered_ns(), now);
       if (++replies_ < kFirstRoundTrips) SendHeartbeat(now);
@@ -164,6 +165,7 @@ absl::Status Member::Report(std::string bytes) {
 }
 
 absl::Status Member::Leave() {
+  if (state_ == State::kLeaving) return absl::OkStatus();
   proto::ControlFrame frame;
   frame.mutable_leave();
   RETURN_IF_ERROR(SendIfRunning(frame));

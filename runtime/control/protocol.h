@@ -16,6 +16,9 @@ namespace sluice {
 // A new one comes when two programs would misunderstand each other.
 inline constexpr int kControlFormatVersion = 1;
 
+// A silence is death only after several heartbeats were missed.
+inline constexpr int kHeartbeatsPerLimit = 5;
+
 // One TCP connection, numbered by the shell and never reused.
 using ConnectionId = Id<struct ConnectionTag>;
 

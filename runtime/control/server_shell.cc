@@ -2,12 +2,12 @@
 
 #include <sys/resource.h>
 
-#include <boost/asio/error.hpp>
 #include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "runtime/control/listen_shell.h"
 
 namespace sluice {
 namespace {
@@ -42,16 +42,6 @@ std::string AddressText(const tcp::socket& socket) {
   return error ? "an unknown address" : absl::StrCat(end.address().to_string(), ":", end.port());
 }
 
-absl::Status ListenError(const error_code& error, const std::string& bind, uint16_t port) {
-  if (error == asio::error::address_in_use) {
-    return absl::UnavailableError(absl::StrCat("port ", port, " on ", bind,
-                                               " is taken; end what listens there (perhaps an earlier run), or choose "
-                                               "another port (0: any free one)"));
-  }
-  return absl::UnavailableError(absl::StrCat("can't listen on ", bind, ", port ", port, ": ", error.message(),
-                                             "; the address must be one of this machine"));
-}
-
 }  // namespace
 
 ControlServer::ControlServer(World* world, asio::io_context* context, Coordinator::Options options,
@@ -66,19 +56,9 @@ ControlServer::ControlServer(World* world, asio::io_context* context, Coordinato
 
 absl::StatusOr<tcp::endpoint> ControlServer::Listen(const std::string& bind, uint16_t port) {
   RETURN_IF_ERROR(AllowOpenFiles(options_.roll.processes + options_.limits.strangers));
-  error_code error;
-  tcp::resolver resolver(acceptor_.get_executor());
-  const auto found = resolver.resolve(bind, std::to_string(port), tcp::resolver::passive, error);
-  if (error || found.empty()) return ListenError(error, bind, port);
-  const tcp::endpoint endpoint = found.begin()->endpoint();
-  acceptor_.open(endpoint.protocol(), error);
-  if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
-  if (!error) acceptor_.bind(endpoint, error);
-  if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-  if (error) return ListenError(error, bind, port);
-  CloseOnExec(acceptor_.native_handle());
+  ASSIGN_OR_RETURN(const tcp::endpoint listens, OpenAcceptor(acceptor_, bind, port));
   Apply();
-  return acceptor_.local_endpoint();
+  return listens;
 }
 
 void ControlServer::Accept() {

@@ -1,16 +1,14 @@
 #include "runtime/control/tcp_link_shell.h"
 
-#include <fcntl.h>
-
 #include <array>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/write.hpp>
 #include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/control/listen_shell.h"
 
 namespace sluice {
 namespace {
@@ -19,7 +17,7 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using boost::system::error_code;
 
-// For the other end to take the last words; then the connection is cut.
+// As long the other end may take none of the last words, or not close; then the connection is cut.
 constexpr std::chrono::seconds kLinger{1};
 constexpr size_t kReadBytes = 64 << 10;
 
@@ -29,8 +27,6 @@ std::string Reason(const error_code& error) {
 }
 
 }  // namespace
-
-void CloseOnExec(int descriptor) { fcntl(descriptor, F_SETFD, FD_CLOEXEC); }
 
 void SetSocketOptions(tcp::socket& socket) {
   error_code ignored;  // a socket that can't be set up is found dead when it is used
@@ -67,7 +63,7 @@ void TcpLink::Read() {
 void TcpLink::Send(WireBytes frame, bool only_this) {
   if (gone_ || closing_) return;
   if (only_this) {
-    while (queue_.size() > (writing_ ? 1 : 0)) {
+    while (queue_.size() > (writing_ || sent_ > 0 ? 1 : 0)) {
       queue_bytes_ -= static_cast<int64_t>(queue_.back()->size());
       queue_.pop_back();
     }
@@ -84,37 +80,44 @@ void TcpLink::Send(WireBytes frame, bool only_this) {
 }
 
 void TcpLink::Write() {
-  if (writing_ || gone_) return;
-  if (queue_.empty()) {
-    if (closing_) FinishClosing();
-    return;
-  }
+  if (writing_ || gone_ || queue_.empty()) return;
   writing_ = true;
   const WireBytes frame = queue_.front();
-  asio::async_write(socket_, asio::buffer(*frame), [self = shared_from_this(), frame](error_code error, size_t) {
-    self->writing_ = false;
-    if (self->gone_) return;
-    if (error) return self->Fail(Reason(error));
-    self->queue_bytes_ -= static_cast<int64_t>(frame->size());
-    self->queue_.pop_front();
-    self->Write();
-  });
+  socket_.async_write_some(asio::buffer(*frame) + sent_,
+                           [self = shared_from_this(), frame](error_code error, size_t bytes) {
+                             self->writing_ = false;
+                             if (self->gone_) return;
+                             if (error) return self->Fail(Reason(error));
+                             self->Written(bytes);
+                           });
+}
+
+void TcpLink::Written(size_t bytes) {
+  sent_ += bytes;
+  if (sent_ == queue_.front()->size()) {
+    queue_bytes_ -= static_cast<int64_t>(sent_);
+    queue_.pop_front();
+    sent_ = 0;
+  }
+  if (closing_) Linger();
+  Write();
 }
 
 void TcpLink::Close() {
   if (gone_ || std::exchange(closing_, true)) return;
+  Linger();
+  Write();
+}
+
+// When all is sent, goes on reading until the other end closes too: closing with bytes unread would make the kernel
+// throw away what the other end has not read yet.
+void TcpLink::Linger() {
+  error_code ignored;
+  if (queue_.empty()) socket_.shutdown(tcp::socket::shutdown_send, ignored);
   linger_.expires_after(kLinger);
   linger_.async_wait([self = shared_from_this()](error_code error) {
     if (!error) self->Fail("closed");
   });
-  Write();
-}
-
-// Goes on reading until the other end closes too: closing with bytes unread would make the kernel throw away what the
-// other end has not read yet.
-void TcpLink::FinishClosing() {
-  error_code ignored;
-  socket_.shutdown(tcp::socket::shutdown_send, ignored);
 }
 
 void TcpLink::Fail(const std::string& why) {

@@ -29,20 +29,22 @@ class TcpLink : public std::enable_shared_from_this<TcpLink> {
   void Start();
   // only_this: frames queued before it, of which no byte is sent, are dropped.
   void Send(WireBytes frame, bool only_this);
-  // Sends what is queued, waits a little for the other end to have read it, and is gone.
+  // Sends what is queued, waits a little for the other end to have read it, and is gone; at once when nothing moves.
   void Close();
 
  private:
   void Read();
   void Write();
   void Fail(const std::string& why);
-  void FinishClosing();
+  void Written(size_t bytes);
+  void Linger();
 
   boost::asio::ip::tcp::socket socket_;
   boost::asio::steady_timer linger_;
   const int64_t queue_bytes_max_;
   Events events_;
   std::deque<WireBytes> queue_;
+  size_t sent_ = 0;  // bytes of queue_.front()
   int64_t queue_bytes_ = 0;
   bool writing_ = false;
   bool closing_ = false;
@@ -51,7 +53,5 @@ class TcpLink : public std::enable_shared_from_this<TcpLink> {
 
 // What every socket of the control plane is set to.
 void SetSocketOptions(boost::asio::ip::tcp::socket& socket);
-// A child process must not inherit it and keep the port.
-void CloseOnExec(int descriptor);
 
 }  // namespace sluice

@@ -69,10 +69,12 @@ absl::Status Executor::Prepare() {
   cells_.resize(static_cast<size_t>(locals_) * micro_batches);
   computes_.reserve(events_.size());
   after_.reserve(8);
-  size_t exchanges = tied_.size();
-  for (const auto& stage : options_.model->stages()) exchanges += stage->copy_gradients().size();
+  size_t exchanges = tied_.size() + 1;
+  for (const auto& stage : options_.model->stages()) {
+    exchanges += stage->reductions().size() + stage->gathers().size();
+  }
   exchanged_.reserve(exchanges);
-  reductions_.reserve(locals_);
+  first_exchanges_.reserve(events_.size());
   spans_.reserve(events_.size());
   for (const auto& stage : options_.model->stages()) {
     if (const TensorView losses = stage->losses()) losses_.resize(losses.elements());
@@ -87,8 +89,7 @@ absl::Status Executor::PrepareTied() {
   }
   for (TiedUse& use : tied_) {
     const std::string& name = use.gradient->name;
-    const auto here =
-        std::count_if(tied_.begin(), tied_.end(), [&](const TiedUse& u) { return u.gradient->name == name; });
+    const auto here = std::count_if(tied_.begin(), tied_.end(), [&](const TiedUse& u) { return SamePiece(u, use); });
     use.exchanged = here < use.gradient->uses;
     const auto known = std::find_if(options_.layout.tied.begin(), options_.layout.tied.end(),
                                     [&](const TiedUses& tied) { return tied.name == name; });
@@ -143,7 +144,7 @@ void Executor::BeginStep(size_t program, const StepInput& input) {
   begun_groups_.assign(begun_groups_.size(), false);
   spans_.clear();
   exchanged_.clear();
-  reductions_.clear();
+  first_exchanges_.clear();
   control_ = {};
   result_ = {};
   recv_norm_ = norm_ = recv_decision_ = -1;
@@ -173,12 +174,9 @@ absl::Status Executor::Issue(const Action& action) {
     case ActionKind::kRecvBackward:
       event = Recv(action);
       break;
-    case ActionKind::kCollective: {
-      const Collective& collective = program_->collectives[action.collective];
-      event = collective.kind == CollectiveKind::kNorm ? GatherNorm(action.collective)
-                                                       : ExchangeTied(collective, action.collective);
+    case ActionKind::kCollective:
+      event = RunCollective(action);
       break;
-    }
     case ActionKind::kOptimizerStep:
       event = StepOptimizer();
       break;
@@ -351,45 +349,75 @@ EventRef Executor::Recv(const Action& action) {
                                   used_by < 0 ? DoneEvent() : events_[used_by]);
 }
 
-// One exchange per tensor and use, one behind the other in the queue: the last one ends the action.
+// One exchange behind the other in the queue: the last one ends the action.
 EventRef Executor::ReduceGradients(const Action& action) {
-  EventRef last = DoneEvent();
-  if (!IsCollective(action)) return last;
+  if (!IsCollective(action)) return DoneEvent();
+  const GroupId group = GroupOf(options_.layout, program_number_, action.collective);
   const EventRef after = GradientsThere();
-  const size_t first = exchanged_.size();
-  for (const CopyGradient& gradient : options_.model->stage(action.stage)->copy_gradients()) {
-    last = options_.transport->AllGather(GroupOf(options_.layout, program_number_, action.collective), gradient.mine,
-                                         gradient.all, after);
-    exchanged_.push_back(last);
+  for (const GradientReduction& reduction : options_.model->stage(action.stage)->reductions()) {
+    KeepExchange(options_.transport->AllToAll(group, reduction.mine, reduction.parts, reduction.all, after));
   }
-  if (exchanged_.size() > first) reductions_.emplace_back(place_, exchanged_[first]);
-  return last;
-}
-
-EventRef Executor::ExchangeTied(const Collective& collective, int number) {
-  const auto use =
-      std::find_if(tied_.begin(), tied_.end(), [&](const TiedUse& u) { return u.tensor == collective.tensor; });
-  CHECK(use != tied_.end() && use->exchanged)
-      << "rank " << options_.rank << " doesn't exchange tied tensor " << collective.tensor;
-  exchanged_.push_back(options_.transport->AllGather(GroupOf(options_.layout, program_number_, number),
-                                                     use->gradient->mine, use->gradient->all, GradientsThere()));
   return exchanged_.back();
 }
 
-EventRef Executor::GatherNorm(int number) {
+void Executor::KeepExchange(EventRef event) {
+  if (first_exchanges_.empty() || first_exchanges_.back().first != place_) first_exchanges_.emplace_back(place_, event);
+  exchanged_.push_back(std::move(event));
+}
+
+EventRef Executor::RunCollective(const Action& action) {
+  const Collective& collective = program_->collectives[action.collective];
+  const GroupId group = GroupOf(options_.layout, program_number_, action.collective);
+  switch (collective.kind) {
+    case CollectiveKind::kTiedGradients:
+      return ExchangeTied(collective, group);
+    case CollectiveKind::kNorm:
+      return GatherNorm(group);
+    default:
+      return GatherSlices(collective, group);
+  }
+}
+
+// Piece by piece; a member whose slice has nothing of the tensor has nothing to exchange, as its partners in the other
+// stages.
+EventRef Executor::ExchangeTied(const Collective& collective, GroupId group) {
+  EventRef last = GradientsThere();
+  for (const TiedUse& use : tied_) {
+    if (use.tensor != collective.tensor || use.gradient->copy != collective.copy) continue;
+    CHECK(use.exchanged) << "rank " << options_.rank << " doesn't exchange tied tensor " << collective.tensor;
+    last = options_.transport->AllGather(group, use.gradient->mine, use.gradient->all,
+                                         exchanged_.empty() ? GradientsThere() : exchanged_.back());
+    KeepExchange(last);
+  }
+  return last;
+}
+
+EventRef Executor::GatherNorm(GroupId group) {
   for (const EventRef& event : exchanged_) options_.stream->Wait(event);
   PutTiedTogether();
-  const EventRef finished = options_.model->FinishGradients({});
-  gathered_norm_ = options_.transport->AllGather(GroupOf(options_.layout, program_number_, number),
-                                                 options_.model->norm_mine(), options_.model->norm_all(), finished);
-  return gathered_norm_;
+  finished_ = options_.model->FinishGradients({});
+  KeepExchange(
+      options_.transport->AllGather(group, options_.model->norm_mine(), options_.model->norm_all(), finished_));
+  return exchanged_.back();
+}
+
+EventRef Executor::GatherSlices(const Collective& collective, GroupId group) {
+  const bool parameters = collective.kind == CollectiveKind::kParameters;
+  Stage* stage = options_.model->stage(collective.stage);
+  const size_t first = exchanged_.size();
+  const EventRef after = parameters ? stepped_ : finished_;
+  for (const SliceGather& gather : stage->gathers()) {
+    KeepExchange(options_.transport->AllGather(group, gather.mine, gather.all, after));
+  }
+  if (parameters) stage->FinishParameters(absl::MakeConstSpan(exchanged_).subspan(first));
+  return exchanged_.back();
 }
 
 // Partials of uses that are all on this rank: each goes to its place in every holder's `all`.
 void Executor::PutTiedTogether() {
   for (const TiedUse& target : tied_) {
     for (const TiedUse& source : tied_) {
-      if (target.exchanged || source.gradient->name != target.gradient->name) continue;
+      if (target.exchanged || !SamePiece(source, target)) continue;
       const TensorView& mine = source.gradient->mine;
       const TensorView place{target.gradient->all.data + source.gradient->use * mine.bytes(), mine.dtype, mine.shape};
       if (place.data != mine.data) options_.device->operations().Copy(*options_.stream, mine, place);
@@ -400,7 +428,9 @@ void Executor::PutTiedTogether() {
 EventRef Executor::StepOptimizer() {
   optimizer_mark_ = options_.stream->Record();
   if (norm_ >= 0) return options_.model->GuessStep(input_->learning_rate, updates_ + 1);
-  return options_.model->OptimizerStep(input_->learning_rate, input_->update, {&gathered_norm_, 1});
+  last_before_step_ = exchanged_.back();
+  stepped_ = options_.model->OptimizerStep(input_->learning_rate, input_->update, exchanged_);
+  return stepped_;
 }
 
 // Of a stage in the action's copy of the model and its micro-batch.

@@ -107,6 +107,12 @@ class Executor {
     bool exchanged = false;  // with other ranks; else put together here
   };
 
+  // Parts of the same piece of the same gradient.
+  static bool SamePiece(const TiedUse& a, const TiedUse& b) {
+    return a.gradient->name == b.gradient->name && a.gradient->piece == b.gradient->piece &&
+           a.gradient->copy == b.gradient->copy;
+  }
+
   explicit Executor(const ExecutorOptions& options);
   absl::Status Prepare();
   absl::Status PrepareTied();
@@ -127,10 +133,14 @@ class Executor {
   EventRef Send(const Action& action);
   EventRef Recv(const Action& action);
   EventRef ReduceGradients(const Action& action);
+  EventRef RunCollective(const Action& action);
   // All weight gradients issued so far have been added.
   EventRef GradientsThere() const { return computes_.empty() ? DoneEvent() : events_[computes_.back()]; }
-  EventRef ExchangeTied(const Collective& collective, int number);
-  EventRef GatherNorm(int number);
+  EventRef ExchangeTied(const Collective& collective, GroupId group);
+  EventRef GatherNorm(GroupId group);
+  // What the members of a stage gather before the optimizer's step or after it.
+  EventRef GatherSlices(const Collective& collective, GroupId group);
+  void KeepExchange(EventRef event);
   EventRef StepOptimizer();
   // Post-validation (post_validation.cc).
   absl::Status PreparePostValidation();
@@ -177,9 +187,12 @@ class Executor {
   // [gradient group][local stage][0: by B or W, 1: by B or I]: some weight gradient has been issued.
   std::vector<bool> begun_groups_;
   std::vector<EventRef> after_;      // of the action at hand
-  std::vector<EventRef> exchanged_;  // gradients with other ranks
-  std::vector<std::pair<int32_t, EventRef>> reductions_;  // the first exchange of each REDUCE_GRAD, by its place
-  EventRef gathered_norm_;
+  std::vector<EventRef> exchanged_;  // gradients with other ranks, all so far; after OPTIMIZER_STEP, parameters
+  // The first exchange of each action that consists of several, by its place.
+  std::vector<std::pair<int32_t, EventRef>> first_exchanges_;
+  EventRef finished_;          // all gradients of this rank are summed,
+  EventRef last_before_step_;  // the last exchange before OPTIMIZER_STEP has ended,
+  EventRef stepped_;           // and so has that
   EventRef optimizer_mark_;
   EventRef norm_mark_;                                       // before what NORM issues ...
   EventRef revise_mark_;                                     // ... and what POST_VALIDATION does after a wrong guess

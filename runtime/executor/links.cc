@@ -76,14 +76,12 @@ int CollectivesOf(const PipelineLayout& layout) {
   return collectives;
 }
 
-bool SpansReplicas(const Collective& collective) { return collective.kind == CollectiveKind::kStageGradients; }
-
 // Members of one pipeline in the order in which the parts are put together: of the copies for a stage, of the uses for
 // a tied tensor, of the ranks for the norm.
 absl::StatusOr<std::vector<PipelineRank>> MembersInOrder(const PipelineLayout& layout, const Program& program,
                                                          const Collective& collective) {
   if (collective.kind == CollectiveKind::kNorm) return collective.members;
-  if (collective.kind == CollectiveKind::kStageGradients) {
+  if (IsOfStage(collective.kind)) {
     std::vector<PipelineRank> members;
     for (int copy = 0; copy < program.placement.copies(); ++copy) {
       members.push_back(program.placement.RankOf(collective.stage, copy));
@@ -117,6 +115,10 @@ std::string PurposeOf(const Collective& collective) {
       return absl::StrCat("gradients of tied tensor ", collective.tensor);
     case CollectiveKind::kStageGradients:
       return absl::StrCat("gradients of stage ", collective.stage.value());
+    case CollectiveKind::kSummedGradients:
+      return absl::StrCat("summed gradients of stage ", collective.stage.value());
+    case CollectiveKind::kParameters:
+      return absl::StrCat("parameters of stage ", collective.stage.value());
   }
   return "";
 }
@@ -140,7 +142,7 @@ GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective) {
   for (size_t i = 0; i < program; ++i) number += static_cast<int>(layout.programs[i]->collectives.size());
   // Each pipeline has numbers of its own, and what spans the replicas follows, for each shard.
   const int replicas = layout.grid.dp(), shards = layout.grid.tp();
-  const bool spans = SpansReplicas(layout.programs[program]->collectives[collective]);
+  const bool spans = AcrossReplicas(layout.programs[program]->collectives[collective].kind);
   return GroupId(((spans ? replicas : layout.replica) * shards + layout.shard) * CollectivesOf(layout) + number);
 }
 
@@ -178,7 +180,7 @@ absl::StatusOr<Links> LinksOf(const PipelineLayout& layout, PipelineRank rank) {
       const Collective& collective = program.collectives[action.collective];
       ASSIGN_OR_RETURN(const std::vector<PipelineRank> members, MembersInOrder(layout, program, collective));
       GroupSpec group{.id = GroupOf(layout, p, action.collective), .queue = action.queue};
-      const bool spans = SpansReplicas(collective);
+      const bool spans = AcrossReplicas(collective.kind);
       for (int replica = spans ? 0 : layout.replica; replica < (spans ? layout.grid.dp() : layout.replica + 1);
            ++replica) {
         for (PipelineRank member : members)

@@ -60,8 +60,8 @@ ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& 
 // Of the shards that hold what `rank` holds, and exchange inside of its actions, in their order; on a queue of its own.
 // REQUIRES: there are several.
 GroupSpec ShardGroup(const PipelineLayout& layout, PipelineRank rank);
-// The group of collective number `collective` of program number `program`: of this pipeline's ranks, or for a stage's
-// gradients of all replicas'.
+// The group of collective number `collective` of program number `program`: of this pipeline's ranks, or of all
+// replicas' (AcrossReplicas), replica by replica.
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective);
 // Bytes of a SEND's or RECV's message.
 int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer);

@@ -90,7 +90,7 @@ absl::Status Executor::EndStep() {
   recorder_.Settle();
   for (EventRef& event : events_) event = nullptr;
   exchanged_.clear();
-  gathered_norm_ = optimizer_mark_ = norm_mark_ = revise_mark_ = decision_read_ = nullptr;
+  finished_ = stepped_ = last_before_step_ = optimizer_mark_ = norm_mark_ = revise_mark_ = decision_read_ = nullptr;
   result_.control = control_;
   result_.spans = spans_;
   return absl::OkStatus();
@@ -107,11 +107,11 @@ void Executor::TakeSpans() {
               .bytes = IsTransfer(action.kind) ? MessageBytes(options_.layout, action) : 0};
     // It consists of many pieces, of which the event knows the last.
     if (action.kind == ActionKind::kOptimizerStep) {
-      span.begin_ns = std::max(optimizer_mark_->ended(), gathered_norm_ ? gathered_norm_->ended() : 0);
+      span.begin_ns = std::max(optimizer_mark_->ended(), last_before_step_ ? last_before_step_->ended() : 0);
     }
     if (action.kind == ActionKind::kNorm) span.begin_ns = norm_mark_->ended();
     if (action.kind == ActionKind::kPostValidation && revise_mark_) span.begin_ns = revise_mark_->ended();
-    for (const auto& [first_place, first] : reductions_) {
+    for (const auto& [first_place, first] : first_exchanges_) {
       if (static_cast<size_t>(first_place) == place) span.begin_ns = first->began();
     }
     spans_.push_back(span);

@@ -124,6 +124,7 @@ class Planner {
         .replicas = job().layout.dp,
         .send_slots = job().schedule.send_slots,
         .receive_ahead = job().schedule.receive_ahead,
+        .zero1 = job().layout.zero1,
         .norm_check = job().schedule.post_validation ? NormCheck::kPostValidation : NormCheck::kBarrier};
     for (const TiedUses& uses : tied) lowering.tied_tensors.push_back({uses.tensor, uses.stages});
     in_flight_ = InFlight(schedule_);
@@ -314,7 +315,9 @@ class Planner {
     }
     stage.costs.backward_ns = stage.costs.input_gradient_ns + stage.costs.weight_gradient_ns;
     const Traffic at_end = TensorStepTraffic(job().graph, range.begin, range.end, TensorParallelOf(job()));
-    stage.costs.optimizer_ns = OptimizerTime(stage.parameters) + CollectiveTime(at_end, device_);
+    const int64_t members = job().layout.dp * placement.copies();
+    stage.costs.optimizer_ns = OptimizerTime(job().layout.zero1 ? stage.parameters / members : stage.parameters) +
+                               CollectiveTime(at_end, device_);
     stage.costs.activation_bytes = stage.memory.output_message;
     stage.costs.gradient_bytes = stage.memory.input_gradient_message;
     plan_.stages.push_back(std::move(stage));
@@ -343,7 +346,7 @@ class Planner {
 
   absl::Status Prove() {
     const VerifierOptions options{.stage_bytes = plan_.stage_bytes,
-                                  .gradient_groups = static_cast<int>(job().training.gradient_groups),
+                                  .gradient_groups = static_cast<int>(job().training.gradient_groups) / job().layout.dp,
                                   .weight_gradient_order = job().schedule.from_file == nullptr
                                                                ? WeightGradientOrder::kRequired
                                                                : WeightGradientOrder::kReported};
@@ -406,9 +409,26 @@ absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options) 
 
 StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica, int shard) {
   StageOptions options = OptionsFor(plan.job, plan.training, plan.training.pools[stage.id.index()], stage.recompute);
-  options.copy = replica * plan.training.placement.copies() + stage.copy;
+  options.copy = stage.copy;
+  options.replica = replica;
   options.tensor_parallel.index = shard;
   return options;
+}
+
+Traffic ShardTraffic(const Plan& plan, const StagePlan& stage) {
+  const TrainingConfig& training = plan.job.training;
+  const TensorParallel tensor = TensorParallelOf(plan.job);
+  Traffic once;
+  for (size_t node = stage.begin; node < stage.end; ++node) {
+    const LayerTraffic layer = TensorTraffic(plan.job.graph.nodes[node], training.rows_per_micro_batch(),
+                                             training.sequence, training.precision, tensor);
+    once += layer.forward + layer.input_gradient + layer.weight_gradient;
+    if (stage.recompute == Recomputation::kSelective) once += layer.recompute_selective;
+    if (stage.recompute == Recomputation::kFull) once += layer.recompute_full;
+  }
+  const int64_t times = plan.training.micro_batches / plan.training.placement.copies();
+  const Traffic all{times * once.collectives, times * once.bytes};
+  return all + TensorStepTraffic(plan.job.graph, stage.begin, stage.end, tensor);
 }
 
 std::vector<StageMessages> MessagesOf(const Plan& plan) {

@@ -23,6 +23,7 @@
 #include "stages/graph.h"
 #include "stages/partition/partition.h"
 #include "stages/stage_layout.h"
+#include "stages/tensor_traffic.h"
 
 namespace sluice {
 
@@ -72,6 +73,9 @@ absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options =
 // With which LayerStage::Create is to be called in a shard of a replica; the memory in the plan is that of these options
 // for the first shard, which needs the most.
 StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica = 0, int shard = 0);
+
+// What a shard of the stage gets from the others in one step, of its replica's micro-batches.
+Traffic ShardTraffic(const Plan& plan, const StagePlan& stage);
 
 // What leaves each stage, for the executor.
 std::vector<StageMessages> MessagesOf(const Plan& plan);

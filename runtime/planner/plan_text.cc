@@ -89,6 +89,21 @@ std::string NameOf(const StagePlan& stage) {
   return absl::StrCat(stage.id.value(), stage.copy > 0 ? absl::StrCat("@", stage.copy) : "");
 }
 
+std::string Shards(const Plan& plan) {
+  const LayoutConfig& layout = plan.job.layout;
+  if (layout.tp == 1) return "";
+  std::vector<std::string> stages;
+  for (const StagePlan& stage : plan.stages) {
+    const Traffic traffic = ShardTraffic(plan, stage);
+    stages.push_back(
+        absl::StrCat("stage ", NameOf(stage), " ", Grouped(traffic.bytes), " bytes in ", Grouped(traffic.collectives)));
+  }
+  return absl::StrCat("  Each layer is split over ", layout.tp, " shards",
+                      layout.sequence_parallel ? ", and between layers each has a slice of the tokens" : "",
+                      "; parameters, times and memory are those of one.\n  A shard gets from the others in a step: ",
+                      absl::StrJoin(stages, ", "), " collectives.\n");
+}
+
 std::string Stages(const Plan& plan) {
   const bool recompute = std::any_of(plan.stages.begin(), plan.stages.end(),
                                      [](const StagePlan& stage) { return stage.recompute != Recomputation::kNone; });
@@ -119,6 +134,7 @@ std::string Stages(const Plan& plan) {
   if (!plan.report.weight_gradient_order.empty()) {
     absl::StrAppend(&text, "  The numbers depend on this schedule: ", plan.report.weight_gradient_order, ".\n");
   }
+  absl::StrAppend(&text, Shards(plan));
   for (const TiedUses& tied : plan.tied) {
     std::vector<std::string> stages;
     for (const StageId stage : tied.stages) stages.push_back(absl::StrCat(stage.value()));
@@ -216,8 +232,8 @@ std::string Prediction(const Plan& plan, int columns) {
                       Grouped(std::llround(tokens * 1e9 / static_cast<double>(std::max<int64_t>(1, metrics.step_ns)))),
                       " tokens/s; bubble ", Percent(ahead ? metrics.span_bubble : metrics.makespan_bubble),
                       ahead ? " of the span of " : " of the makespan of ",
-                      Milliseconds(ahead ? metrics.span_ns : metrics.makespan_ns), "; ranks busy ", absl::StrJoin(busy, ", "), "\n",
-                      Chart(plan, columns));
+                      Milliseconds(ahead ? metrics.span_ns : metrics.makespan_ns), "; ranks busy ",
+                      absl::StrJoin(busy, ", "), "\n", Chart(plan, columns));
 }
 
 }  // namespace

@@ -21,6 +21,13 @@ bool SplitsBackward(const Program& program) {
 
 int32_t Slots(const PoolSizes& pools, Pool pool) { return pools[static_cast<size_t>(pool)]; }
 
+// Norm partials of the member that has most.
+int64_t LargestShare(const std::vector<NormRun>& runs, int members) {
+  std::vector<int64_t> shares(members);
+  for (const NormRun& run : runs) shares[run.member] += run.count;
+  return *std::max_element(shares.begin(), shares.end());
+}
+
 }  // namespace
 
 TensorParallel TensorParallelOf(const JobConfig& job) {
@@ -37,7 +44,9 @@ StageOptions OptionsFor(const JobConfig& job, const Program& training, const Poo
           .sequence = job.training.sequence,
           .micro_batches = job.micro_batches_per_replica(),
           .gradient_groups = static_cast<int>(job.training.gradient_groups),
-          .copies = job.layout.dp * training.placement.copies(),
+          .copies = training.placement.copies(),
+          .replicas = job.layout.dp,
+          .zero1 = job.layout.zero1,
           .tensor_parallel = TensorParallelOf(job),
           .stash_slots = Slots(pools, Pool::kStash),
           .gradient_stash_slots = Slots(pools, Pool::kGradientStash),
@@ -69,7 +78,7 @@ const StageSizes::Sizes& StageSizes::Of(int stage, NodeRange range) {
     const StageOptions options = OptionsFor(job_, training_, training_.pools[stage], recompute);
     at->second.memory =
         PlanStageMemory(job_.graph, range, options, [this](const LinearShape& s) { return PackedBytes(s); });
-    at->second.norm_partials = sluice::NormPartials(job_.graph, range, options.tensor_parallel);
+    at->second.norm_partials = LargestShare(NormRuns(job_.graph, range, options), options.members());
   }
   return at->second;
 }
@@ -88,6 +97,12 @@ int64_t StageSizes::BytesDip() const {
       if (spec.name == weight.name) partials += 4 * job_.training.gradient_groups * spec.elements() + kAlignment;
     }
   }
+  // Slices end with blocks, and all members have the room of the largest one.
+  const int64_t members = job_.layout.dp * training_.placement.copies();
+  if (members > 1) {
+    const int64_t buckets = 4 * ParameterCount(job_.graph) / kBucketBytes + 2 + 2 * TiedWeights(job_.graph).size();
+    partials += buckets * 4 * kNormBlock * (2 * job_.training.gradient_groups + 3);
+  }
   return slots * job_.training.rows_per_micro_batch() * job_.training.sequence * widest + partials;
 }
 
@@ -99,7 +114,7 @@ int64_t StageSizes::RankOverhead(int stage) const {
     }
   }
   const int64_t travelling = job_.schedule.post_validation ? 4 * all_partials_ + kDecisionBytes : 0;
-  return RankModel::Bytes(0, placement.copies() * all_partials_) + travelling;
+  return RankModel::Bytes(0, all_partials_) + travelling;
 }
 
 int64_t StageSizes::Bytes(int stage, NodeRange range) {

@@ -42,6 +42,8 @@ struct PipelineOptions {
   std::function<std::unique_ptr<Device>(Device* device, WorldRank rank)> wrap_device;
   // StageOptions::on_layer of the stages of each rank.
   std::function<void(WorldRank rank, const LayerWork* work)> on_layer;
+  // TensorGroup::OnExchange of each rank.
+  std::function<void(WorldRank rank, const EventRef& ready, const EventRef& exchanged)> on_exchange;
 };
 
 // One optimizer step, as all ranks need it. What the infos point to stays until its FinishStep().

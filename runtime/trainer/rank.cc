@@ -142,7 +142,11 @@ absl::Status Rank::OpenTransport() {
   const int shards = layout_.grid.tp();
   if (shards == 1) return absl::OkStatus();
   const GroupSpec group = ShardGroup(layout_, place_.pipeline);
-  shards_ = std::make_unique<TensorGroup>(transport_.get(), group.id, shards, place_.shard);
+  TensorGroup::OnExchange on_exchange;
+  if (const auto& tell = shared_->options.on_exchange) {
+    on_exchange = [tell, rank = rank_](const EventRef& ready, const EventRef& exchanged) { tell(rank, ready, exchanged); };
+  }
+  shards_ = std::make_unique<TensorGroup>(transport_.get(), group.id, shards, place_.shard, std::move(on_exchange));
   return absl::OkStatus();
 }
 
@@ -165,11 +169,20 @@ absl::Status Rank::MakeStages(std::vector<std::unique_ptr<Stage>>* stages) {
 
 RankModelOptions Rank::ModelOptions() const {
   const Plan& plan = *shared_->plan;
-  RankModelOptions options{.rank = place_.pipeline, .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
+  const Placement& placement = plan.training.placement;
+  const int pp = layout_.grid.pp();
+  RankModelOptions options{.place = place_.replica * pp + place_.pipeline.value(),
+                           .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
   for (const StagePlan& stage : plan.stages) {
-    const TensorParallel split = StageOptionsOf(plan, stage).tensor_parallel;
-    options.norms.push_back(
-        {stage.id, stage.rank, NormPartials(plan.job.graph, {stage.begin, stage.end}, split), stage.copy});
+    if (stage.copy > 0) continue;
+    auto& norm = options.norms.emplace_back();
+    norm.stage = stage.id;
+    norm.runs = NormRuns(plan.job.graph, {stage.begin, stage.end}, StageOptionsOf(plan, stage));
+    for (int replica = 0; replica < layout_.grid.dp(); ++replica) {
+      for (int copy = 0; copy < placement.copies(); ++copy) {
+        norm.places.push_back(replica * pp + placement.RankOf(stage.id, copy).value());
+      }
+    }
   }
   return options;
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -30,6 +31,10 @@ struct Copy {
   const std::byte* from;
   int64_t bytes;
 };
+
+inline void MakeCopies(const std::vector<Copy>& copies) {
+  for (const Copy& copy : copies) std::memcpy(copy.to, copy.from, copy.bytes);
+}
 
 // Goes to, or comes from, another process.
 struct Part {

@@ -40,7 +40,6 @@ class Exchange {
     RETURN_IF_ERROR(CheckSizes(collective_.kind, collective_.members));
     collective_.began = world_->Now();
     PlanRest(collective_.kind, collective_.members, collective_.self, &plan_);
-    MakeCopies(plan_.copies);
     RETURN_IF_ERROR(ExchangeParts());
     MakeCopies(plan_.received);
     return absl::OkStatus();
@@ -68,11 +67,14 @@ class Exchange {
   absl::Status ExchangeHeaders();
   absl::Status ReadHeader(int process, const Peer& peer);
   absl::Status ExchangeParts();
+  void Post() {
+    for (auto& [process, peer] : peers_) {
+      peer.receives.Post();
+      peer.sends.Post();
+    }
+  }
   absl::Status Finish();
   static int64_t BytesOf(const std::vector<Part>& parts, int process);
-  static void MakeCopies(const std::vector<Copy>& copies) {
-    for (const Copy& copy : copies) std::memcpy(copy.to, copy.from, copy.bytes);
-  }
 
   World* const world_;
   RemoteCollective& collective_;
@@ -165,15 +167,14 @@ absl::Status Exchange::ExchangeParts() {
       if (part.process == process) Send(process, peer, part.data, part.bytes);
     }
   }
+  Post();
+  MakeCopies(plan_.copies);  // while Gloo's thread moves the rest
   return Finish();
 }
 
 // Sends to all peers advance together; what comes in needs no help once its memory is posted.
 absl::Status Exchange::Finish() {
-  for (auto& [process, peer] : peers_) {
-    peer.receives.Post();
-    peer.sends.Post();
-  }
+  Post();
   for (bool sending = true; sending;) {
     sending = false;
     for (auto& [process, peer] : peers_) {

@@ -211,7 +211,8 @@ absl::Status GlooLink::CauseOf(const absl::Status& status) {
     interrupted = interrupted_;
   }
   if (!interrupted) world_->WaitAny({heard_}, world_->Now() + kWaitForLastWords);
-  return heard_->Done() && !heard_->status().ok() ? heard_->status() : status;
+  if (!heard_->Done()) return status;
+  return heard_->status().ok() ? absl::UnavailableError(absl::StrCat(peer_, " has left")) : heard_->status();
 }
 
 GlooMessage::GlooMessage(GlooLink* link, Direction direction, uint64_t tag, std::byte* data, int64_t bytes)

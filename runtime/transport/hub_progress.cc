@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -17,6 +16,9 @@ uint64_t GroupTag(GroupId id) { return 2 * static_cast<uint64_t>(id.value()) + 1
 CollectiveKind KindOf(const Operation& operation) {
   return operation.kind == Operation::Kind::kAllGather ? CollectiveKind::kAllGather : CollectiveKind::kAllToAll;
 }
+
+// From this size on it pays to wake other tasks, and the hub's own has better things to do.
+constexpr int64_t kTeamBytes = 1 << 20;
 
 }  // namespace
 
@@ -112,7 +114,7 @@ bool HubState::IsReady(size_t index) {
   return true;
 }
 
-const HubState::Group* HubState::ReadyLocalGroup() {
+HubState::Group* HubState::ReadyLocalGroup() {
   for (size_t i = 0; i < groups_.size(); ++i) {
     if (groups_[i].is_local && IsReady(i)) return &groups_[i];
   }
@@ -157,29 +159,38 @@ void HubState::StartCollective(const Group& group) {
   remote_lanes_.at(first)->Start(std::move(collective));
 }
 
-void HubState::Exchange(const Group& group, std::unique_lock<std::mutex>& lock) {
-  absl::Status status = CheckKinds(group);
-  const CollectiveKind kind = KindOf(*group.lanes[0]->head());
-  TakeMembers(group, &exchanging_);
+void HubState::Exchange(Group* group, std::unique_lock<std::mutex>& lock) {
+  absl::Status status = CheckKinds(*group);
+  const CollectiveKind kind = KindOf(*group->lanes[0]->head());
+  TakeMembers(*group, &group->members);
   lock.unlock();
   const Nanoseconds began = world_->Now();
-  if (status.ok()) status = CheckSizes(kind, exchanging_);
+  if (status.ok()) status = CheckSizes(kind, group->members);
+  int64_t bytes = 0;
   if (status.ok()) {
-    PlanRest(kind, exchanging_, self_, &plan_);
-    for (const Copy& copy : plan_.copies) std::memcpy(copy.to, copy.from, copy.bytes);
+    PlanRest(kind, group->members, self_, &group->plan);
+    for (const Copy& copy : group->plan.copies) bytes += copy.bytes;
   }
-  const Nanoseconds ended = world_->Now();
-  lock.lock();
-  End(group.lanes, status, began, ended);
+  if (bytes >= kTeamBytes) {
+    copy_team_->Start(&group->plan.copies, [=, this](Nanoseconds copies_began, Nanoseconds copies_ended) {
+      Ended(group->lanes, absl::OkStatus(), copies_began, copies_ended);
+    });
+  } else {
+    if (status.ok()) MakeCopies(group->plan.copies);
+    Ended(group->lanes, status, began, world_->Now());
+  }
 }
 
 void HubState::RemoteEnded(Lane* lane, const absl::Status& status, Nanoseconds began, Nanoseconds ended) {
   std::lock_guard lock(mutex_);
-  if (lane->head()->is_collective()) {
-    End(groups_[lane->head()->target].lanes, status, began, ended);
-  } else {
-    End({lane}, status, began, ended);
-  }
+  const Operation& head = *lane->head();
+  End(head.is_collective() ? groups_[head.target].lanes : absl::MakeConstSpan(&lane, 1), status, began, ended);
+  RingIfWanted();
+}
+
+void HubState::Ended(absl::Span<Lane* const> lanes, const absl::Status& status, Nanoseconds began, Nanoseconds ended) {
+  std::lock_guard lock(mutex_);
+  End(lanes, status, began, ended);
   RingIfWanted();
 }
 
@@ -208,10 +219,10 @@ void HubState::Run() {
     events.reserve(1 + 2 * lanes_.size());
     seen_pending_ = &events;
     for (auto& [key, lane] : lanes_) Advance(lane.get());
-    const Group* group = ReadyLocalGroup();
+    Group* group = ReadyLocalGroup();
     seen_pending_ = nullptr;
     if (group != nullptr) {
-      Exchange(*group, lock);
+      Exchange(group, lock);
       continue;
     }
     wants_task_ = false;

@@ -10,8 +10,16 @@
 
 namespace sluice::internal {
 
+namespace {
+
+constexpr int64_t kCopyTasksMax = 8;
+
+}  // namespace
+
 HubState::HubState(World* world, std::vector<int> process_of, int self)
     : world_(world), process_of_(std::move(process_of)), self_(self) {
+  const auto here = std::count(process_of_.begin(), process_of_.end(), self);
+  copy_team_ = std::make_unique<CopyTeam>(world, static_cast<int>(std::clamp<int64_t>(here, 1, kCopyTasksMax)));
   for (const int process : process_of_) {
     presence_.push_back(process == self ? Presence::kUnopened : Presence::kElsewhere);
   }
@@ -32,6 +40,7 @@ HubState::~HubState() {
   }
   bell_.Ring(world_->Now());
   CHECK_OK(world_->Wait(task_));
+  copy_team_.reset();
   remote_lanes_.clear();
   links_.clear();
 }

@@ -5,6 +5,7 @@
 // process have it at the head of their lanes.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -13,9 +14,11 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "base/signal_pool.h"
 #include "base/world.h"
 #include "runtime/transport/collective.h"
+#include "runtime/transport/copy_team.h"
 #include "runtime/transport/gloo_lane.h"
 #include "runtime/transport/lane.h"
 
@@ -49,7 +52,9 @@ class HubState {
   struct Group {
     GroupSpec spec;
     bool is_local = true;
-    std::vector<Lane*> lanes;  // per member, once it has opened the group; null for members in other processes
+    std::vector<Lane*> lanes;     // per member, once it has opened the group; null for members in other processes
+    std::vector<Member> members;  // while it is under way in this process
+    CollectivePlan plan;
   };
 
   // hub_state.cc: opening and closing, posting, errors.
@@ -87,11 +92,13 @@ class HubState {
   // The members' ends, whose operations are moving from now on.
   void TakeMembers(const Group& group, std::vector<Member>* members);
   void StartCollective(const Group& group);
-  // Copies without the lock. Ends the operations of the group afterwards.
-  void Exchange(const Group& group, std::unique_lock<std::mutex>& lock);
-  const Group* ReadyLocalGroup();
+  // Copies without the lock, what is much by the team.
+  void Exchange(Group* group, std::unique_lock<std::mutex>& lock);
+  Group* ReadyLocalGroup();
+  // Ends the operation at the head of the lane, for all members here if it is a collective.
   void RemoteEnded(Lane* lane, const absl::Status& status, Nanoseconds began, Nanoseconds ended);
   // Ends the operations at the heads of the lanes.
+  void Ended(absl::Span<Lane* const> lanes, const absl::Status& status, Nanoseconds began, Nanoseconds ended);
   void End(absl::Span<Lane* const> lanes, const absl::Status& status, Nanoseconds began, Nanoseconds ended);
   void Run();
 
@@ -111,15 +118,14 @@ class HubState {
   std::vector<Presence> presence_;
   std::vector<WorldRank> closed_;
   std::map<std::pair<WorldRank, QueueId>, std::unique_ptr<Lane>> lanes_;
-  std::vector<Channel> channels_;
-  std::vector<Group> groups_;
+  std::deque<Channel> channels_;
+  std::deque<Group> groups_;
   std::map<ChannelId, size_t> channel_index_;
   std::map<GroupId, size_t> group_index_;
-  std::vector<Lane*> work_;         // of Advance()
-  std::vector<Member> exchanging_;  // of Exchange(), the task's
-  CollectivePlan plan_;
+  std::vector<Lane*> work_;                       // of Advance()
   std::vector<std::unique_ptr<GlooLink>> links_;  // once connected
   std::map<Lane*, std::unique_ptr<GlooLane>> remote_lanes_;
+  std::unique_ptr<CopyTeam> copy_team_;
   EventRef task_;
 };
 

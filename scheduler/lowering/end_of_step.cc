@@ -1,10 +1,12 @@
 // Pass 2. After a rank's last compute: the collectives of the tied tensors that it shares with other ranks, the norm,
-// the optimizer step. All ranks list collectives in the same order, by number.
+// the optimizer step, and what the holders of its stages gather. All ranks list collectives in the same order, by
+// number.
 
 #include <algorithm>
 #include <iterator>
 
 #include "scheduler/lowering.h"
+#include "scheduler/lowering/of_stage.h"
 
 namespace sluice {
 namespace {
@@ -18,21 +20,10 @@ std::vector<PipelineRank> Holders(const std::vector<StageId>& stages, const Plac
   return ranks;
 }
 
-// Whether every rank that holds one of the stages holds all of them, be it in different copies: the gradients have been
-// reduced over the copies, and nothing is left to exchange.
+// Whether in each copy one rank holds all of the stages, and nothing is left to exchange.
 bool TogetherEverywhere(const std::vector<StageId>& stages, const Placement& placement) {
-  const auto holds = [&](PipelineRank rank, StageId stage) {
-    for (int copy = 0; copy < placement.copies(); ++copy) {
-      if (placement.RankOf(stage, copy) == rank) return true;
-    }
-    return false;
-  };
   for (int copy = 0; copy < placement.copies(); ++copy) {
-    for (StageId one : stages) {
-      for (StageId other : stages) {
-        if (!holds(placement.RankOf(one, copy), other)) return false;
-      }
-    }
+    if (Holders(stages, placement, copy).size() > 1) return false;
   }
   return true;
 }
@@ -47,20 +38,26 @@ void AddCollective(Collective collective, Program& program) {
 
 }  // namespace
 
-void AddEndOfStep(const std::vector<TiedTensor>& tied_tensors, Program& program) {
+void AddEndOfStep(const LoweringOptions& options, Program& program) {
   if (program.pass == PassKind::kForwardOnly) return;
-  for (const TiedTensor& tied : tied_tensors) {
-    if (TogetherEverywhere(tied.stages, program.placement)) continue;
-    for (int copy = 0; copy < program.placement.copies(); ++copy) {
+  const Placement& placement = program.placement;
+  for (const TiedTensor& tied : options.tied_tensors) {
+    if (TogetherEverywhere(tied.stages, placement)) continue;
+    for (int copy = 0; copy < placement.copies(); ++copy) {
       Collective collective{.kind = CollectiveKind::kTiedGradients, .tensor = tied.tensor, .copy = copy};
-      collective.members = Holders(tied.stages, program.placement, copy);
+      collective.members = Holders(tied.stages, placement, copy);
       AddCollective(std::move(collective), program);
     }
   }
   Collective norm{.kind = CollectiveKind::kNorm};
-  for (int r = 0; r < program.placement.ranks(); ++r) norm.members.emplace_back(r);
+  for (int r = 0; r < placement.ranks(); ++r) norm.members.emplace_back(r);
   AddCollective(std::move(norm), program);
+  const auto gather = [&](CollectiveKind kind) {
+    for (int s = 0; s < placement.stages(); ++s) AddCollective(OfStage(kind, StageId(s), placement), program);
+  };
+  if (program.Reduces() && !options.zero1) gather(CollectiveKind::kSummedGradients);
   for (auto& actions : program.ranks) actions.push_back({.kind = ActionKind::kOptimizerStep});
+  if (program.Reduces() && options.zero1) gather(CollectiveKind::kParameters);
 }
 
 }  // namespace sluice

@@ -24,7 +24,7 @@ absl::StatusOr<Program> Lower(const Schedule& schedule, const LoweringOptions& o
   ASSIGN_OR_RETURN(Program program,
                    HasTransfers(schedule) ? AdoptTransfers(schedule, options) : AddTransfers(schedule, options));
   AddReductions(program);
-  AddEndOfStep(options.tied_tensors, program);
+  AddEndOfStep(options, program);
   AssignQueues(options.queues, program);
   BindSlots(program);
   return program;

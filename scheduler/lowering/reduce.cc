@@ -2,9 +2,8 @@
 // exchange their partial gradients, behind the last weight gradient that any of them adds. The lists are played with
 // each SEND beside its RECV, and a REDUCE_GRAD enters the lists of all its members at one moment: like transfers, in
 // one global order that no assignment of queues can turn into a circle.
-#include <algorithm>
-
 #include "scheduler/lowering.h"
+#include "scheduler/lowering/of_stage.h"
 
 namespace sluice {
 namespace {
@@ -111,11 +110,7 @@ void AddReductions(Program& program) {
   if (!HasReductions(program)) ReducePass(program).Run();
   const auto first = static_cast<int32_t>(program.collectives.size());
   for (int s = 0; s < placement.stages(); ++s) {
-    Collective& collective = program.collectives.emplace_back();
-    collective.kind = CollectiveKind::kStageGradients;
-    collective.stage = StageId(s);
-    for (int c = 0; c < placement.copies(); ++c) collective.members.push_back(placement.RankOf(StageId(s), c));
-    std::sort(collective.members.begin(), collective.members.end());
+    program.collectives.push_back(OfStage(CollectiveKind::kStageGradients, StageId(s), placement));
   }
   for (auto& list : program.ranks) {
     for (Action& a : list) {

@@ -33,7 +33,8 @@ class Inventory {
     for (size_t r = 0; r < program_.ranks.size(); ++r) {
       if (absl::Status status = CheckRank(r); !status.ok()) return status;
     }
-    return CheckComplete();
+    if (absl::Status status = CheckComplete(); !status.ok()) return status;
+    return CheckGathers();
   }
 
  private:
@@ -55,6 +56,8 @@ class Inventory {
       } else if (a.kind == ActionKind::kCollective) {
         if (a.collective < 0 || a.collective >= static_cast<int>(collectives.size()))
           return Error(r, k, "is not among the program's collectives");
+        if (program_.collectives[a.collective].kind == CollectiveKind::kStageGradients)
+          return Error(r, k, "is REDUCE_GRAD's");
         if (collectives[a.collective]) return Error(r, k, "stands twice in the list");
         collectives[a.collective] = true;
         ++collectives_[a.collective];
@@ -120,6 +123,42 @@ class Inventory {
     return absl::OkStatus();
   }
 
+  // Between the holders of a stage that is there, and only where there are several.
+  absl::Status CheckOfStage(const Collective& collective, size_t c) const {
+    if (!program_.Reduces() || program_.pass != PassKind::kTraining)
+      return absl::FailedPreconditionError(absl::StrCat("COLLECTIVE", c, " is of a stage that has one holder"));
+    if (collective.stage.value() < 0 || collective.stage.value() >= stages_)
+      return absl::FailedPreconditionError(absl::StrCat("COLLECTIVE", c, " names no stage"));
+    if (collective.members != HoldersOf(collective.stage))
+      return absl::FailedPreconditionError(
+          absl::StrCat("COLLECTIVE", c, " is not between the ranks that hold stage ", collective.stage.value()));
+    return absl::OkStatus();
+  }
+
+  // Where a stage has several holders, its summed gradients or its parameters are gathered, once.
+  absl::Status CheckGathers() const {
+    std::vector<int> gathers(stages_);
+    for (size_t c = 0; c < program_.collectives.size(); ++c) {
+      const Collective& collective = program_.collectives[c];
+      if (!IsOfStage(collective.kind) || collective.kind == CollectiveKind::kStageGradients) continue;
+      if (absl::Status status = CheckOfStage(collective, c); !status.ok()) return status;
+      ++gathers[collective.stage.index()];
+    }
+    for (int s = 0; s < stages_ && program_.Reduces() && program_.pass == PassKind::kTraining; ++s) {
+      if (gathers[s] != 1)
+        return absl::FailedPreconditionError(absl::StrCat("the summed gradients or the parameters of stage ", s,
+                                                          " are gathered ", gathers[s], " times, not once"));
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<PipelineRank> HoldersOf(StageId stage) const {
+    std::vector<PipelineRank> holders;
+    for (int copy = 0; copy < placement_.copies(); ++copy) holders.push_back(placement_.RankOf(stage, copy));
+    std::sort(holders.begin(), holders.end());
+    return holders;
+  }
+
   // With one copy and replica REDUCE_GRAD stands alone; with several it is the stage's collective.
   absl::Status CheckReduction(size_t r, size_t k, const Action& a, std::vector<bool>& listed) {
     if (program_.pass == PassKind::kForwardOnly) return Error(r, k, "has no place in a forward-only program");
@@ -130,10 +169,8 @@ class Inventory {
     const Collective& collective = program_.collectives[a.collective];
     if (collective.kind != CollectiveKind::kStageGradients || collective.stage != a.stage)
       return Error(r, k, "names a collective of something else");
-    std::vector<PipelineRank> holders;
-    for (int copy = 0; copy < placement_.copies(); ++copy) holders.push_back(placement_.RankOf(a.stage, copy));
-    std::sort(holders.begin(), holders.end());
-    if (collective.members != holders) return Error(r, k, "is not between the ranks that hold the stage's copies");
+    if (collective.members != HoldersOf(a.stage))
+      return Error(r, k, "is not between the ranks that hold the stage's copies");
     if (listed[a.collective]) return Error(r, k, "stands on a rank that holds two copies of the stage");
     listed[a.collective] = true;
     ++collectives_[a.collective];

@@ -45,18 +45,19 @@ class OrderCheck {
       if (a.kind == ActionKind::kUnshard) parameters_[placement_.Index(a.stage, a.copy)].sharded = true;
     }
     live_bytes_ = live_bytes_max_ = 0;
-    bool computed_all = false, stepped = false;
+    bool computed_all = false;
+    stepped_ = summed_ = false;
     open_ = program_.validation != Validation::kNone;
     seen_ = 0;
     for (entry_ = 0; entry_ < program_.ranks[rank].size(); ++entry_) {
       const Action& a = program_.ranks[rank][entry_];
       const bool computes = IsCompute(a.kind) || a.kind == ActionKind::kReduceGradient;
       if (computed_all && computes) return Error("comes after the rank's end of the step");
-      if (stepped && a.kind == ActionKind::kCollective) return Error("comes after OPTIMIZER_STEP");
+      if (a.kind == ActionKind::kCollective) RETURN_IF_ERROR(VisitCollective(program_.collectives[a.collective].kind));
       if (a.kind == ActionKind::kCollective || a.kind == ActionKind::kOptimizerStep || a.kind == ActionKind::kNorm) {
         computed_all = true;
       }
-      if (a.kind == ActionKind::kOptimizerStep) stepped = true;
+      if (a.kind == ActionKind::kOptimizerStep) stepped_ = true;
       RETURN_IF_ERROR(VisitNorm(a));
       RETURN_IF_ERROR(CheckDiscarded(a));
       RETURN_IF_ERROR(VisitParameters(a));
@@ -71,6 +72,19 @@ class OrderCheck {
   absl::Status Error(const Words&... words) const {
     return absl::FailedPreconditionError(
         absl::StrCat("rank ", rank_, ", entry ", entry_, ": ", ToString(program_.ranks[rank_][entry_]), " ", words...));
+  }
+
+  // Tied gradients, then the norm, for which all gradients are summed; what is gathered stands on its side of the step.
+  absl::Status VisitCollective(CollectiveKind kind) {
+    if (kind == CollectiveKind::kParameters)
+      return stepped_ ? absl::OkStatus() : Error("gathers parameters, but comes before OPTIMIZER_STEP");
+    if (stepped_) return Error("comes after OPTIMIZER_STEP");
+    if (kind == CollectiveKind::kTiedGradients && summed_)
+      return Error("exchanges gradients, but comes after the norm");
+    if (kind == CollectiveKind::kSummedGradients && !summed_)
+      return Error("gathers summed gradients, but comes before the norm");
+    if (kind == CollectiveKind::kNorm) summed_ = true;
+    return absl::OkStatus();
   }
 
   Cell& Of(int stage, const Action& a) {
@@ -269,8 +283,9 @@ class OrderCheck {
   std::vector<size_t> offsets_;   // into holders_, per pool
   std::vector<int32_t> holders_;  // the micro-batch that holds each slot
   size_t rank_ = 0, entry_ = 0;
-  bool open_ = false;  // it is not yet known whether the step before was right
-  uint32_t seen_ = 0;  // kinds of action seen in this list
+  bool summed_ = false, stepped_ = false;  // the norm, OPTIMIZER_STEP have been seen
+  bool open_ = false;                      // it is not yet known whether the step before was right
+  uint32_t seen_ = 0;                      // kinds of action seen in this list
   int64_t live_bytes_ = 0, live_bytes_max_ = 0;
 };
 

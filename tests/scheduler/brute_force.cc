@@ -262,14 +262,21 @@ class Executor {
           if (IsCompute(lists_[r][k].action.kind)) p.before.push_back(&lists_[r][k]);
         }
         return true;
-      case Kind::kCollective:
-        if (steps_[r] == 2) Fail(a, "after OPTIMIZER_STEP");
+      case Kind::kCollective: {
+        const CollectiveKind kind = program_.collectives.at(a.collective).kind;
+        if (kind == CollectiveKind::kStageGradients) Fail(a, "not REDUCE_GRAD");
+        if ((steps_[r] == 2) != (kind == CollectiveKind::kParameters)) Fail(a, "on the wrong side of OPTIMIZER_STEP");
+        if (kind == CollectiveKind::kTiedGradients && normed_.count(r)) Fail(a, "after the norm");
+        if (kind == CollectiveKind::kSummedGradients && !normed_.count(r)) Fail(a, "before the norm");
+        if (kind == CollectiveKind::kNorm) normed_.insert(r);
         if (!collectives_[r].insert(a.collective).second) Fail(a, "twice");
-        steps_[r] = 1;
+        if (steps_[r] == 0) steps_[r] = 1;
         for (size_t k = 0; k < issued_[r]; ++k) {
-          if (IsCompute(lists_[r][k].action.kind)) p.before.push_back(&lists_[r][k]);
+          const Kind before = lists_[r][k].action.kind;
+          if (IsCompute(before) || before == Kind::kOptimizerStep) p.before.push_back(&lists_[r][k]);
         }
         return true;
+      }
       case Kind::kOptimizerStep:
         if (steps_[r] == 2) Fail(a, "twice");
         for (size_t k = 0; k < issued_[r]; ++k) {
@@ -335,6 +342,15 @@ class Executor {
     if (program_.pass == PassKind::kTraining && reduces && reduced_.size() != static_cast<size_t>(copies * Stages())) {
       throw Wrong{"a stage is not reduced"};
     }
+    std::map<int, int> gathers;
+    for (const Collective& collective : program_.collectives) {
+      gathers[collective.stage.value()] += collective.kind == CollectiveKind::kSummedGradients ||
+                                           collective.kind == CollectiveKind::kParameters;
+    }
+    for (int s = 0; s < Stages(); ++s) {
+      const bool trains = program_.pass == PassKind::kTraining;
+      if (gathers[s] != (trains && reduces ? 1 : 0)) throw Wrong{"a stage is not gathered once"};
+    }
     for (const auto& [id, state] : slots_) {
       if (state.held) throw Wrong{"a slot is still held"};
     }
@@ -354,6 +370,7 @@ class Executor {
   std::vector<size_t> issued_;
   std::vector<int> steps_;  // 1: a collective was issued, 2: the optimizer step
   std::map<size_t, std::set<int>> collectives_;
+  std::set<size_t> normed_;  // ranks whose norm was issued
   std::set<std::pair<int, int>> reduced_;  // (copy, stage)
   std::map<std::tuple<size_t, size_t, char, char>, std::vector<Pending*>> posts_;
   std::map<const Pending*, Pending*> partner_;

@@ -84,7 +84,9 @@ TEST(AddTransfersTest, RefusesAnOrderThatCannotRun) {
 
 TEST(AddEndOfStepTest, SharedTensorsThenNormThenOptimizer) {
   Program program = *AddTransfers(Make("1f1b", {.ranks = 3, .micro_batches = 1}), {});
-  AddEndOfStep({{.tensor = 4, .stages = {StageId(0), StageId(2)}}, {.tensor = 5, .stages = {StageId(1)}}}, program);
+  AddEndOfStep(
+      {.tied_tensors = {{.tensor = 4, .stages = {StageId(0), StageId(2)}}, {.tensor = 5, .stages = {StageId(1)}}}},
+      program);
   EXPECT_EQ(ToText(program.ranks),
             "0F0 0SEND_F0 0RECV_B0 0B0 COLLECTIVE0 COLLECTIVE1 OPTIMIZER_STEP\n"
             "1RECV_F0 1F0 1SEND_F0 1RECV_B0 1B0 1SEND_B0 COLLECTIVE1 OPTIMIZER_STEP\n"
@@ -122,18 +124,30 @@ TEST(AddReductionsTest, ThoseOfAFileStayWhereTheyAre) {
   EXPECT_EQ(ToText(Lower(file)->ranks), ToText(program.ranks));
 }
 
-// With two copies that run against each other both ends of the model are on one rank, in different copies.
-TEST(AddEndOfStepTest, TiedStagesOfDifferentCopiesNeedNoExchangeOnOneRank) {
+// With two copies that run against each other both ends of the model are on one rank, but in different copies: each
+// holds another slice of the gradients.
+TEST(AddEndOfStepTest, TiedGradientsAreExchangedWithinACopy) {
   Program program = *AddTransfers(Make("chimera", {.ranks = 4, .micro_batches = 4}), {});
-  AddEndOfStep({{.tensor = 0, .stages = {StageId(0), StageId(3)}}}, program);
-  ASSERT_EQ(program.collectives.size(), 1u);
-  EXPECT_EQ(program.collectives[0].kind, CollectiveKind::kNorm);
-  program = *AddTransfers(Make("chimera", {.ranks = 4, .micro_batches = 4}), {});
-  AddEndOfStep({{.tensor = 0, .stages = {StageId(0), StageId(2)}}}, program);
-  ASSERT_EQ(program.collectives.size(), 3u);
-  EXPECT_THAT(program.collectives[0].members, ElementsAre(PipelineRank(0), PipelineRank(2)));
-  EXPECT_THAT(program.collectives[1].members, ElementsAre(PipelineRank(1), PipelineRank(3)));
-  EXPECT_EQ(program.collectives[1].copy, 1);
+  AddEndOfStep({.tied_tensors = {{.tensor = 0, .stages = {StageId(0), StageId(3)}}}}, program);
+  ASSERT_EQ(program.collectives.size(), 3u + 4u);
+  for (int copy : {0, 1}) {
+    EXPECT_THAT(program.collectives[copy].members, ElementsAre(PipelineRank(0), PipelineRank(3)));
+    EXPECT_EQ(program.collectives[copy].copy, copy);
+  }
+}
+
+TEST(AddEndOfStepTest, HoldersOfAStageGatherGradientsBeforeTheStepOrParametersAfterIt) {
+  for (const bool zero1 : {false, true}) {
+    Program program = *AddTransfers(Make("1f1b", {.ranks = 2, .micro_batches = 1}), {.replicas = 2});
+    AddEndOfStep({.zero1 = zero1}, program);
+    EXPECT_EQ(ToText(program.ranks), zero1 ? "0F0 0SEND_F0 0RECV_B0 0B0 COLLECTIVE0 OPTIMIZER_STEP COLLECTIVE1\n"
+                                             "1RECV_F0 1F0 1B0 1SEND_B0 COLLECTIVE0 OPTIMIZER_STEP COLLECTIVE2\n"
+                                           : "0F0 0SEND_F0 0RECV_B0 0B0 COLLECTIVE0 COLLECTIVE1 OPTIMIZER_STEP\n"
+                                             "1RECV_F0 1F0 1B0 1SEND_B0 COLLECTIVE0 COLLECTIVE2 OPTIMIZER_STEP\n");
+    EXPECT_EQ(program.collectives[2].kind, zero1 ? CollectiveKind::kParameters : CollectiveKind::kSummedGradients);
+    EXPECT_EQ(program.collectives[2].stage, StageId(1));
+    EXPECT_THAT(program.collectives[2].members, ElementsAre(PipelineRank(1)));
+  }
 }
 
 TEST(AddUnshardingTest, LooksAheadOverDistinctStages) {
@@ -161,7 +175,7 @@ TEST(AddUnshardingTest, LooksAheadOverDistinctStages) {
 
 TEST(AddEndOfStepTest, ForwardOnlyHasNone) {
   Program program = *AddTransfers(Make("forward_only", {.ranks = 2, .micro_batches = 2}), {});
-  AddEndOfStep({{.tensor = 4, .stages = {StageId(0), StageId(1)}}}, program);
+  AddEndOfStep({.tied_tensors = {{.tensor = 4, .stages = {StageId(0), StageId(1)}}}}, program);
   EXPECT_EQ(ToText(program.ranks),
             "0F0 0SEND_F0 0F1 0SEND_F1\n"
             "1RECV_F0 1F0 1RECV_F1 1F1\n");

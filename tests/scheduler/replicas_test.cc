@@ -70,7 +70,7 @@ class Expansion {
   // One with all replicas, or one in each.
   void AddCollective(size_t c) {
     const Collective& one = one_.collectives[c];
-    const bool together = one.kind == CollectiveKind::kStageGradients;
+    const bool together = one.kind != CollectiveKind::kTiedGradients;
     all_.collectives[c].members.clear();
     std::vector<int>& numbers = numbers_.emplace_back();
     for (int d = 0; d < one_.replicas; ++d) {
@@ -105,8 +105,9 @@ TEST(ReplicasTest, AReductionStandsRightBehindTheStagesLastWeightGradient) {
   const Program program = Make("1f1b", {.ranks = 2, .micro_batches = 2}, {.replicas = 3});
   EXPECT_EQ(program.replicas, 3);
   EXPECT_EQ(ToText(program.ranks),
-            "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1 0REDUCE_GRAD COLLECTIVE2 OPTIMIZER_STEP\n"
-            "1RECV_F0 1F0 1RECV_F1 1B0 1SEND_B0 1F1 1B1 1REDUCE_GRAD 1SEND_B1 COLLECTIVE2 OPTIMIZER_STEP\n");
+            "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1 0REDUCE_GRAD COLLECTIVE2 COLLECTIVE3 OPTIMIZER_STEP\n"
+            "1RECV_F0 1F0 1RECV_F1 1B0 1SEND_B0 1F1 1B1 1REDUCE_GRAD 1SEND_B1 COLLECTIVE2 COLLECTIVE4 "
+            "OPTIMIZER_STEP\n");
   EXPECT_THAT(program.collectives[1].members, ElementsAre(PipelineRank(1)));
   EXPECT_EQ(program.queues[program.ranks[1][7].queue.index()].name, "collective") << "beside what is computed";
 }
@@ -115,7 +116,7 @@ TEST(ReplicasTest, ReductionsOfAFileStayWhereTheyAre) {
   const auto schedule = ReadCsv("0F0,0F1,0B0,0B1,0REDUCE_GRAD\n", "file.csv");
   ASSERT_TRUE(schedule.ok()) << schedule.status();
   const Program program = *Lower(*schedule, {.replicas = 2});
-  EXPECT_EQ(ToText(program.ranks), "0F0 0F1 0B0 0B1 0REDUCE_GRAD COLLECTIVE1 OPTIMIZER_STEP\n");
+  EXPECT_EQ(ToText(program.ranks), "0F0 0F1 0B0 0B1 0REDUCE_GRAD COLLECTIVE1 COLLECTIVE2 OPTIMIZER_STEP\n");
   EXPECT_TRUE(Verify(program).ok()) << Verify(program).status();
 }
 
@@ -157,6 +158,36 @@ TEST(ReplicasTest, EveryStageIsReducedOnceAfterItsLastWeightGradientAndBeforeThe
   EXPECT_EQ(Refusal(program), "REDUCE_GRAD of stage 0 of copy 0 is missing");
 }
 
+TEST(ReplicasTest, WhatIsGatheredStandsOnItsSideOfTheStep) {
+  const GeneratorParams params{.ranks = 2, .micro_batches = 3};
+  const Program sums = Make("1f1b", params, {.replicas = 2});
+  const Program zero1 = Make("1f1b", params, {.replicas = 2, .zero1 = true});
+  for (const Program* program : {&sums, &zero1}) EXPECT_TRUE(Verify(*program).ok()) << Verify(*program).status();
+  const auto move_before = [](Program program, const std::string& name, const std::string& before) {
+    auto& list = program.ranks[1];
+    const Action action = list[Find(program, 1, name)];
+    list.erase(list.begin() + Find(program, 1, name));
+    list.insert(list.begin() + Find(program, 1, before), action);
+    return program;
+  };
+  EXPECT_THAT(Refusal(move_before(sums, "COLLECTIVE4", "COLLECTIVE2")),
+              HasSubstr("COLLECTIVE4 gathers summed gradients, but comes before the norm"));
+  EXPECT_THAT(Refusal(move_before(sums, "OPTIMIZER_STEP", "COLLECTIVE4")),
+              HasSubstr("COLLECTIVE4 comes after OPTIMIZER_STEP"));
+  EXPECT_THAT(Refusal(move_before(zero1, "COLLECTIVE4", "OPTIMIZER_STEP")),
+              HasSubstr("COLLECTIVE4 gathers parameters, but comes before OPTIMIZER_STEP"));
+  Program program = sums;
+  program.ranks[1].erase(program.ranks[1].begin() + Find(program, 1, "COLLECTIVE4"));
+  EXPECT_EQ(Refusal(program), "COLLECTIVE4 is missing on rank 1");
+  program.collectives.pop_back();
+  EXPECT_EQ(Refusal(program), "the summed gradients or the parameters of stage 1 are gathered 0 times, not once");
+  program = zero1;
+  program.collectives[3].members = {PipelineRank(1)};
+  program.ranks[0].erase(program.ranks[0].begin() + Find(program, 0, "COLLECTIVE3"));
+  program.ranks[1].push_back(zero1.ranks[0][Find(zero1, 0, "COLLECTIVE3")]);
+  EXPECT_EQ(Refusal(program), "COLLECTIVE3 is not between the ranks that hold stage 0");
+}
+
 TEST(ReplicasTest, ReductionsInDifferentOrderAreADeadlock) {
   // Two ranks that hold both stages, in different copies, and reduce them in different order.
   const Program good = Make("dual_pipe", {.ranks = 2, .micro_batches = 4}, {.replicas = 2});
@@ -186,7 +217,7 @@ TEST(ReplicasTest, AllRanksOfAllReplicasRunAsThoseOfOnePipelineDo) {
   std::mt19937 random(3);
   const auto below = [&](size_t n) { return static_cast<int>(random() % n); };
   int runs = 0, stuck = 0, wrong = 0;
-  for (int round = 0; round < 6000; ++round) {
+  for (int round = 0; round < 9000; ++round) {
     const Generator& generator = Generators()[below(Generators().size())];
     const auto schedule =
         generator.generate({.ranks = 1 + below(3), .chunks = 1 + below(2), .micro_batches = 1 + below(5)});
@@ -195,6 +226,7 @@ TEST(ReplicasTest, AllRanksOfAllReplicasRunAsThoseOfOnePipelineDo) {
                                      .replicas = 2 + below(2),
                                      .send_slots = 1 + below(2),
                                      .receive_ahead = below(3),
+                                     .zero1 = below(2) == 0,
                                      .tied_tensors = {{0, {StageId(0), StageId(schedule->placement.stages() - 1)}}}});
     ASSERT_TRUE(program.ok()) << program.status();
     for (int change = below(4); change > 0; --change) {

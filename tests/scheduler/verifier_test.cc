@@ -281,13 +281,24 @@ TEST(VerifierTest, FindsDeadlocksOfTheIssuingThread) {
 }
 
 TEST(VerifierTest, CollectivesInDifferentOrderAreADeadlock) {
-  Program program = Make("1f1b", {.ranks = 3, .micro_batches = 3}, {.tied_tensors = {{5, {StageId(0), StageId(2)}}}});
+  const std::vector<StageId> ends = {StageId(0), StageId(2)};
+  Program program = Make("1f1b", {.ranks = 3, .micro_batches = 3}, {.tied_tensors = {{5, ends}, {6, ends}}});
   MoveBefore(program, 2, "COLLECTIVE1", "COLLECTIVE0");
   EXPECT_EQ(
       Refusal(program),
       "deadlock, ranks 0, 2 wait in a circle: rank 0's COLLECTIVE1 stands behind COLLECTIVE0 in queue collective, "
       "whose other end is rank 2's COLLECTIVE0; rank 2's COLLECTIVE0 stands behind COLLECTIVE1 in queue "
       "collective, whose other end is rank 0's COLLECTIVE1");
+}
+
+TEST(VerifierTest, TheEndOfAStepHasItsOrder) {
+  const LoweringOptions tied{.tied_tensors = {{5, {StageId(0), StageId(1)}}}};
+  Program program = Make("1f1b", {.ranks = 2, .micro_batches = 2}, tied);
+  MoveBefore(program, 1, "COLLECTIVE1", "COLLECTIVE0");
+  EXPECT_THAT(Refusal(program), HasSubstr("COLLECTIVE0 exchanges gradients, but comes after the norm"));
+  program = Make("1f1b", {.ranks = 2, .micro_batches = 2}, tied);
+  MoveBefore(program, 1, "OPTIMIZER_STEP", "COLLECTIVE1");
+  EXPECT_THAT(Refusal(program), HasSubstr("COLLECTIVE1 comes after OPTIMIZER_STEP"));
 }
 
 TEST(VerifierTest, EveryCopyIsReducedOnceAfterItsLastWeightGradient) {

@@ -40,11 +40,13 @@ class AffineJob {
   AffineJob(World* world, const AffineJobOptions& options)
       : world_(world),
         options_(options),
-        ranks_(options.training.placement.ranks()),
-        abort_(world, RankGrid(placement().ranks(), 1, 1)),
+        grid_(options.training.placement.ranks(), options.training.replicas, 1,
+              {GridAxis::kPipeline, GridAxis::kData, GridAxis::kTensor}),
+        ranks_(grid_.ranks()),
+        abort_(world, grid_),
         hub_(world, ranks_.size()) {
     const int stages = placement().stages();
-    layout_.grid = RankGrid(placement().ranks(), 1, 1);
+    layout_.grid = grid_;
     layout_.programs.push_back(&options.training);
     for (const Program& program : options.others) layout_.programs.push_back(&program);
     if (options.post_validation.has_value()) {
@@ -52,7 +54,7 @@ class AffineJob {
       layout_.programs.push_back(&options.post_validation->first_step);
       layout_.programs.push_back(&options.post_validation->guess_wrong);
       layout_.programs.push_back(&options.post_validation->settle);
-      layout_.norm_bytes = 4 * placement().stages();
+      layout_.norm_bytes = 4 * 2 * placement().stages();
     }
     for (int s = 0; s < stages; ++s) {
       layout_.messages.push_back({.activation_bytes = s + 1 < stages ? kAffineWords * 4 : 0,
@@ -69,9 +71,10 @@ class AffineJob {
     for (size_t r = 0; r < ranks_.size(); ++r) {
       tasks.push_back(world_->Spawn({.name = absl::StrCat("rank", r)}, [this, r] {
         RankState& rank = ranks_[r];
-        rank.status = Build(PipelineRank(r), rank);
+        const GridPlace place = grid_.PlaceOf(WorldRank(r));
+        rank.status = Build(place, rank);
         if (rank.status.ok()) {
-          rank.status = RunPrograms(PipelineRank(r), rank);
+          rank.status = RunPrograms(place, rank);
         } else {
           abort_.Abort(Annotate(rank.status, absl::StrCat("rank ", r)));
           rank.status = abort_.cause();
@@ -101,20 +104,27 @@ class AffineJob {
     return size;
   }
 
-  absl::Status Build(PipelineRank r, RankState& rank) {
+  absl::Status Build(const GridPlace& place, RankState& rank) {
+    const PipelineRank r = place.pipeline;
+    PipelineLayout layout = layout_;
+    layout.replica = place.replica;
     rank.device = std::make_unique<TestDevice>(world_, TestDeviceOptions{options_.memory_limit_bytes});
     std::vector<Fault> faults;
     for (const Fault& fault : options_.faults) {
-      if (fault.rank == r) faults.push_back(fault);
+      if (fault.rank == r && fault.replica == place.replica) faults.push_back(fault);
     }
     rank.faults = std::make_unique<FaultPlan>(world_, faults);
     rank.stream = rank.device->NewStream(absl::StrCat("stream", r.value()));
     auto* stream = static_cast<TestStream*>(rank.stream.get());
-    RankModelOptions model_options{.rank = r, .max_norm = options_.max_norm};
+    RankModelOptions model_options{.place = place.replica * placement().ranks() + r.value(), .max_norm = options_.max_norm};
     std::vector<std::unique_ptr<Stage>> stages;
     for (int s = 0; s < placement().stages(); ++s) {
       const StageId id(s);
-      model_options.norms.push_back({.stage = id, .rank = placement().RankOf(id), .partials = 1});
+      auto& norm = model_options.norms.emplace_back();
+      norm = {.stage = id, .runs = AffineNormRuns(grid_.dp())};
+      for (int replica = 0; replica < grid_.dp(); ++replica) {
+        norm.places.push_back(replica * placement().ranks() + placement().RankOf(id).value());
+      }
       if (placement().RankOf(id) != r) continue;
       ASSIGN_OR_RETURN(
           auto stage,
@@ -122,6 +132,9 @@ class AffineJob {
                               {.id = id,
                                .stages = placement().stages(),
                                .micro_batches = options_.training.micro_batches,
+                               .replica = place.replica,
+                               .replicas = grid_.dp(),
+                               .zero1 = options_.zero1,
                                .stash_slots = PoolMax(Pool::kStash, id),
                                .gradient_stash_slots = PoolMax(Pool::kGradientStash, id),
                                .tied = options_.tied,
@@ -132,8 +145,8 @@ class AffineJob {
       stages.push_back(NewFaultyStage(std::move(stage), stream, rank.faults.get()));
     }
     ASSIGN_OR_RETURN(rank.model, RankModel::Create(rank.device.get(), stream, std::move(stages), model_options));
-    ASSIGN_OR_RETURN(const Links links, LinksOf(layout_, r));
-    ASSIGN_OR_RETURN(auto endpoint, hub_.Open(WorldRank(r.value()), links.channels, links.groups));
+    ASSIGN_OR_RETURN(const Links links, LinksOf(layout, r));
+    ASSIGN_OR_RETURN(auto endpoint, hub_.Open(grid_.RankOf(place), links.channels, links.groups));
     if (options_.fixed_slots) endpoint = NewFixedSlotsTransport(std::move(endpoint), world_, rank.device.get());
     rank.transport = NewFaultyTransport(std::move(endpoint), rank.faults.get());
     ASSIGN_OR_RETURN(rank.executor, Executor::Create({.world = world_,
@@ -143,22 +156,22 @@ class AffineJob {
                                                       .model = rank.model.get(),
                                                       .abort = &abort_,
                                                       .rank = r,
-                                                      .layout = layout_,
+                                                      .layout = layout,
                                                       .watchdog = options_.watchdog,
                                                       .compute_ahead = options_.compute_ahead}));
     return absl::OkStatus();
   }
 
-  absl::Status RunPrograms(PipelineRank r, RankState& rank) {
+  absl::Status RunPrograms(const GridPlace& place, RankState& rank) {
     std::vector<std::vector<MicroBatchInfo>> inputs;
     for (int step = 0; step < options_.steps; ++step) {
-      inputs.push_back(AffineMicroBatches(options_.training.micro_batches, step));
+      inputs.push_back(AffineMicroBatches(options_.training.micro_batches, step, place.replica));
     }
     rank.losses.reserve(inputs.size() + options_.others.size());
     rank.spans.reserve(inputs.size() + options_.others.size());
     rank.norms.reserve(inputs.size());
     for (int step = 0; step < options_.steps; ++step) {
-      if (options_.before_step) options_.before_step(r, step);
+      if (options_.before_step) options_.before_step(place.pipeline, step);
       const size_t program = first_step_ > 0 && step == 0 ? first_step_ : 0;
       ASSIGN_OR_RETURN(const StepResult* result, rank.executor->Run(program, {.micro_batches = inputs[step],
                                                                               .learning_rate = AffineLearningRate(step),
@@ -172,7 +185,7 @@ class AffineJob {
     if (first_step_ > 0 && options_.steps > 0) RETURN_IF_ERROR(rank.executor->Run(first_step_ + 2, {}).status());
     std::vector<uint32_t> logits(kAffineWords);
     for (size_t i = 0; i < options_.others.size(); ++i) {
-      const std::vector<MicroBatchInfo> infos = AffineMicroBatches(options_.others[i].micro_batches, 1000 + i);
+      const std::vector<MicroBatchInfo> infos = AffineMicroBatches(options_.others[i].micro_batches, 1000 + i, place.replica);
       ASSIGN_OR_RETURN(const StepResult* result,
                        rank.executor->Run(1 + i, {.micro_batches = infos,
                                                   .logits = absl::MakeSpan(reinterpret_cast<std::byte*>(logits.data()),
@@ -190,20 +203,30 @@ class AffineJob {
 
   AffineJobResult Collect() {
     AffineJobResult result;
-    const size_t last = placement().RankOf(StageId(placement().stages() - 1)).index();
-    result.losses = ranks_[last].losses;
+    const PipelineRank last = placement().RankOf(StageId(placement().stages() - 1));
+    const auto last_of = [&](int replica) -> RankState& { return ranks_[grid_.RankOf({last, replica, 0}).index()]; };
+    result.losses = last_of(0).losses;
+    for (int replica = 1; replica < grid_.dp(); ++replica) {
+      const auto& losses = last_of(replica).losses;
+      for (size_t i = 0; i < std::min(losses.size(), result.losses.size()); ++i) {
+        result.losses[i].insert(result.losses[i].end(), losses[i].begin(), losses[i].end());
+      }
+    }
     result.norms = ranks_.back().norms;  // with post-validation the last rank is the first to know
     result.replays = ranks_[0].replays;
-    result.logits = ranks_[last].logits;
+    result.logits = last_of(0).logits;
     std::map<StageId, std::vector<uint32_t>> parameters;
     for (RankState& rank : ranks_) {
+      const bool first_replica = &rank < ranks_.data() + placement().ranks();
       result.statuses.push_back(rank.status);
       result.allocations.push_back(rank.device == nullptr ? 0 : rank.device->memory().allocations);
       result.flight_records.push_back(rank.executor == nullptr ? "" : rank.executor->DumpFlightRecorder());
       for (AffineStage* stage : rank.stages) {
-        if (rank.model != nullptr) parameters[stage->id()] = stage->parameters();
+        if (rank.model == nullptr) continue;
+        const auto [known, added] = parameters.try_emplace(stage->id(), stage->parameters());
+        result.replicas_agree &= added || known->second == stage->parameters();
       }
-      for (size_t step = 0; step < rank.spans.size(); ++step) {
+      for (size_t step = 0; step < rank.spans.size() && first_replica; ++step) {
         if (result.spans.size() <= step) result.spans.emplace_back();
         result.spans[step].insert(result.spans[step].end(), rank.spans[step].begin(), rank.spans[step].end());
       }
@@ -217,23 +240,25 @@ class AffineJob {
   const AffineJobOptions& options_;
   PipelineLayout layout_;
   size_t first_step_ = 0;  // number of the first step's program; those of a wrong guess and of settling follow; 0: none
-  std::vector<RankState> ranks_;
+  const RankGrid grid_;
+  std::vector<RankState> ranks_;  // replica by replica
   PipelineAbort abort_;
   InProcessHub hub_;
 };
 
 }  // namespace
 
-std::vector<MicroBatchInfo> AffineMicroBatches(int micro_batches, int step) {
+std::vector<MicroBatchInfo> AffineMicroBatches(int micro_batches, int step, int replica) {
   static std::mutex mutex;
   static std::map<std::pair<int, int>, std::vector<int32_t>> arrays;
   std::lock_guard lock(mutex);
   std::vector<MicroBatchInfo> infos;
   for (int i = 0; i < micro_batches; ++i) {
-    std::vector<int32_t>& numbers = arrays[{step, i}];
+    const int global = replica * micro_batches + i;
+    std::vector<int32_t>& numbers = arrays[{step, global}];
     if (numbers.empty()) {
       for (int64_t j = 0; j < 2 * kAffineWords; ++j) {
-        numbers.push_back(static_cast<int32_t>(MixBits(1000 * step + 50 * i + j) % 1000));
+        numbers.push_back(static_cast<int32_t>(MixBits(1000 * step + 50 * global + j) % 1000));
       }
     }
     infos.push_back({.index = MicroBatch(i),
@@ -242,6 +267,7 @@ std::vector<MicroBatchInfo> AffineMicroBatches(int micro_batches, int step) {
                      .tokens = absl::MakeSpan(numbers).first(kAffineWords),
                      .targets = absl::MakeSpan(numbers).last(kAffineWords),
                      .step = step,
+                     .gradient_group = replica,
                      .accumulate = i == 0 ? Accumulate::kOverwrite : Accumulate::kAdd});
   }
   return infos;

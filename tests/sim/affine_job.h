@@ -27,6 +27,7 @@ struct AffineJobOptions {
   float max_norm = 0;                           // above which gradients are scaled
   std::map<int, std::set<int>> poisoned_steps;  // per stage: in which its norm is not finite
   std::vector<Program> others;  // forward-only ones, each run once after the training steps, in this order
+  bool zero1 = false;           // as `training` was lowered; it also says how many replicas there are
   int steps = 2;
   bool tied = false;
   bool fixed_slots = false;                // messages are copied; slots stay where they are
@@ -40,20 +41,21 @@ struct AffineJobOptions {
 };
 
 struct AffineJobResult {
-  std::vector<absl::Status> statuses;             // per rank
-  std::vector<std::vector<float>> losses;         // per finished step, then per other program
+  std::vector<absl::Status> statuses;             // per rank, replica by replica
+  std::vector<std::vector<float>> losses;         // per finished step, then per other program; of all replicas
   std::vector<float> norms;                       // per finished step
   int replays = 0;                                // steps that ran rank 0's list of a wrong guess
   std::vector<uint32_t> logits;                   // after the last program
-  std::vector<std::vector<uint32_t>> parameters;  // per stage: a, c, t
-  std::vector<std::vector<Span>> spans;           // per step, of all ranks
+  std::vector<std::vector<uint32_t>> parameters;  // per stage: a, c, t; of one replica ...
+  bool replicas_agree = true;                     // ... and the others have the same
+  std::vector<std::vector<Span>> spans;           // per step, of all ranks of the first replica
   std::string report;                             // who waited for whom
   std::vector<std::string> flight_records;        // per rank
   std::vector<int64_t> allocations;               // of each rank's device, all along
 };
 
-// The micro-batches of a step. Their arrays live for ever.
-std::vector<MicroBatchInfo> AffineMicroBatches(int micro_batches, int step);
+// The micro-batches of a step, or one replica's share of them. Their arrays live for ever.
+std::vector<MicroBatchInfo> AffineMicroBatches(int micro_batches, int step, int replica = 0);
 inline float AffineLearningRate(int step) { return static_cast<float>(3 + step); }
 
 AffineJobResult RunAffineJob(World* world, const AffineJobOptions& options);

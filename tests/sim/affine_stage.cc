@@ -28,7 +28,7 @@ float LossOf(const uint32_t* y) {
 
 uint32_t OutputGradient(uint32_t y, int32_t target) { return 2 * y + static_cast<uint32_t>(target); }
 
-float PartialOf(uint32_t da, uint32_t dc) { return static_cast<float>((da ^ (dc >> 3)) & 0xfff); }
+float PartialOf(uint32_t gradient) { return static_cast<float>((gradient ^ (gradient >> 13)) & 0xfff); }
 
 // Where gradients are scaled a step depends on the scale alone, as an optimizer's does.
 uint32_t Update(float learning_rate, const StepControl& control, float max_norm) {
@@ -119,9 +119,9 @@ absl::Status RunGradient(const Work& w, World* world) {
 absl::StatusOr<std::unique_ptr<AffineStage>> AffineStage::Create(Device* device, TestStream* stream,
                                                                  const AffineOptions& options) {
   auto stage = std::unique_ptr<AffineStage>(new AffineStage(stream, options));
-  const int64_t groups = options.gradient_groups;
-  const int64_t words = 9 + 2 * groups + kWords * (options.stash_slots + options.gradient_stash_slots + 1) +
-                        options.micro_batches + 3 * groups;
+  const int64_t replicas = options.replicas;
+  const int64_t words = 9 + 3 + 2 * replicas + 2 * replicas +
+                        kWords * (options.stash_slots + options.gradient_stash_slots + 1) + options.micro_batches;
   ASSIGN_OR_RETURN(stage->memory_, device->Allocate(words * 4, absl::StrCat("stage ", options.id.value())));
   uint32_t* next = reinterpret_cast<uint32_t*>(stage->memory_.data());
   const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
@@ -129,7 +129,9 @@ absl::StatusOr<std::unique_ptr<AffineStage>> AffineStage::Create(Device* device,
     return TensorView{reinterpret_cast<std::byte*>(take(count)), DType::kF32, {count}};
   };
   stage->numbers_ = take(9);
-  stage->gradients_ = take(2 * groups);
+  stage->gradients_ = take(3);
+  stage->received_ = take(2 * replicas);
+  stage->tied_received_ = take(2 * replicas);
   stage->stash_ = take(kWords * options.stash_slots);
   stage->gradient_stash_ = take(kWords * options.gradient_stash_slots);
   const TensorView logits = floats(kWords), losses = floats(options.micro_batches);
@@ -140,11 +142,35 @@ absl::StatusOr<std::unique_ptr<AffineStage>> AffineStage::Create(Device* device,
   stage->numbers_[0] = InitialNumber(options.id.value(), 0);
   stage->numbers_[1] = InitialNumber(options.id.value(), 1);
   stage->numbers_[2] = InitialTied();
-  if (options.tied && options.stages > 1 && (stage->first() || stage->last())) {
-    stage->tied_.push_back(
-        {.name = "t", .use = stage->first() ? 0 : 1, .uses = 2, .mine = floats(groups), .all = floats(2 * groups)});
-  }
+  stage->MakeExchanges();
   return stage;
+}
+
+// One replica has its gradients where it would receive them, and exchanges no slices.
+void AffineStage::MakeExchanges() {
+  const int replicas = options_.replicas, use = first() ? 0 : 1;
+  const bool tied = options_.tied && options_.stages > 1 && (first() || last());
+  const auto view = [](uint32_t* words, int64_t count) {
+    return TensorView{reinterpret_cast<std::byte*>(words), DType::kF32, {count}};
+  };
+  const auto share = [&](uint32_t* mine, int64_t numbers, const Slice& slice, uint32_t* all, uint32_t* whole) {
+    std::vector<int64_t>& parts = parts_.emplace_back();
+    for (int replica = 0; replica < replicas; ++replica) parts.push_back(4 * SliceOf(numbers, replica, replicas).size());
+    reductions_.push_back({view(mine, numbers), parts, view(all, replicas * slice.size())});
+    gathers_.push_back({view(whole + slice.begin, slice.size()), view(whole, numbers)});
+  };
+  const int64_t t = replicas * tied_slice_.size();  // words of one use
+  parts_.reserve(2);
+  if (replicas > 1) {
+    uint32_t* whole = options_.zero1 ? numbers_ : numbers_ + 3;
+    share(gradients_, 2, slice_, received_, whole);
+    if (tied) share(gradients_ + 2, 1, tied_slice_, tied_received_ + use * t, whole + 2);
+  } else {
+    received_ = gradients_;
+  }
+  if (!tied || t == 0) return;
+  uint32_t* mine = replicas > 1 ? tied_received_ + use * t : gradients_ + 2;
+  tied_.push_back({.name = "t", .use = use, .uses = 2, .mine = view(mine, t), .all = view(tied_received_, 2 * t)});
 }
 
 EventRef AffineStage::Forward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) {
@@ -156,7 +182,7 @@ EventRef AffineStage::Forward(const MicroBatchInfo& info, const StageSlots& slot
                   .micro_batch = info.index.value(),
                   .cost = options_.forward_cost,
                   .numbers = numbers_,
-                  .tied = !tied_.empty(),
+                  .tied = options_.tied && options_.stages > 1 && (first() || last()),
                   .first = first(),
                   .last = last(),
                   .tokens = info.tokens.data(),
@@ -178,13 +204,14 @@ EventRef AffineStage::Gradient(const MicroBatchInfo& info, const StageSlots& slo
   CHECK(slots.stash >= 0 && slots.stash < options_.stash_slots) << "STASH slot " << slots.stash;
   CHECK(slots.gradient_stash >= 0 && slots.gradient_stash < options_.gradient_stash_slots)
       << "GRADIENT_STASH slot " << slots.gradient_stash;
+  CHECK_EQ(info.gradient_group, options_.replica);
   if (weight) poisoned_ = options_.poisoned_steps.count(static_cast<int>(info.step)) > 0;
   for (const EventRef& event : after) stream_->Wait(event);
   const Work work{.stage = options_.id,
                   .micro_batch = info.index.value(),
                   .cost = options_.forward_cost * (input + weight),
                   .numbers = numbers_,
-                  .tied = !tied_.empty(),
+                  .tied = options_.tied && options_.stages > 1 && (first() || last()),
                   .first = first(),
                   .last = last(),
                   .input = input,
@@ -196,8 +223,8 @@ EventRef AffineStage::Gradient(const MicroBatchInfo& info, const StageSlots& slo
                   .in_gradient = WordsOf(slots.input_gradient),
                   .stash = stash_ + slots.stash * kWords,
                   .gradient_stash = gradient_stash_ + slots.gradient_stash * kWords,
-                  .gradients = gradients_ + 2 * info.gradient_group,
-                  .tied_gradient = tied_.empty() ? nullptr : tied_[0].mine.as<uint32_t>() + info.gradient_group};
+                  .gradients = gradients_,
+                  .tied_gradient = gradients_ + 2};
   stream_->Record();
   stream_->Run([work](World* world) { return RunGradient(work, world); });
   return stream_->Record();
@@ -217,17 +244,15 @@ EventRef AffineStage::Backward(const MicroBatchInfo& info, const StageSlots& slo
 
 EventRef AffineStage::FinishGradients(TensorView partials, absl::Span<const EventRef> after) {
   for (const EventRef& event : after) stream_->Wait(event);
-  const TensorView all = tied_.empty() ? TensorView{} : tied_[0].all;
-  stream_->Run([numbers = numbers_, gradients = gradients_, groups = options_.gradient_groups, partials, all,
-                poisoned = std::exchange(poisoned_, false)](World*) {
-    uint32_t* sums = numbers + 3;
+  stream_->Run([this, partials, poisoned = std::exchange(poisoned_, false)](World*) {
+    uint32_t* sums = numbers_ + 3;
     sums[0] = sums[1] = sums[2] = 0;
-    for (int group = 0; group < groups; ++group) {
-      sums[0] += gradients[2 * group];
-      sums[1] += gradients[2 * group + 1];
+    for (int64_t i = 0; i < slice_.size(); ++i) {
+      uint32_t& sum = sums[slice_.begin + i];
+      for (int replica = 0; replica < options_.replicas; ++replica) sum += received_[replica * slice_.size() + i];
+      partials.as<float>()[i] = poisoned ? std::numeric_limits<float>::infinity() : PartialOf(sum);
     }
-    for (int64_t i = 0; i < (all ? all.elements() : 0); ++i) sums[2] += all.as<uint32_t>()[i];
-    partials.as<float>()[0] = poisoned ? std::numeric_limits<float>::infinity() : PartialOf(sums[0], sums[1]);
+    for (int64_t i = 0; i < (tied_.empty() ? 0 : tied_[0].all.elements()); ++i) sums[2] += tied_received_[i];
     return absl::OkStatus();
   });
   return stream_->Record();
@@ -235,14 +260,33 @@ EventRef AffineStage::FinishGradients(TensorView partials, absl::Span<const Even
 
 EventRef AffineStage::OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) {
   for (const EventRef& event : after) stream_->Wait(event);
-  stream_->Run([numbers = numbers_, args, max_norm = options_.max_norm](World*) {
+  stream_->Run([this, args](World*) {
     StepControl control;
     std::memcpy(&control, args.control.data, sizeof(control));
     if (control.skip != 0) return absl::OkStatus();
-    for (int i = 0; i < 3; ++i) numbers[i] -= Update(args.learning_rate, control, max_norm) * numbers[3 + i];
+    const auto update = [&](int64_t i) {
+      numbers_[i] -= Update(args.learning_rate, control, options_.max_norm) * numbers_[3 + i];
+    };
+    const bool slices = options_.zero1 && options_.replicas > 1;
+    const Slice mine = slices ? slice_ : Slice{0, 2}, tied = slices ? tied_slice_ : Slice{0, 1};
+    for (int64_t i = mine.begin; i < mine.end; ++i) update(i);
+    for (int64_t i = tied.begin; i < tied.end; ++i) update(2 + i);
     return absl::OkStatus();
   });
   return stream_->Record();
+}
+
+EventRef AffineStage::FinishParameters(absl::Span<const EventRef> after) {
+  for (const EventRef& event : after) stream_->Wait(event);
+  return stream_->Record();
+}
+
+std::vector<NormRun> AffineNormRuns(int replicas) {
+  std::vector<NormRun> runs;
+  for (int replica = 0; replica < replicas; ++replica) {
+    runs.push_back({replica, 2 * (replica + 1) / replicas - 2 * replica / replicas});
+  }
+  return runs;
 }
 
 void AffineStage::KeepState() {
@@ -299,7 +343,7 @@ std::vector<float> AffineReference::Step(absl::Span<const MicroBatchInfo> infos,
     }
   }
   float squares = 0;
-  for (const auto& sum : sums) squares += PartialOf(sum[0], sum[1]);
+  for (const auto& sum : sums) squares += PartialOf(sum[0]) + PartialOf(sum[1]);
   *norm = std::sqrt(squares);
   if (poisoned_.count(static_cast<int>(infos[0].step)) > 0) {
     *norm = std::numeric_limits<float>::infinity();

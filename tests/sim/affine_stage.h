@@ -10,6 +10,7 @@
 
 #include "base/world.h"
 #include "scheduler/program.h"
+#include "stages/gradient_slices.h"
 #include "stages/stage.h"
 #include "tests/sim/test_device.h"
 
@@ -21,7 +22,9 @@ struct AffineOptions {
   StageId id;
   int stages = 1;
   int micro_batches = 1;
-  int gradient_groups = 1;
+  int replica = 0;  // each has one gradient group
+  int replicas = 1;
+  bool zero1 = false;
   int stash_slots = 0;
   int gradient_stash_slots = 0;
   bool tied = false;
@@ -42,11 +45,13 @@ class AffineStage final : public Stage {
   EventRef WeightGradient(const MicroBatchInfo& info, const StageSlots& slots,
                           absl::Span<const EventRef> after) override;
   EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override;
-  absl::Span<const CopyGradient> copy_gradients() const override { return {}; }
+  absl::Span<const GradientReduction> reductions() const override { return reductions_; }
+  absl::Span<const SliceGather> gathers() const override { return gathers_; }
   absl::Span<const TiedGradient> tied() const override { return tied_; }
-  int64_t norm_partials() const override { return 1; }
+  int64_t norm_partials() const override { return slice_.size(); }
   EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override;
   EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override;
+  EventRef FinishParameters(absl::Span<const EventRef> after) override;
   void KeepState() override;
   void RollBack() override;
   TensorView losses() const override { return losses_; }
@@ -56,7 +61,21 @@ class AffineStage final : public Stage {
   std::vector<uint32_t> parameters() const { return {numbers_[0], numbers_[1], numbers_[2]}; }
 
  private:
-  AffineStage(TestStream* stream, const AffineOptions& options) : stream_(stream), options_(options) {}
+  // Of some numbers that the replicas share.
+  struct Slice {
+    int64_t begin = 0, end = 0;
+    int64_t size() const { return end - begin; }
+  };
+  static Slice SliceOf(int64_t numbers, int replica, int replicas) {
+    return {numbers * replica / replicas, numbers * (replica + 1) / replicas};
+  }
+
+  AffineStage(TestStream* stream, const AffineOptions& options)
+      : stream_(stream),
+        options_(options),
+        slice_(SliceOf(2, options.replica, options.replicas)),
+        tied_slice_(SliceOf(1, options.replica, options.replicas)) {}
+  void MakeExchanges();
   bool first() const { return options_.id.value() == 0; }
   bool last() const { return options_.id.value() + 1 == options_.stages; }
   EventRef Gradient(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after, bool input,
@@ -64,15 +83,24 @@ class AffineStage final : public Stage {
 
   TestStream* const stream_;
   const AffineOptions options_;
+  const Slice slice_, tied_slice_;  // whose gradients this replica sums: of a and c, and of t
   Buffer memory_;
   uint32_t* numbers_ = nullptr;         // a, c, t, then their summed gradients, then a copy of a, c, t
   bool poisoned_ = false;               // of the step that runs
-  uint32_t* gradients_ = nullptr;       // [groups][2]: of a and c
+  uint32_t* gradients_ = nullptr;       // of a, c, t, by this replica
+  uint32_t* received_ = nullptr;        // [replicas][slice]: of a and c, by all of them
+  uint32_t* tied_received_ = nullptr;   // [uses][replicas][slice]: of t
   uint32_t* stash_ = nullptr;           // [slots][words]
   uint32_t* gradient_stash_ = nullptr;  // [slots][words]
   TensorView losses_, logits_;
   std::vector<TiedGradient> tied_;
+  std::vector<std::vector<int64_t>> parts_;  // of reductions_
+  std::vector<GradientReduction> reductions_;
+  std::vector<SliceGather> gathers_;
 };
+
+// Norm partials of stages in global order: one of a, one of c.
+std::vector<NormRun> AffineNormRuns(int replicas);
 
 // The same training without any pipeline: plain loops over stages and micro-batches.
 struct AffineReference {

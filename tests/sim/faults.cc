@@ -57,12 +57,14 @@ class FaultyStage final : public Stage {
   EventRef Backward(const MicroBatchInfo& info, const StageSlots& slots, absl::Span<const EventRef> after) override {
     return Call([&] { return stage_->Backward(info, slots, after); });
   }
-  absl::Span<const CopyGradient> copy_gradients() const override { return stage_->copy_gradients(); }
+  absl::Span<const GradientReduction> reductions() const override { return stage_->reductions(); }
+  absl::Span<const SliceGather> gathers() const override { return stage_->gathers(); }
   absl::Span<const TiedGradient> tied() const override { return stage_->tied(); }
   int64_t norm_partials() const override { return stage_->norm_partials(); }
   EventRef FinishGradients(TensorView partials, absl::Span<const EventRef> after) override {
     return stage_->FinishGradients(partials, after);
   }
+  EventRef FinishParameters(absl::Span<const EventRef> after) override { return stage_->FinishParameters(after); }
   EventRef OptimizerStep(const OptimizerStepArgs& args, absl::Span<const EventRef> after) override {
     return stage_->OptimizerStep(args, after);
   }

@@ -38,6 +38,7 @@ struct Fault {
   PipelineRank rank;
   int at_call = 0;  // of the rank's compute calls or of its transport's calls, over all steps
   Nanoseconds delay = 0;
+  int replica = 0;
 };
 
 // One rank's faults, and its calls so far. Used by its issuing thread.

@@ -1,6 +1,7 @@
 #include "tests/stages/test_pipeline.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -19,13 +20,15 @@ TestPipeline::TestPipeline(const LayerGraph& graph, TestPipelineOptions options)
   std::vector<size_t> ends = options_.cuts;
   ends.push_back(graph.nodes.size());
   std::vector<std::unique_ptr<Stage>> stages;
-  RankModelOptions model{.rank = PipelineRank(0), .max_norm = options_.max_norm};
+  RankModelOptions model{.place = stage.member(), .max_norm = options_.max_norm};
+  std::vector<int> places(stage.members());
+  std::iota(places.begin(), places.end(), 0);
   size_t begin = 0;
   for (size_t end : ends) {
     const StageId id(static_cast<int64_t>(stages.size()));
     auto made = LayerStage::Create(device_.get(), stream_.get(), graph, id, {begin, end}, stage, options_.group);
     CHECK_OK(made.status());
-    model.norms.push_back({id, model.rank, NormPartials(graph, {begin, end}, stage.tensor_parallel)});
+    model.norms.push_back({.stage = id, .places = places, .runs = NormRuns(graph, {begin, end}, stage)});
     const StageMemory& memory = (*made)->memory();
     for (int i = 0; i < options_.micro_batches && end < graph.nodes.size(); ++i) {
       activations_.push_back({device_->Allocate(memory.output_message, "activation").value()});
@@ -43,13 +46,14 @@ TestPipeline::TestPipeline(const LayerGraph& graph, TestPipelineOptions options)
 void TestPipeline::Wait(const EventRef& event) { CHECK_OK(world_->Wait(event)); }
 
 MicroBatchInfo TestPipeline::InfoFor(const std::vector<ReferenceBatch>& batches, int index, bool training) const {
-  const ReferenceBatch& batch = batches[index];
+  const int all = static_cast<int>(batches.size()), place = options_.stage.member() * options_.micro_batches + index;
+  const ReferenceBatch& batch = batches[place];
   int64_t valid = 0;
   for (const ReferenceBatch& other : batches) {
     valid += std::count_if(other.targets.begin(), other.targets.end(), [](int32_t target) { return target >= 0; });
   }
-  const int groups = options_.stage.gradient_groups, count = options_.micro_batches, group = index * groups / count;
-  const bool first = index == 0 || (index - 1) * groups / count != group;
+  const int groups = options_.stage.gradient_groups, group = place * groups / all;
+  const bool first = index == 0 || (place - 1) * groups / all != group;
   return {.index = MicroBatch(index),
           .rows = batch.rows,
           .sequence = batch.sequence,
@@ -82,7 +86,7 @@ StageSlots TestPipeline::SlotsFor(size_t stage, int micro_batch) {
 }
 
 void TestPipeline::IssuePasses(const std::vector<ReferenceBatch>& batches) {
-  CHECK_EQ(batches.size(), static_cast<size_t>(options_.micro_batches));
+  CHECK_EQ(batches.size(), static_cast<size_t>(options_.micro_batches * options_.stage.members()));
   const int count = options_.micro_batches;
   for (int i = 0; i < count; ++i) {
     for (size_t s = 0; s < stages_.size(); ++s) stages_[s]->Forward(InfoFor(batches, i, true), SlotsFor(s, i), {});
@@ -132,7 +136,7 @@ void TestPipeline::GatherTied() {
     for (const TiedGradient& target : holder->tied()) {
       for (LayerStage* other : stages_) {
         for (const TiedGradient& source : other->tied()) {
-          if (source.name != target.name) continue;
+          if (source.name != target.name || source.piece != target.piece) continue;
           TensorView part = source.mine;
           part.data = target.all.data + source.use * source.mine.bytes();
           device_->operations().Copy(*stream_, source.mine, part);

@@ -41,7 +41,8 @@ class TestPipeline {
  public:
   TestPipeline(const LayerGraph& graph, TestPipelineOptions options);
 
-  // One step; batches[i] is micro-batch i, group i * G / m. With `update` false it ends before the optimizer.
+  // One step; batches[i] is micro-batch i of all members' M, group i * G / M. With `update` false it ends before the
+  // optimizer. REQUIRES: one member; with several, call what follows and exchange between them.
   StepResult Step(const std::vector<ReferenceBatch>& batches, bool update = true);
   // Its forward and backward passes alone.
   void IssuePasses(const std::vector<ReferenceBatch>& batches);
@@ -50,6 +51,10 @@ class TestPipeline {
   // Of the parameters of all stages; a tied tensor must be equal in all that hold it.
   NamedFloats Read(StateKind kind);
   void Write(const NamedFloats& parameters);
+  void GatherTied();
+  std::vector<float> ReadLosses();
+  RankModel& model() { return *model_; }
+  Stream& stream() { return *stream_; }
   // Logits of these tokens after a forward pass without training: [tokens, V].
   std::vector<float> LogitsOf(const ReferenceBatch& batch, const std::vector<int32_t>& tokens);
 
@@ -60,9 +65,7 @@ class TestPipeline {
  private:
   MicroBatchInfo InfoFor(const std::vector<ReferenceBatch>& batches, int index, bool training) const;
   StageSlots SlotsFor(size_t stage, int micro_batch);
-  void GatherTied();
   void Wait(const EventRef& event);
-  std::vector<float> ReadLosses();
 
   TestPipelineOptions options_;
   std::unique_ptr<World> own_world_;

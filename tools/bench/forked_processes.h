@@ -19,11 +19,12 @@ class ForkedProcesses {
   ~ForkedProcesses();
 
   pid_t pid(int process) const { return pids_[process]; }
-  // Carries blobs until a child's end closes, and returns the children's statuses as of waitpid().
+  // Carries one round of blobs. False: a child has ended.
+  bool CarryOneRound();
+  // Carries blobs until a child ends, and returns the children's statuses as of waitpid().
   std::vector<int> Join();
 
  private:
-  bool CarryOneRound();
   std::vector<pid_t> pids_;
   std::vector<int> sockets_;
 };

@@ -82,7 +82,9 @@ LayerProfile ProfileOf(const Plan& plan, const StepByLayer& step, const Costs& c
   LayerProfile profile = EmptyProfileOf(plan.job);
   profile.processor = processor;
   profile.hand_over_ns = costs.transfer_latency_ns;
-  const double divisor = static_cast<double>(plan.job.training.micro_batches * profile.threads_per_rank);
+  // Every shard does its part of every micro-batch.
+  const RankGrid grid = plan.job.layout.grid();
+  const double divisor = static_cast<double>(plan.job.training.micro_batches * profile.threads_per_rank) * grid.tp();
   double sum = 0;
   for (const Passes& passes : step.nodes) sum += Sum(passes).ms * kMillisecond / divisor;
   const double scale = sum > 0 && ActionNs(costs) > 0 ? ActionNs(costs) / sum : 1;
@@ -101,8 +103,8 @@ LayerProfile ProfileOf(const Plan& plan, const StepByLayer& step, const Costs& c
   int64_t parameters = 0;
   for (const StagePlan& stage : plan.stages) parameters += stage.parameters;
   if (parameters > 0) {
-    profile.optimizer_ns_per_parameter =
-        step.end_of_step.ms * kMillisecond / profile.threads_per_rank / static_cast<double>(parameters);
+    profile.optimizer_ns_per_parameter = step.end_of_step.ms * kMillisecond / profile.threads_per_rank / grid.tp() /
+                                         grid.dp() / static_cast<double>(parameters);
   }
   return profile;
 }

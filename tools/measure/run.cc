@@ -23,6 +23,10 @@ PipelineOptions OptionsFor(const Plan& plan, const RunOptions& options, std::vec
   pipeline.on_layer = [profiles](WorldRank rank, const LayerWork* work) {
     (*profiles)[rank.index()].SetLabel(work == nullptr ? -1 : LabelOf(*work));
   };
+  // Waiting for the other shards included.
+  pipeline.on_exchange = [profiles](WorldRank rank, const EventRef& ready, const EventRef& exchanged) {
+    (*profiles)[rank.index()].Add({{.operation = "exchange of shards", .calls = 1}, exchanged, ready});
+  };
   return pipeline;
 }
 

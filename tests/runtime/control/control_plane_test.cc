@@ -2,12 +2,8 @@
 // raw sockets.
 #include "runtime/control/control_plane.h"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <functional>
@@ -15,6 +11,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tests/runtime/control/raw_connection.h"
 
 namespace sluice {
 namespace {
@@ -26,30 +23,6 @@ using testing::HasSubstr;
 constexpr Nanoseconds kSoon = 20 * kSecond;
 
 std::string Text(const absl::Status& status) { return std::string(status.message()); }
-
-// A plain TCP connection to the control port that speaks as a test wants.
-class Stranger {
- public:
-  explicit Stranger(int port) : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port))};
-    inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
-    EXPECT_EQ(::connect(socket_, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-    const timeval patience{.tv_sec = 20};
-    setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-  }
-  ~Stranger() { ::close(socket_); }
-  void Say(absl::string_view bytes) { (void)!::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
-  // What the other end said until it closed the connection.
-  std::string HearToTheEnd() {
-    std::string heard;
-    char buffer[4096];
-    for (ssize_t bytes; (bytes = ::recv(socket_, buffer, sizeof(buffer), 0)) > 0;) heard.append(buffer, bytes);
-    return heard;
-  }
-
- private:
-  const int socket_;
-};
 
 class ControlPlaneTest : public testing::Test {
  protected:
@@ -65,6 +38,7 @@ class ControlPlaneTest : public testing::Test {
                         .port = static_cast<uint16_t>(port_)};
     options.limits.heartbeat = 5 * kSecond;
     options.limits.join = kSoon;
+    options.limits.farewell = kSecond / 5;
     return options;
   }
 
@@ -244,6 +218,19 @@ TEST_F(ControlPlaneTest, AMissingProcessIsNamedAtTheDeadline) {
   }
 }
 
+TEST_F(ControlPlaneTest, JoiningCanBeGivenUp) {
+  const Ref<Signal> cancel = MakeRef<Signal>();
+  JoinOptions options = Options(0, 3);
+  options.cancel = cancel;
+  const EventRef first = StartProcess0(options);
+  const EventRef second = Start(1, Options(1, 3));
+  cancel->Set(absl::CancelledError("Ctrl-C"), world_->Now());
+  ASSERT_TRUE(world_->Wait(first).ok());
+  EXPECT_EQ(planes_[0].status(), absl::CancelledError("Ctrl-C"));
+  ASSERT_TRUE(world_->Wait(second).ok());
+  EXPECT_THAT(Text(planes_[1].status()), HasSubstr("process 0 (host host0, ranks 0, 1): it went"));
+}
+
 TEST_F(ControlPlaneTest, AnotherPlanEndsAllNamingTheDifference) {
   const EventRef first = StartProcess0(Options(0, 2));
   JoinOptions other = Options(1, 2);
@@ -332,17 +319,17 @@ TEST_F(ControlPlaneTest, GarbageAndHalfOpenConnectionsDoNotDisturbAJob) {
     options->limits.hello = 300 * kMillisecond;
     options->limits.strangers = 4;
   });
-  Stranger silent(port_), torn(port_), page(port_), huge(port_);
+  RawConnection silent(port_), torn(port_), page(port_), huge(port_);
   torn.Say(absl::string_view("\x10\0\0\0\x0a", 5));
   page.Say("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
   huge.Say("\xff\xff\xff\x7f");
   InAll(2, [](int process, ControlPlane& plane) {
     EXPECT_TRUE(plane.ExchangeBlobs("meanwhile", absl::StrCat(process)).ok());
   });
-  for (Stranger* one : {&silent, &torn, &page, &huge}) EXPECT_EQ(one->HearToTheEnd(), "");
+  for (RawConnection* one : {&silent, &torn, &page, &huge}) EXPECT_EQ(one->HearToTheEnd(), "");
   // More than may be open at once: the kernel holds them until others have gone.
-  std::vector<std::unique_ptr<Stranger>> many;
-  for (int i = 0; i < 8; ++i) many.push_back(std::make_unique<Stranger>(port_));
+  std::vector<std::unique_ptr<RawConnection>> many;
+  for (int i = 0; i < 8; ++i) many.push_back(std::make_unique<RawConnection>(port_));
   for (const auto& one : many) EXPECT_EQ(one->HearToTheEnd(), "");
   EXPECT_THAT(notes(), AllOf(HasSubstr("127.0.0.1:"), HasSubstr("2147483647 bytes")));
   EXPECT_FALSE((*planes_[0])->cause()->Done());
@@ -354,7 +341,7 @@ TEST_F(ControlPlaneTest, AProcessThatSpeaksNoMoreEndsTheJobWithinTheLimit) {
   options.limits.heartbeat = kSecond;
   const EventRef first = StartProcess0(options);
   // Says hello and then nothing, as a stopped process would.
-  Stranger stopped(port_);
+  RawConnection stopped(port_);
   stopped.Say(*EncodeFrame(HelloFrame(
       {.process = 1, .ranks = {WorldRank(2), WorldRank(3)}, .host = "b", .fingerprints = options.fingerprints},
       "secret")));
@@ -369,7 +356,7 @@ TEST_F(ControlPlaneTest, AProcessWhoseConnectionBreaksEndsTheJob) {
   JoinOptions options = Options(0, 2);
   const EventRef first = StartProcess0(options);
   {
-    Stranger killed(port_);
+    RawConnection killed(port_);
     killed.Say(*EncodeFrame(HelloFrame(
         {.process = 1, .ranks = {WorldRank(2), WorldRank(3)}, .host = "b", .fingerprints = options.fingerprints},
         "secret")));

@@ -147,12 +147,18 @@ int SimulatedJob::Connect(int process) {
   return id;
 }
 
+Nanoseconds SimulatedJob::Arrival(Nanoseconds last, size_t bytes) {
+  const Nanoseconds on_the_wire =
+      options_.bytes_per_second > 0 ? static_cast<Nanoseconds>(bytes) * kSecond / options_.bytes_per_second : 0;
+  return std::max(last, now_ + random(options_.latency_max)) + on_the_wire;
+}
+
 void SimulatedJob::SendToServer(int connection, std::string bytes) {
   const int process = connections_[connection].process;
   while (!bytes.empty()) {
     const size_t size = std::min<size_t>(bytes.size(), 1 + random(bytes.size() < 100 ? 200 : 20000));
     Nanoseconds& last = connections_[connection].to_server;
-    last = std::max(last, now_ + random(options_.latency_max));
+    last = Arrival(last, size);
     At(last, 0, [this, connection, process, piece = bytes.substr(0, size)] {
       if ((process >= 0 && processes_[process].cut_off) || processes_[0].cut_off || coordinator_ == nullptr) return;
       if (!connections_[connection].server_open) return;
@@ -169,7 +175,7 @@ void SimulatedJob::SendToClient(int connection, const std::string& bytes) {
   for (size_t begin = 0; begin < bytes.size();) {
     const size_t size = std::min<size_t>(bytes.size() - begin, 1 + random(20000));
     Nanoseconds& last = connections_[connection].to_client;
-    last = std::max(last, now_ + random(options_.latency_max));
+    last = Arrival(last, size);
     At(last, process, [this, connection, process, piece = bytes.substr(begin, size)] {
       if (processes_[process].cut_off || processes_[0].cut_off || !connections_[connection].client_open) return;
       processes_[process].member->Received(piece, Clock(process));
@@ -208,7 +214,7 @@ void SimulatedJob::ApplyCoordinator() {
       CloseAtClient(close->connection.value(), now_, "closed");
       CloseAtServer(close->connection.value(), now_ + options_.latency_max, "closed");
     } else if (auto* report = std::get_if<ReportArrived>(&output)) {
-      processes_[report->process].reports.push_back(report->bytes);
+      processes_[report->process].reports.push_back(report->bytes.substr(0, report->bytes.find('.')));
       // The next one when all have answered the last.
       const int next = ++reports_ / options_.processes;
       if (reports_ % options_.processes == 0 && next < options_.broadcasts) {
@@ -277,7 +283,7 @@ void SimulatedJob::DoForMember(int process, ControlOutput& output) {
 
 void SimulatedJob::Work(int process, const std::string& broadcast) {
   Member& member = *processes_[process].member;
-  member.Report(broadcast).IgnoreError();
+  member.Report(broadcast + std::string(options_.report_bytes, '.')).IgnoreError();
   const int done = static_cast<int>(processes_[process].outcome.broadcasts.size());
   if (done == options_.broadcasts) member.Leave().IgnoreError();
   ApplyMember(process);

@@ -23,6 +23,8 @@ struct SimulatedJobOptions {
   int processes = 3;
   int broadcasts = 10;
   Nanoseconds latency_max = 20 * kMillisecond;
+  int64_t bytes_per_second = 0;               // of each connection and direction; 0: without bound
+  int64_t report_bytes = 0;                   // that each report is longer than its number
   Nanoseconds start_within = 2 * kSecond;     // processes start at different times
   Nanoseconds work_max = 200 * kMillisecond;  // before each report
   ControlLimits limits;
@@ -100,6 +102,8 @@ class SimulatedJob {
   void StartCoordinator();
   void StartMember(int process);
   int Connect(int process);
+  // When `bytes` arrive that follow those that arrive at `last`.
+  Nanoseconds Arrival(Nanoseconds last, size_t bytes);
   void SendToServer(int connection, std::string bytes);
   void SendToClient(int connection, const std::string& bytes);
   void CloseAtServer(int connection, Nanoseconds at, const std::string& why);

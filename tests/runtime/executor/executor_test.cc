@@ -25,6 +25,15 @@ namespace {
 
 using testing::HasSubstr;
 
+// Those of all replicas.
+std::vector<MicroBatchInfo> AllMicroBatches(const AffineJobOptions& options, int micro_batches, int step) {
+  std::vector<MicroBatchInfo> all;
+  for (int replica = 0; replica < options.training.replicas; ++replica) {
+    for (const MicroBatchInfo& info : AffineMicroBatches(micro_batches, step, replica)) all.push_back(info);
+  }
+  return all;
+}
+
 // Losses and parameters are those of plain loops.
 void ExpectSameAsReference(const AffineJobOptions& options, const AffineJobResult& result) {
   for (const absl::Status& status : result.statuses) ASSERT_TRUE(status.ok()) << status;
@@ -32,14 +41,15 @@ void ExpectSameAsReference(const AffineJobOptions& options, const AffineJobResul
   ASSERT_EQ(result.losses.size(), options.steps + options.others.size());
   for (int step = 0; step < options.steps; ++step) {
     float norm = 0;
-    const auto infos = AffineMicroBatches(options.training.micro_batches, step);
+    const auto infos = AllMicroBatches(options, options.training.micro_batches, step);
     EXPECT_EQ(result.losses[step], reference.Step(infos, AffineLearningRate(step), &norm)) << "step " << step;
     EXPECT_EQ(result.norms[step], norm) << "step " << step;
   }
   EXPECT_EQ(result.parameters, reference.parameters);
+  EXPECT_TRUE(result.replicas_agree);
   for (size_t i = 0; i < options.others.size(); ++i) {
     std::vector<float> losses;
-    for (const MicroBatchInfo& info : AffineMicroBatches(options.others[i].micro_batches, 1000 + i)) {
+    for (const MicroBatchInfo& info : AllMicroBatches(options, options.others[i].micro_batches, 1000 + i)) {
       losses.push_back(reference.Forward(info));
     }
     EXPECT_EQ(result.losses[options.steps + i], losses) << "forward-only program " << i;
@@ -82,6 +92,7 @@ void ExpectSoundTimeline(const Program& program, const std::vector<Span>& spans)
 AffineJobOptions JobOf(const ProgramChoice& choice) {
   return {.training = MakeProgram(choice),
           .others = {},
+          .zero1 = choice.zero1,
           .tied = choice.tied,
           .watchdog = {.limit = kSecond, .rest = 100 * kMillisecond}};
 }
@@ -120,6 +131,23 @@ TEST(ExecutorTest, TrainsAsPlainLoopsDoForEveryScheduleAndPlacement) {
     const AffineJobResult result = RunAffineJob(&world, options);
     ExpectSameAsReference(options, result);
     for (const auto& spans : result.spans) ExpectSoundTimeline(options.training, spans);
+  }
+}
+
+// Gradients are exchanged in slices, and each replica sums, and with ZeRO-1 updates, its own.
+TEST(ExecutorTest, ReplicasTrainAsPlainLoopsDoOverAllTheirMicroBatches) {
+  for (ProgramChoice choice : Choices()) {
+    if (choice.micro_batches == 6) continue;
+    for (const int replicas : {2, 3}) {
+      choice.replicas = replicas;
+      choice.zero1 = (choice.ranks + choice.micro_batches + replicas) % 2 == 0;
+      SCOPED_TRACE(ToString(choice));
+      AffineJobOptions options = JobOf(choice);
+      SimWorld world({.seed = 1});
+      const AffineJobResult result = RunAffineJob(&world, options);
+      ExpectSameAsReference(options, result);
+      for (const auto& spans : result.spans) ExpectSoundTimeline(options.training, spans);
+    }
   }
 }
 
@@ -303,7 +331,7 @@ TEST(LinksTest, BothEndsOfAChannelDescribeItAlike) {
                         .tied = {{.tensor = 0, .name = "t", .stages = {StageId(0), StageId(2)}}},
                         .grid = RankGrid(3, 2, 2)};
   std::map<ChannelId, std::vector<ChannelSpec>> channels;
-  std::set<GroupId> groups;
+  std::map<GroupId, GroupSpec> groups;
   for (int rank = 0; rank < layout.grid.ranks(); ++rank) {
     const GridPlace place = layout.grid.PlaceOf(WorldRank(rank));
     layout.replica = place.replica;
@@ -311,10 +339,14 @@ TEST(LinksTest, BothEndsOfAChannelDescribeItAlike) {
     const absl::StatusOr<Links> links = LinksOf(layout, place.pipeline);
     ASSERT_TRUE(links.ok()) << links.status();
     for (const ChannelSpec& spec : links->channels) channels[spec.id].push_back(spec);
-    for (const GroupSpec& spec : links->groups) groups.insert(spec.id);
+    for (const GroupSpec& spec : links->groups) {
+      const auto [found, added] = groups.emplace(spec.id, spec);
+      EXPECT_EQ(found->second, spec) << "what one member opens is what the others open";
+    }
   }
   EXPECT_EQ(channels.size(), 4 * 6u) << "two borders: forward and backward in training, forward alone in evaluation";
-  EXPECT_EQ(groups.size(), 4 * 2u + 3 * 2u) << "of each pipeline; and the shards at each of its places, for each replica";
+  EXPECT_EQ(groups.size(), 4 + 2 + 6u)
+      << "the tied tensor in each pipeline, the norm over all replicas of each shard, the shards of each rank";
   for (const auto& [id, ends] : channels) {
     ASSERT_EQ(ends.size(), 2u);
     EXPECT_EQ(ends[0], ends[1]);
@@ -350,7 +382,9 @@ SeededJob MakeSeededJob(uint64_t seed) {
                        .micro_batches = 1 + draw(6),
                        .v_placement = draw(2) == 0,
                        .tied = draw(2) == 0,
-                       .queues = static_cast<QueuePolicy>(draw(4))};
+                       .queues = static_cast<QueuePolicy>(draw(4)),
+                       .replicas = 1 + draw(3),
+                       .zero1 = draw(2) == 0};
   SeededJob seeded{.world = {.seed = seed,
                              .stall_one_in = draw(2) == 0 ? 0 : 3 + draw(20),
                              .stall_max = 1 + draw(1000) * kMicrosecond}};
@@ -362,7 +396,8 @@ SeededJob MakeSeededJob(uint64_t seed) {
     job.others.push_back(MakeProgram({.schedule = "forward_only",
                                       .ranks = choice.ranks,
                                       .micro_batches = choice.micro_batches,
-                                      .queues = choice.queues}));
+                                      .queues = choice.queues,
+                                      .replicas = choice.replicas}));
     if (job.others[0].placement != job.training.placement) job.others.clear();
   }
   for (int stage = 0; stage < job.training.placement.stages(); ++stage)
@@ -371,15 +406,16 @@ SeededJob MakeSeededJob(uint64_t seed) {
   for (int faults = draw(4); faults > 0; --faults) {
     Fault fault{.kind = static_cast<FaultKind>(draw(kFaultKinds)),
                 .rank = PipelineRank(draw(choice.ranks)),
-                .delay = draw(20) * kMillisecond};
+                .delay = draw(20) * kMillisecond,
+                .replica = draw(choice.replicas)};
     int calls = 0;  // in a step
     for (const Action& action : job.training.ranks[fault.rank.index()]) {
       calls += IsOfStage(fault.kind) ? IsCompute(action.kind)
-                                     : IsTransfer(action.kind) || action.kind == ActionKind::kCollective;
+                                     : IsTransfer(action.kind) || IsCollective(action);
     }
     fault.at_call = draw(calls * job.steps);
     const bool shadowed = std::any_of(job.faults.begin(), job.faults.end(), [&](const Fault& other) {
-      return other.rank == fault.rank && other.at_call == fault.at_call &&
+      return other.rank == fault.rank && other.replica == fault.replica && other.at_call == fault.at_call &&
              IsOfStage(other.kind) == IsOfStage(fault.kind);
     });
     if (shadowed) continue;  // one call suffers one fault

@@ -29,7 +29,7 @@ Schedule SplitSchedule(const ProgramChoice& choice) {
 
 std::string ToString(const ProgramChoice& choice) {
   return absl::StrCat(choice.schedule, choice.v_placement ? " V" : "", " p=", choice.ranks, " m=", choice.micro_batches,
-                      " queues=", static_cast<int>(choice.queues), choice.tied ? " tied" : "");
+                      " queues=", static_cast<int>(choice.queues), choice.tied ? " tied" : "", " dp=", choice.replicas, choice.zero1 ? " zero1" : "");
 }
 
 Program MakeProgram(const ProgramChoice& choice) {
@@ -41,7 +41,7 @@ Program MakeProgram(const ProgramChoice& choice) {
     CHECK_OK(generated.status());
     schedule = *std::move(generated);
   }
-  LoweringOptions options{.queues = choice.queues};
+  LoweringOptions options{.queues = choice.queues, .replicas = choice.replicas, .zero1 = choice.zero1};
   if (choice.tied)
     options.tied_tensors.push_back({.tensor = 0, .stages = {StageId(0), StageId(schedule.placement.stages() - 1)}});
   auto program = Lower(schedule, options);

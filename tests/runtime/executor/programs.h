@@ -18,6 +18,8 @@ struct ProgramChoice {
   bool v_placement = false;  // of "split": 2p stages, down and up again; else two chunks in a loop
   bool tied = false;
   QueuePolicy queues = QueuePolicy::kOnePerDirection;
+  int replicas = 1;
+  bool zero1 = false;
 };
 
 // "1f1b p=3 m=5 queues=1"

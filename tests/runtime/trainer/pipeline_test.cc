@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,6 +17,8 @@
 #include "runtime/data/dataset.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/pipeline.h"
+#include "runtime/transport/gloo_hub.h"
+#include "tests/runtime/transport/blob_board.h"
 
 namespace sluice {
 namespace {
@@ -60,19 +63,65 @@ class PipelineTest : public ::testing::Test {
     return *std::move(plan);
   }
 
-  TrainingOutcome RunStep(const Plan& plan, Pipeline& pipeline) const {
+  std::unique_ptr<Batch> FirstBatch(const Plan& plan) const {
     const TrainingConfig& training = plan.job.training;
     const auto dataset = Dataset::Open(plan.job.data, plan.job.graph.vocabulary, training.sequence);
     CHECK_OK(dataset.status());
-    Batch batch({.rows = training.batch,
-                 .micro_batches = training.micro_batches,
-                 .sequence = training.sequence,
-                 .gradient_groups = training.gradient_groups});
-    BatchMaker(&*dataset, batch.shape, {}, 1).Training(0, &batch);
-    pipeline.StartStep({.micro_batches = batch.micro_batches, .learning_rate = 0.1f, .update = 1});
+    auto batch = std::make_unique<Batch>(BatchShape{.rows = training.batch,
+                                                    .micro_batches = training.micro_batches,
+                                                    .sequence = training.sequence,
+                                                    .gradient_groups = training.gradient_groups});
+    BatchMaker(&*dataset, batch->shape, {}, 1).Training(0, batch.get());
+    return batch;
+  }
+
+  TrainingOutcome RunStep(const Plan& plan, Pipeline& pipeline) const {
+    const auto batch = FirstBatch(plan);
+    pipeline.StartStep({.micro_batches = batch->micro_batches, .learning_rate = 0.1f, .update = 1});
     auto outcome = pipeline.FinishStep();
     CHECK_OK(outcome.status());
     return *std::move(outcome);
+  }
+
+  // What came of the second one, on the ranks of this pipeline.
+  std::vector<RankOutcome> TwoSteps(const Plan& plan, const Batch& batch, Pipeline& pipeline) const {
+    std::vector<RankOutcome> outcomes;
+    for (int step = 0; step < 2; ++step) {
+      pipeline.StartStep({.micro_batches = batch.micro_batches, .learning_rate = 0.1f, .update = step + 1});
+      outcomes = pipeline.FinishRanksStep().value();
+    }
+    return outcomes;
+  }
+
+  // Of all ranks, of which number r lives in process_of[r]. A task with a hub of its own stands for a process.
+  std::vector<RankOutcome> TwoStepsOfProcesses(const Plan& plan, const Batch& batch,
+                                               const std::vector<int>& process_of) const {
+    const int processes = process_of.back() + 1;
+    BlobBoard board(processes);
+    std::vector<std::vector<RankOutcome>> outcomes(processes);
+    std::vector<EventRef> tasks;
+    for (int process = 0; process < processes; ++process) {
+      tasks.push_back(world_->Spawn({.name = "process"}, [&, process] {
+        GlooHub hub(world_.get(), {.process = process, .process_of = process_of, .exchange = board.Of(process)});
+        PipelineOptions options{.open_transport = [&](WorldRank rank, const auto& channels, const auto& groups) {
+                                  return hub.Open(rank, channels, groups);
+                                },
+                                .connect_transport = [&] { return hub.Connect(); }};
+        for (size_t rank = 0; rank < process_of.size(); ++rank) {
+          if (process_of[rank] == process) options.ranks.push_back(WorldRank(rank));
+        }
+        const auto pipeline = Pipeline::Create(world_.get(), plan, options);
+        CHECK_OK(pipeline.status());
+        outcomes[process] = TwoSteps(plan, batch, **pipeline);
+        CHECK_OK(board.Of(process)("all have finished", "").status());
+      }));
+    }
+    std::vector<RankOutcome> all;
+    for (int process = 0; process < processes; ++process) {
+      CHECK_OK(world_->Wait(tasks[process]));
+      std::move(outcomes[process].begin(), outcomes[process].end(), std::back_inserter(all));
+    }
+    return all;
   }
 
   const std::string folder_ = std::getenv("TEST_TMPDIR");
@@ -137,8 +186,8 @@ TEST_F(PipelineTest, GivesTheLogitsAfterEachPromptWhateverTheCut) {
     positions.push_back(i % kSequence);
   }
   const std::vector<int32_t> samples(kRows), ends = {4, 2 * kSequence - 1};
-  const auto logits = [&](const std::string& pp) {
-    const Plan plan = PlanOf({"training.batch=8", "layout.pp=" + pp});
+  const auto logits = [&](const std::string& pp, const std::string& tp = "1") {
+    const Plan plan = PlanOf({"training.batch=8", "layout.pp=" + pp, "layout.tp=" + tp});
     const auto pipeline = Pipeline::Create(world_.get(), plan, {});
     CHECK_OK(pipeline.status());
     const MicroBatchInfo prompts{.index = MicroBatch(0),
@@ -154,6 +203,8 @@ TEST_F(PipelineTest, GivesTheLogitsAfterEachPromptWhateverTheCut) {
   const std::vector<float> whole = logits("1");
   ASSERT_EQ(whole.size(), static_cast<size_t>(kRows * kVocabulary));
   EXPECT_EQ(logits("3"), whole);
+  const std::vector<float> of_shards = logits("3", "2");
+  for (size_t i = 0; i < whole.size(); ++i) EXPECT_NEAR(of_shards[i], whole[i], 1e-5) << "sums in another order";
   tokens[5] = 1;  // behind the end of the first prompt
   EXPECT_EQ(logits("1"), whole);
   tokens[4] = 1;  // its last token
@@ -163,16 +214,70 @@ TEST_F(PipelineTest, GivesTheLogitsAfterEachPromptWhateverTheCut) {
 }
 
 TEST_F(PipelineTest, ARankWithoutMemoryIsTheErrorOfThePipeline) {
-  for (int allocations : {0, 1, 2, 3}) {
-    const auto pipeline = Pipeline::Create(
-        world_.get(), plan_,
-        {.wrap_device = [&](Device* device, WorldRank rank) -> std::unique_ptr<Device> {
-          return std::make_unique<PoorDevice>(device, rank == WorldRank(1) ? allocations : 1000);
-        }});
-    ASSERT_FALSE(pipeline.ok()) << allocations;
-    EXPECT_EQ(pipeline.status().code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_THAT(std::string(pipeline.status().message()), HasSubstr("no memory for"));
+  const Plan shards = PlanOf({"layout.tp=2"});
+  for (const Plan* plan : std::initializer_list<const Plan*>{&plan_, &shards}) {
+    for (int allocations : {0, 1, 2, 3}) {
+      const auto pipeline = Pipeline::Create(
+          world_.get(), *plan, {.wrap_device = [&](Device* device, WorldRank rank) -> std::unique_ptr<Device> {
+            return std::make_unique<PoorDevice>(device, rank == WorldRank(1) ? allocations : 1000);
+          }});
+      ASSERT_FALSE(pipeline.ok()) << allocations;
+      EXPECT_EQ(pipeline.status().code(), absl::StatusCode::kResourceExhausted);
+      EXPECT_THAT(std::string(pipeline.status().message()), HasSubstr("no memory for"));
+    }
   }
+}
+
+// Whatever the shards were exchanging.
+TEST_F(PipelineTest, WhatIsAbortedEndsInTheMiddleOfAStep) {
+  for (const char* layout : {"layout.tp=1", "layout.tp=2"}) {
+    const Plan plan = PlanOf({layout});
+    const auto batch = FirstBatch(plan);
+    for (int delay = 0; delay < 8; ++delay) {
+      const auto pipeline = Pipeline::Create(world_.get(), plan, {});
+      ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+      (*pipeline)->StartStep({.micro_batches = batch->micro_batches, .learning_rate = 0.1f, .update = 1});
+      world_->SleepUntil(world_->Now() + delay * kMillisecond / 4);
+      (*pipeline)->Abort(absl::CancelledError("somebody else failed"));
+      EXPECT_THAT(std::string((*pipeline)->FinishStep().status().message()), HasSubstr("somebody else failed"));
+    }
+  }
+}
+
+// What shards exchange inside of actions, messages between stages, the norm: some within a process, some not.
+TEST_F(PipelineTest, ShardsInSeveralProcessesGiveTheBitsOfOne) {
+  for (const char* slices : {"layout.sequence_parallel=false", "layout.sequence_parallel=true"}) {
+    const Plan plan = PlanOf({"layout.pp=2", "layout.tp=2", slices});
+    const auto batch = FirstBatch(plan);
+    const auto in_one = Pipeline::Create(world_.get(), plan, {});
+    ASSERT_TRUE(in_one.ok()) << in_one.status();
+    const TrainingOutcome together = Assemble(plan, TwoSteps(plan, *batch, **in_one), 0);
+    for (const std::vector<int>& process_of : {std::vector<int>{0, 1, 0, 1}, {0, 0, 1, 1}, {0, 1, 2, 2}}) {
+      const TrainingOutcome apart = Assemble(plan, TwoStepsOfProcesses(plan, *batch, process_of), 0);
+      EXPECT_EQ(apart.loss_sums, together.loss_sums);
+      EXPECT_EQ(apart.control.norm, together.control.norm);
+    }
+  }
+}
+
+// A span is that of its work and of what is exchanged inside of it, which needs both shards.
+TEST_F(PipelineTest, AnActionOfOneShardOverlapsThatOfTheOther) {
+  const Plan plan = PlanOf({"layout.tp=2"});
+  const auto pipeline = Pipeline::Create(world_.get(), plan, {});
+  ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+  const TrainingOutcome outcome = RunStep(plan, **pipeline);
+  ASSERT_EQ(outcome.timeline.ranks, 6);
+  int pairs = 0;
+  for (const Span& one : outcome.timeline.spans) {
+    for (const Span& other : outcome.timeline.spans) {
+      const bool next = one.rank.value() % 2 == 0 && other.rank.value() == one.rank.value() + 1;
+      if (!next || one.action.kind != ActionKind::kBackward || one.action != other.action) continue;
+      EXPECT_LT(one.begin_ns, other.end_ns);
+      EXPECT_LT(other.begin_ns, one.end_ns);
+      ++pairs;
+    }
+  }
+  EXPECT_EQ(pairs, 3 * 4) << "of each stage and micro-batch";
 }
 
 }  // namespace
