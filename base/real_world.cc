@@ -20,9 +20,12 @@ constexpr Nanoseconds kPollInterval = 20 * kMicrosecond;
 
 class ThreadWaker final : public Waker {
  public:
+  // Notifies without the lock, or the sleeper would wake only to wait for it.
   void Wake() override {
-    std::lock_guard lock(mutex_);
-    woken_ = true;
+    {
+      std::lock_guard lock(mutex_);
+      woken_ = true;
+    }
     condition_.notify_one();
   }
 

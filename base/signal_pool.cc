@@ -51,9 +51,14 @@ EventRef Doorbell::Arm() {
   return armed_;
 }
 
+// Without the lock, or the sleeper would wake only to wait for it.
 void Doorbell::Ring(Nanoseconds now) {
-  std::lock_guard lock(mutex_);
-  if (armed_) armed_->Set(absl::OkStatus(), now);
+  Ref<Signal> armed;
+  {
+    std::lock_guard lock(mutex_);
+    armed = armed_;
+  }
+  if (armed) armed->Set(absl::OkStatus(), now);
 }
 
 }  // namespace sluice

@@ -294,6 +294,8 @@ class Operations {
 
   virtual void Fill(Stream& stream, TensorView target, float value) const = 0;
   virtual void Copy(Stream& stream, TensorView source, TensorView target) const = 0;  // same type and size
+  // hash [2] i32: 64 bits of all bits of `source`, of any type, the same for the same bits on devices of one kind.
+  virtual void Hash(Stream& stream, TensorView source, TensorView hash) const = 0;
   virtual void InitNormal(Stream& stream, const InitNormalArgs& args) const = 0;
 };
 

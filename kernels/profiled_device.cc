@@ -158,6 +158,9 @@ class ProfiledOperations final : public Operations {
   void Fill(Stream& stream, TensorView target, float value) const override {
     Timed(stream, Moving("fill", 0, target.bytes()), [&] { inner_.Fill(stream, target, value); });
   }
+  void Hash(Stream& stream, TensorView source, TensorView hash) const override {
+    Timed(stream, Moving("hash", source.bytes(), 0), [&] { inner_.Hash(stream, source, hash); });
+  }
   void Copy(Stream& stream, TensorView source, TensorView target) const override {
     Timed(stream, Moving("copy", source.bytes(), target.bytes()), [&] { inner_.Copy(stream, source, target); });
   }

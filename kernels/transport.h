@@ -70,6 +70,10 @@ class Transport {
   virtual EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
                             const EventRef& after) = 0;
 
+  // Bytes of messages that have moved between processes so far, in and out, piece by piece: whoever waits with a deadline
+  // can tell slow from stuck. Stays 0 where messages move at once. Any thread.
+  virtual int64_t bytes_moved() const { return 0; }
+
   // Completes everything pending and later with `cause`, on this end and, as far as they can be told, on all others.
   virtual void Abort(absl::Status cause) = 0;
 };

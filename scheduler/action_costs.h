@@ -39,6 +39,10 @@ class ActionCosts {
   int64_t latency_ns_;
 };
 
+// What a member of a collective takes in, where all have equal shares; and how long that lasts once all are there.
+int64_t CollectiveBytes(const Program& program, const Collective& collective, const Costs& costs);
+int64_t CollectiveNs(int64_t bytes, const Costs& costs);
+
 // A message by itself, between idle ranks.
 int64_t TransferNs(int64_t bytes, const Costs& costs);
 

@@ -62,6 +62,9 @@ class Clock {
         begin_ns_(begin_ns),
         list_end_ns_(list_end_ns),
         timeline_(timeline) {
+    for (const Collective& collective : program.collectives) {
+      collective_bytes_.push_back(CollectiveBytes(program, collective, costs));
+    }
     if (scenario.network.Competes()) network_.emplace(scenario.network, program.placement.ranks());
   }
 
@@ -94,12 +97,13 @@ class Clock {
     const Action& action = program_.ranks[r][position];
     list_end_ns_[r] = std::max(list_end_ns_[r], end_ns);
     timeline_.spans.push_back(
-        {PipelineRank(static_cast<int>(r)), action, begin_ns, end_ns, action_costs_.Bytes(action)});
+        {PipelineRank(static_cast<int>(r)), action, begin_ns, end_ns,
+         IsCollective(action) ? collective_bytes_[action.collective] : action_costs_.Bytes(action)});
   }
 
  private:
   int64_t CostNs(size_t rank, const Action& action) const {
-    if (IsCollective(action)) return costs_.collective_ns;
+    if (IsCollective(action)) return CollectiveNs(collective_bytes_[action.collective], costs_);
     if (action.kind == ActionKind::kOptimizerStep ||
         (action.kind == ActionKind::kPostValidation && program_.validation == Validation::kGuessWrong)) {
       return OptimizerNs(program_.placement, PipelineRank(static_cast<int>(rank)), costs_);
@@ -116,6 +120,7 @@ class Clock {
   const Costs& costs_;
   const Scenario& scenario_;
   const ActionCosts action_costs_;
+  std::vector<int64_t> collective_bytes_;  // that each member takes in
   const std::vector<int64_t>& begin_ns_;
   std::vector<int64_t>& list_end_ns_;
   std::optional<Network> network_;

@@ -24,14 +24,19 @@ struct StageCosts {
   int64_t optimizer_ns = 0;      // this stage's share of the rank's OPTIMIZER_STEP
   int64_t activation_bytes = 0;  // message to the next stage
   int64_t gradient_bytes = 0;    // message to the previous stage
+  int64_t reduce_bytes = 0;      // partial gradients that each of the stage's holders gives to REDUCE_GRAD
+  int64_t gather_bytes = 0;      // summed gradients, or parameters, that they gather
 };
 
 struct Costs {
-  std::vector<StageCosts> stages;        // per stage
-  int64_t transfer_latency_ns = 0;       // of every transfer between ranks
-  double transfer_bytes_per_second = 0;  // 0: unlimited
-  int64_t collective_ns = 0;             // of every COLLECTIVE once all members are there
-  std::vector<StageBytes> stage_bytes;   // memory samples; empty: none
+  std::vector<StageCosts> stages;          // per stage
+  int64_t transfer_latency_ns = 0;         // of every transfer between ranks
+  double transfer_bytes_per_second = 0;    // 0: unlimited
+  int64_t collective_ns = 0;               // of every COLLECTIVE and REDUCE_GRAD once all members are there, and bytes:
+  double collective_bytes_per_second = 0;  // into each member; 0: unlimited
+  int64_t norm_bytes = 0;                  // of the squared norms of all ranks
+  std::vector<int64_t> tied_bytes;         // by TiedTensor::tensor: partials of all groups of one use; missing: 0
+  std::vector<StageBytes> stage_bytes;     // memory samples; empty: none
 };
 
 // The same costs for each of `stages` stages.

@@ -153,6 +153,17 @@ void LayerStage::LayerWeightGradient(size_t layer, const MicroBatchInfo& info, c
   const LayerCall call = CallFor(layer, info, slots, Phase::kWeightGradient);
   if (layout_.layers[layer].recompute_cheap) layers_[layer]->RecomputeCheap(call);
   layers_[layer]->WeightGradient(call);
+  MarkReady(layer);
+}
+
+// Its gradients can be exchanged while the layers before it are still at work.
+void LayerStage::MarkReady(size_t layer) {
+  EventRef ready;
+  for (size_t i = 0; i < reductions_.size(); ++i) {
+    if (layout_.training.reductions[i].layer != static_cast<int>(layer)) continue;
+    if (!ready) ready = stream_->Fork();
+    reductions_[i].ready = ready;
+  }
 }
 
 void LayerStage::Tell(size_t layer, Phase phase) const {

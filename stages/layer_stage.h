@@ -76,6 +76,10 @@ class LayerStage final : public Stage {
     int64_t count = 0;
   };
   std::vector<Elements> HeldState(absl::string_view name) const;
+  // A hash of the values of each parameter, this shard's part, in the order of parameters(): what two holders of a
+  // stage must have in common. Cheap: made on the device. `hashes` stays as it is until the event is done. REQUIRES:
+  // planned for training; one element a parameter.
+  EventRef HashParameters(absl::Span<uint64_t> hashes);
   // Copies a state of a parameter, this shard's part and of that what is here, to or from the host, which stays as it
   // is until the event is done. NOT_FOUND: no such parameter here. INVALID_ARGUMENT: another number of elements.
   absl::StatusOr<EventRef> Read(StateKind kind, absl::string_view name, absl::Span<float> host);
@@ -112,6 +116,7 @@ class LayerStage final : public Stage {
                      LayerCall* call) const;
   BatchViews Batch(const MicroBatchInfo& info, int stash) const;
   void LayerInputGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots);
+  void MarkReady(size_t layer);
   void LayerWeightGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots);
 
   std::byte* At(const Place& place, const StageSlots& slots) const;

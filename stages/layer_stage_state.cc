@@ -125,6 +125,19 @@ std::vector<LayerStage::Elements> LayerStage::HeldState(absl::string_view name) 
   return held;
 }
 
+EventRef LayerStage::HashParameters(absl::Span<uint64_t> hashes) {
+  CHECK_EQ(hashes.size(), layout_.parameters.size());
+  std::byte* const room = arena_.data() + layout_.scratch;  // which no layer has a use for between two actions
+  const auto count = static_cast<int64_t>(hashes.size());
+  CHECK_LE(8 * count, layout_.memory.scratch) << "planned for inference";
+  for (int64_t i = 0; i < count; ++i) {
+    const ParameterPlace& place = layout_.parameters[i];
+    operations_.Hash(*stream_, Floats(place.value, place.spec.elements()), {room + 8 * i, DType::kI32, {2}});
+  }
+  if (count > 0) stream_->CopyToHost({room, DType::kI32, {2 * count}}, hashes.data());
+  return stream_->Record();
+}
+
 absl::StatusOr<int> LayerStage::Find(StateKind kind, absl::string_view name, size_t elements) const {
   for (size_t i = 0; i < layout_.parameters.size(); ++i) {
     const ParameterPlace& place = layout_.parameters[i];

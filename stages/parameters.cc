@@ -1,6 +1,7 @@
 #include "stages/parameters.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -246,6 +247,8 @@ absl::StatusOr<std::vector<float>> Assemble(absl::Span<const ParameterPart> part
   };
   std::vector<float> complete(first.complete_rows * first.complete_columns);
   int64_t covered = 0;
+  absl::flat_hash_set<std::pair<int64_t, int64_t>> corners;  // of the slices seen
+  bool twice = false;
   for (const ParameterPart& part : parts) {
     const ParameterSpec& spec = part.spec;
     if (spec.name != first.name || spec.complete_rows != first.complete_rows ||
@@ -256,13 +259,15 @@ absl::StatusOr<std::vector<float>> Assemble(absl::Span<const ParameterPart> part
     ForEachSlice(spec, [&](const Slice& slice, int64_t begin) {
       if (slice.holder > 0) return;
       covered += slice.elements();
+      twice |= !corners.emplace(slice.row, slice.column).second;
       for (int64_t row = 0; row < slice.rows; ++row) {
         std::copy_n(part.values.data() + begin + row * slice.columns, slice.columns,
                     complete.data() + (slice.row + row) * spec.complete_columns + slice.column);
       }
     });
   }
-  if (covered != static_cast<int64_t>(complete.size())) return wrong("a shard's is missing, or there twice");
+  if (twice) return wrong("a shard's is there twice");
+  if (covered != static_cast<int64_t>(complete.size())) return wrong("a shard's is missing");
   return complete;
 }
 
@@ -278,6 +283,7 @@ std::vector<StageParameter> StageParameters(const LayerGraph& graph, size_t begi
       if (added) parameters.push_back({.spec = spec, .uses = static_cast<int>(nodes.size())});
       parameters[at->second].spec.packed |= spec.packed;
       parameters[at->second].use_here.push_back(static_cast<int>(use));
+      parameters[at->second].layers.push_back(static_cast<int>(node - begin));
     }
   }
   return parameters;

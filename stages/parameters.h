@@ -62,6 +62,7 @@ struct StageParameter {
   ParameterSpec spec;  // packed if one of the uses is
   int uses = 1;
   std::vector<int> use_here;                              // ascending
+  std::vector<int> layers;                                // of each use here, counted from the first node
   bool answers() const { return use_here.front() == 0; }  // for its norm partials: its first use is here
 };
 // Each once, in the order of their first uses. REQUIRES: as Parameters, begin <= end.

@@ -72,6 +72,8 @@ struct GradientReduction {
   TensorView mine;                  // f32: partials of one gradient group of this member, slice by slice
   absl::Span<const int64_t> parts;  // bytes of each member's slice
   TensorView all;                   // f32: this member's slice of the partials of each member
+  // `mine` is there, as of the last W or B that was issued; null: when that has ended.
+  EventRef ready;
 };
 // An all-gather of the members' slices.
 struct SliceGather {

@@ -188,9 +188,11 @@ class Planner {
     CHECK_EQ(arena.used(), memory.ArenaBytes(options_.stash_slots, options_.gradient_stash_slots));
   }
 
-  // What a shard needs when layers have no use for their scratch any more.
+  // What is needed when layers have no use for their scratch any more: a hash of each parameter; and by shards.
   void PlaceEndOfStep() {
-    if (!training() || tensor().size == 1) return;
+    if (!training()) return;
+    scratch_bytes_ = std::max(scratch_bytes_, RoundUpToPiece(8 * static_cast<int64_t>(layout_.parameters.size())));
+    if (tensor().size == 1) return;
     int64_t shared = 0;
     for (const ParameterPlace& place : layout_.parameters) {
       for (const Slice& slice : place.spec.slices) {

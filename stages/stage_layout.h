@@ -160,6 +160,7 @@ struct Piece {
   int64_t bytes = 0;
 };
 struct ReductionPlace {  // an all-to-all
+  int layer = 0;         // after whose weight gradient `mine` is there: layers go backwards
   Piece mine;
   std::vector<int64_t> parts;
   Piece all;

@@ -1,6 +1,7 @@
 #include "stages/training_layout.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/operations.h"
 
@@ -18,7 +19,7 @@ int64_t Largest(const std::vector<int64_t>& bytes) { return *std::max_element(by
 FlatGradients::FlatGradients(const std::vector<StageParameter>& parameters, int members, int64_t bucket_bytes) {
   std::vector<GradientTensor> tensors;
   const auto add = [&](size_t p, size_t use, int group) {
-    uses_.push_back({p, parameters[p].use_here[use], use == 0});
+    uses_.push_back({p, parameters[p].use_here[use], parameters[p].layers[use], use == 0});
     tensors.push_back({parameters[p].spec.elements(), group});
   };
   for (const bool shared : {false, true}) {
@@ -119,6 +120,11 @@ void TrainingPlanner::PlaceSliced() {
     place.partials.push_back(own_ + slices.tensor_begin[t]);
     if (use.first) gradients_[use.parameter] = place.partials.front();
   }
+  layer_of_bucket_.assign(slices.buckets.size(), std::numeric_limits<int>::max());
+  for (const SliceRun& run : slices.runs) {
+    int& layer = layer_of_bucket_[run.bucket];
+    layer = std::min(layer, flat_->uses()[run.tensor].layer);
+  }
   size_t piece = 0;
   const SliceRun* before = nullptr;
   for (const SliceRun& run : slices.runs) {
@@ -128,6 +134,9 @@ void TrainingPlanner::PlaceSliced() {
     }
     before = &run;
   }
+  // What is there first goes first.
+  std::stable_sort(layout_.reductions.begin(), layout_.reductions.end(),
+                   [](const ReductionPlace& a, const ReductionPlace& b) { return a.layer > b.layer; });
   PlaceSums();
 }
 
@@ -148,7 +157,8 @@ void TrainingPlanner::PlaceBucket(size_t b, const FlatGradients::Use& use, size_
   const int64_t all = at->second, mine = all + (place.uses > 1 ? use.use : 0) * groups * slice;
   received_.push_back(all);
   for (int64_t j = 0; j < share(); ++j) {
-    layout_.reductions.push_back({.mine = {own_ + j * flat_->slices().bytes + bucket.begin, bucket.bytes()},
+    layout_.reductions.push_back({.layer = layer_of_bucket_[b],
+                                  .mine = {own_ + j * flat_->slices().bytes + bucket.begin, bucket.bytes()},
                                   .parts = bucket.slice_bytes,
                                   .all = {mine + j * members * slice, members * slice}});
   }

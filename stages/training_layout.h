@@ -24,6 +24,7 @@ class FlatGradients {
   struct Use {
     size_t parameter = 0;
     int use = 0;
+    int layer = 0;
     bool first = true;  // of those here
   };
 
@@ -72,8 +73,9 @@ class TrainingPlanner {
   TrainingLayout layout_;
   std::vector<int64_t> gradients_;  // of each parameter: where its sum lies
   // With several members:
-  int64_t values_ = 0, own_ = 0;   // flat orders: of the parameters, of this member's partials
-  std::vector<int64_t> received_;  // of each bucket: where this member's slice of all partials comes; of each ...
+  int64_t values_ = 0, own_ = 0;      // flat orders: of the parameters, of this member's partials
+  std::vector<int> layer_of_bucket_;  // the last one that the backward pass comes to
+  std::vector<int64_t> received_;     // of each bucket: where this member's slice of all partials comes; of each ...
   std::map<std::pair<size_t, size_t>, int64_t> pieces_;  // ... (parameter, piece) likewise
 };
 

@@ -45,14 +45,17 @@ absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std:
   return path;
 }
 
-absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file) {
+absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file, const ProcessShare& share) {
   const std::string directory = UserDirectory();
   ASSIGN_OR_RETURN(
       JobConfig job,
       sluice::LoadJob(ResolvePath(directory, arguments.file),
                       {.user_directory = directory, .overrides = arguments.overrides, .profile_file = profile_file}));
-  if (job.layout.threads_per_rank == 0)
-    job.layout.threads_per_rank = std::max(1, static_cast<int>(Processors().size()) / job.layout.grid().ranks());
+  if (job.layout.threads_per_rank == 0) {
+    const int processors = share.processors > 0 ? share.processors : static_cast<int>(Processors().size());
+    const int ranks = std::max(1, job.layout.grid().ranks() / share.processes);
+    job.layout.threads_per_rank = std::max(1, processors / ranks);
+  }
   return job;
 }
 

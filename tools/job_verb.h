@@ -18,9 +18,16 @@ struct JobArguments {
 // Adds the arguments JOB and --set; they are filled when the command line is parsed.
 void AddJobArguments(CLI::App& verb, JobArguments* arguments);
 
-// Reads the job. threads_per_rank is settled: the processors that this process may use, shared among the ranks, if the job
-// doesn't say.
-absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file = ProfileFile::kRead);
+// What one of several processes has.
+struct ProcessShare {
+  int processes = 1;   // of the job, each with as many ranks
+  int processors = 0;  // that this process may use; 0: all of Processors()
+};
+
+// Reads the job. threads_per_rank is settled: the processors of this process shared among its ranks, if the job doesn't
+// say.
+absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file = ProfileFile::kRead,
+                                  const ProcessShare& share = {});
 
 // Where a verb's output goes, as the user typed it. INVALID_ARGUMENT: it is the job file itself.
 absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std::string& output);

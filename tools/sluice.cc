@@ -25,6 +25,7 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {
     {"train", "train a model as a job file says", sluice::tools::AddTrain},
+    {"worker", "be one process of a job of several; `sluice launch` starts them", sluice::tools::AddWorker},
     {"plan", "print what a job would do: stages, memory, predicted step time", sluice::tools::AddPlan},
     {"simulate", "time schedules and compare them: makespan, span, bubbles and their causes, memory, messages",
      sluice::tools::AddSimulate},

@@ -13,6 +13,7 @@ namespace sluice::tools {
 using Run = std::function<absl::Status()>;
 
 Run AddTrain(CLI::App& verb);
+Run AddWorker(CLI::App& verb);
 Run AddPlan(CLI::App& verb);
 Run AddSimulate(CLI::App& verb);
 Run AddVisualize(CLI::App& verb);

@@ -7,6 +7,7 @@
 #include "kernels/cpu/dropout.h"
 #include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/embedding.h"
+#include "kernels/cpu/hash.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/optimizer.h"
@@ -124,6 +125,9 @@ class CpuOperations final : public Operations {
   }
   void Fill(Stream& stream, TensorView target, float value) const override {
     Issue(stream, [=](Team& team) { cpu::Fill(team, target, value); });
+  }
+  void Hash(Stream& stream, TensorView source, TensorView hash) const override {
+    Issue(stream, [=](Team& team) { cpu::Hash(team, source, hash); });
   }
   void Copy(Stream& stream, TensorView source, TensorView target) const override {
     Issue(stream, [=](Team& team) { cpu::Copy(team, source, target); });

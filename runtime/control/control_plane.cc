@@ -40,7 +40,7 @@ absl::Status CheckOptions(const JoinOptions& options) {
   if (options.process > 0 && options.port == 0) {
     return absl::InvalidArgumentError("the port of process 0 must be given to the other processes");
   }
-  return absl::OkStatus();
+  return CheckLimits(options.limits);
 }
 
 ProcessIdentity IdentityOf(World* world, const JoinOptions& options) {

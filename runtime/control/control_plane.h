@@ -3,7 +3,8 @@
 //
 // Threads: any. Calls block where they say so, and always end: a process that dies, stops or is cut off ends the job
 // within the heartbeat's limit, and with it every call, with the first cause. A thread of its own answers heartbeats,
-// whatever the process computes. Where a deadline passes, it is DEADLINE_EXCEEDED and the job goes on.
+// whatever the process computes; the world must be a real one. Where a deadline passes, it is DEADLINE_EXCEEDED and the
+// job goes on.
 #pragma once
 
 #include <functional>

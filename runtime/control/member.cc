@@ -12,7 +12,6 @@ namespace {
 
 // So many round trips at once at the beginning give a first clock offset.
 constexpr int kFirstRoundTrips = 5;
-constexpr Nanoseconds kHeartbeatLimitMax = 24 * 3600 * kSecond;
 
 }  // namespace
 
@@ -85,8 +84,8 @@ void Member::TakeFrame(proto::ControlFrame& frame, Nanoseconds now) {
 
 void Member::TakeWelcome(const proto::ControlFrame::Welcome& welcome, Nanoseconds now) {
   const Nanoseconds limit = welcome.heartbeat_limit_ns();
-  if (limit <= 0 || limit > kHeartbeatLimitMax) {
-    return Despair(absl::InvalidArgumentError(absl::StrCat("a heartbeat limit of ", limit, " ns from process 0")));
+  if (const absl::Status valid = CheckLimits({.heartbeat = limit}); !valid.ok()) {
+    return Despair(Annotate(valid, "from process 0"));
   }
   state_ = State::kJoining;
   reader_.set_limit(options_.limits.frame_bytes);

@@ -9,8 +9,28 @@ namespace sluice {
 namespace {
 
 constexpr size_t kMessageBytesMax = 16 << 10;
+constexpr Nanoseconds kHeartbeatMin = 10 * kMillisecond;
+constexpr Nanoseconds kHeartbeatMax = 24 * 3600 * kSecond;
+// An abort with the longest message must fit; protobuf ends at 2 GiB.
+constexpr int64_t kFrameBytesMin = 2 * kMessageBytesMax;
+constexpr int64_t kFrameBytesMax = 1 << 30;
 
 }  // namespace
+
+absl::Status CheckLimits(const ControlLimits& limits) {
+  const auto outside = [](const char* what, const std::string& value, const std::string& low, const std::string& high) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " of ", value, "; it must be from ", low, " to ", high));
+  };
+  if (limits.heartbeat < kHeartbeatMin || limits.heartbeat > kHeartbeatMax) {
+    return outside("a heartbeat limit", Seconds(limits.heartbeat), Seconds(kHeartbeatMin), Seconds(kHeartbeatMax));
+  }
+  for (const int64_t bytes : {limits.frame_bytes, limits.hello_bytes}) {
+    if (bytes >= kFrameBytesMin && bytes <= kFrameBytesMax) continue;
+    return outside("a frame limit", absl::StrCat(bytes, " bytes"), absl::StrCat(kFrameBytesMin),
+                   absl::StrCat(kFrameBytesMax));
+  }
+  return limits.strangers > 0 ? absl::OkStatus() : absl::InvalidArgumentError("no connection could ever be accepted");
+}
 
 std::string NumberRanges(const std::vector<int>& numbers) {
   std::string text;

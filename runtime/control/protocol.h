@@ -52,6 +52,9 @@ struct ControlLimits {
   int strangers = 256;                     // connections that haven't said who they are; more are not accepted
 };
 
+// INVALID_ARGUMENT: one that no job can work with.
+absl::Status CheckLimits(const ControlLimits& limits);
+
 // What a state machine wants done, in this order.
 
 // Member: connect to process 0, then call Opened() or Closed().

@@ -69,12 +69,12 @@ absl::Status Executor::Prepare() {
   cells_.resize(static_cast<size_t>(locals_) * micro_batches);
   computes_.reserve(events_.size());
   after_.reserve(8);
-  size_t exchanges = tied_.size() + 1;
+  size_t exchanges = tied_.size() + 1;  // and the norm
   for (const auto& stage : options_.model->stages()) {
     exchanges += stage->reductions().size() + stage->gathers().size();
   }
   exchanged_.reserve(exchanges);
-  first_exchanges_.reserve(events_.size());
+  exchanges_.reserve(events_.size());
   spans_.reserve(events_.size());
   for (const auto& stage : options_.model->stages()) {
     if (const TensorView losses = stage->losses()) losses_.resize(losses.elements());
@@ -144,7 +144,7 @@ void Executor::BeginStep(size_t program, const StepInput& input) {
   begun_groups_.assign(begun_groups_.size(), false);
   spans_.clear();
   exchanged_.clear();
-  first_exchanges_.clear();
+  exchanges_.clear();
   control_ = {};
   result_ = {};
   recv_norm_ = norm_ = recv_decision_ = -1;
@@ -349,19 +349,23 @@ EventRef Executor::Recv(const Action& action) {
                                   used_by < 0 ? DoneEvent() : events_[used_by]);
 }
 
-// One exchange behind the other in the queue: the last one ends the action.
+// One exchange behind the other in the queue: the last one ends the action. The first ones begin while the stage's last
+// weight gradient is still at work on layers before: waiting for less than was proven can't stop what runs with more.
 EventRef Executor::ReduceGradients(const Action& action) {
   if (!IsCollective(action)) return DoneEvent();
   const GroupId group = GroupOf(options_.layout, program_number_, action.collective);
-  const EventRef after = GradientsThere();
   for (const GradientReduction& reduction : options_.model->stage(action.stage)->reductions()) {
-    KeepExchange(options_.transport->AllToAll(group, reduction.mine, reduction.parts, reduction.all, after));
+    const int64_t bytes = reduction.all.bytes(), members = static_cast<int64_t>(reduction.parts.size());
+    const EventRef after = reduction.ready ? reduction.ready : GradientsThere();
+    KeepExchange(options_.transport->AllToAll(group, reduction.mine, reduction.parts, reduction.all, after),
+                 bytes - bytes / members);
   }
   return exchanged_.back();
 }
 
-void Executor::KeepExchange(EventRef event) {
-  if (first_exchanges_.empty() || first_exchanges_.back().first != place_) first_exchanges_.emplace_back(place_, event);
+void Executor::KeepExchange(EventRef event, int64_t bytes) {
+  if (exchanges_.empty() || exchanges_.back().place != place_) exchanges_.push_back({place_, event});
+  exchanges_.back().bytes += bytes;
   exchanged_.push_back(std::move(event));
 }
 
@@ -387,7 +391,7 @@ EventRef Executor::ExchangeTied(const Collective& collective, GroupId group) {
     CHECK(use.exchanged) << "rank " << options_.rank << " doesn't exchange tied tensor " << collective.tensor;
     last = options_.transport->AllGather(group, use.gradient->mine, use.gradient->all,
                                          exchanged_.empty() ? GradientsThere() : exchanged_.back());
-    KeepExchange(last);
+    KeepExchange(last, use.gradient->all.bytes() - use.gradient->mine.bytes());
   }
   return last;
 }
@@ -396,8 +400,8 @@ EventRef Executor::GatherNorm(GroupId group) {
   for (const EventRef& event : exchanged_) options_.stream->Wait(event);
   PutTiedTogether();
   finished_ = options_.model->FinishGradients({});
-  KeepExchange(
-      options_.transport->AllGather(group, options_.model->norm_mine(), options_.model->norm_all(), finished_));
+  const TensorView mine = options_.model->norm_mine(), all = options_.model->norm_all();
+  KeepExchange(options_.transport->AllGather(group, mine, all, finished_), all.bytes() - mine.bytes());
   return exchanged_.back();
 }
 
@@ -407,7 +411,8 @@ EventRef Executor::GatherSlices(const Collective& collective, GroupId group) {
   const size_t first = exchanged_.size();
   const EventRef after = parameters ? stepped_ : finished_;
   for (const SliceGather& gather : stage->gathers()) {
-    KeepExchange(options_.transport->AllGather(group, gather.mine, gather.all, after));
+    KeepExchange(options_.transport->AllGather(group, gather.mine, gather.all, after),
+                 gather.all.bytes() - gather.mine.bytes());
   }
   if (parameters) stage->FinishParameters(absl::MakeConstSpan(exchanged_).subspan(first));
   return exchanged_.back();

@@ -140,7 +140,7 @@ class Executor {
   EventRef GatherNorm(GroupId group);
   // What the members of a stage gather before the optimizer's step or after it.
   EventRef GatherSlices(const Collective& collective, GroupId group);
-  void KeepExchange(EventRef event);
+  void KeepExchange(EventRef event, int64_t bytes);
   EventRef StepOptimizer();
   // Post-validation (post_validation.cc).
   absl::Status PreparePostValidation();
@@ -188,8 +188,13 @@ class Executor {
   std::vector<bool> begun_groups_;
   std::vector<EventRef> after_;      // of the action at hand
   std::vector<EventRef> exchanged_;  // gradients with other ranks, all so far; after OPTIMIZER_STEP, parameters
-  // The first exchange of each action that consists of several, by its place.
-  std::vector<std::pair<int32_t, EventRef>> first_exchanges_;
+  // Of each action that consists of several exchanges, by its place: the first one, and bytes that this rank takes in.
+  struct Exchanges {
+    int32_t place = 0;
+    EventRef first;
+    int64_t bytes = 0;
+  };
+  std::vector<Exchanges> exchanges_;
   EventRef finished_;          // all gradients of this rank are summed,
   EventRef last_before_step_;  // the last exchange before OPTIMIZER_STEP has ended,
   EventRef stepped_;           // and so has that

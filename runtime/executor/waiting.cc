@@ -111,8 +111,10 @@ void Executor::TakeSpans() {
     }
     if (action.kind == ActionKind::kNorm) span.begin_ns = norm_mark_->ended();
     if (action.kind == ActionKind::kPostValidation && revise_mark_) span.begin_ns = revise_mark_->ended();
-    for (const auto& [first_place, first] : first_exchanges_) {
-      if (static_cast<size_t>(first_place) == place) span.begin_ns = first->began();
+    for (const Exchanges& exchanges : exchanges_) {
+      if (static_cast<size_t>(exchanges.place) != place) continue;
+      span.begin_ns = exchanges.first->began();
+      span.bytes = exchanges.bytes;
     }
     spans_.push_back(span);
   }

@@ -320,6 +320,8 @@ class Planner {
                                CollectiveTime(at_end, device_);
     stage.costs.activation_bytes = stage.memory.output_message;
     stage.costs.gradient_bytes = stage.memory.input_gradient_message;
+    stage.costs.gather_bytes = 4 * stage.parameters;
+    stage.costs.reduce_bytes = stage.costs.gather_bytes * job().training.gradient_groups / members;
     plan_.stages.push_back(std::move(stage));
   }
 
@@ -341,6 +343,15 @@ class Planner {
     plan_.costs.transfer_latency_ns = device_.link_latency_ns;
     plan_.costs.transfer_bytes_per_second = device_.link_bytes_per_second;
     plan_.costs.collective_ns = kCollectiveNs;
+    plan_.costs.collective_bytes_per_second = device_.link_bytes_per_second;
+    const TensorParallel tensor = TensorParallelOf(job());
+    plan_.costs.norm_bytes = 4 * NormPartials(job().graph, {0, job().graph.nodes.size()}, tensor);
+    for (const TiedUses& tied : plan_.tied) {
+      for (const ParameterSpec& spec : Parameters(job().graph, NodesWith(job().graph, tied.name).front(), tensor)) {
+        if (spec.name != tied.name) continue;
+        plan_.costs.tied_bytes.push_back(4 * job().training.gradient_groups * spec.elements());
+      }
+    }
     plan_.costs.stage_bytes = plan_.stage_bytes;
   }
 

@@ -189,11 +189,17 @@ Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement
   std::map<std::pair<int32_t, ActionKind>, std::vector<int64_t>> times;  // of (stage, kind)
   std::map<int32_t, std::vector<int64_t>> optimizer;                     // of a rank
   std::vector<int64_t> hand_overs;
+  double exchanged_bytes = 0, exchanged_ns = 0;
   for (const Timeline& step : steps) {
     AddHandOvers(step, placement, &hand_overs);
     for (const Span& span : step.spans) {
       const int64_t duration = span.end_ns - span.begin_ns;
       if (IsCompute(span.action.kind)) times[{span.action.stage.value(), span.action.kind}].push_back(duration);
+      // The exchanges of a REDUCE_GRAD stand apart, those of a COLLECTIVE follow each other.
+      if (span.action.kind == ActionKind::kCollective && span.bytes > 0) {
+        exchanged_bytes += static_cast<double>(span.bytes);
+        exchanged_ns += static_cast<double>(duration);
+      }
       if (span.action.kind == ActionKind::kOptimizerStep) optimizer[span.rank.value()].push_back(duration);
     }
   }
@@ -215,6 +221,7 @@ Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement
     const int32_t rank = placement.RankOf(StageId(stage)).value();
     costs.stages[stage].optimizer_ns = Median(optimizer[rank]) / stages_of_rank[rank];
   }
+  if (exchanged_ns > 0) costs.collective_bytes_per_second = 1e9 * exchanged_bytes / exchanged_ns;
   costs.transfer_latency_ns = Median(std::move(hand_overs));
   costs.transfer_bytes_per_second = 0;  // the measured latency is that of whole messages
   return costs;

@@ -37,9 +37,10 @@ struct RankIdle {
 // Of one pipeline's step that ends with a barrier.
 std::vector<RankIdle> ExplainIdle(const Timeline& timeline, const Placement& placement);
 
-// Median time of every kind of action of every stage over the given steps of one pipeline, and of a hand-over between ranks (end of the work
-// that made a message to the begin of the work that stood waiting for it); a rank's optimizer time is shared equally by
-// its stages. Message and slot sizes are those of `sizes`.
+// Median time of every kind of action of every stage over the given steps of one pipeline, and of a hand-over between
+// ranks (end of the work that made a message to the begin of the work that stood waiting for it); a rank's optimizer
+// time is shared equally by its stages. What COLLECTIVEs move in how long gives the rate of collectives. Message and
+// slot sizes are those of `sizes`.
 Costs MeasuredCosts(absl::Span<const Timeline> steps, const Placement& placement, const Costs& sizes);
 
 }  // namespace sluice

@@ -19,13 +19,16 @@ CopyTeam::~CopyTeam() {
 }
 
 void CopyTeam::Start(const std::vector<Copy>* copies, std::function<void(Nanoseconds, Nanoseconds)> ended) {
-  std::lock_guard lock(mutex_);
-  jobs_.push_back({.copies = copies, .ended = std::move(ended), .left = tasks_});
-  if (changed_) changed_->Set(absl::OkStatus(), world_->Now());
-  changed_ = signals_->Take();
-  while (running_.size() < static_cast<size_t>(tasks_)) {
-    running_.push_back(world_->Spawn({.name = "copies"}, [this] { Run(); }));
+  bool first = false;
+  {
+    std::lock_guard lock(mutex_);
+    jobs_.push_back({.copies = copies, .ended = std::move(ended), .left = tasks_});
+    first = !changed_;
+    if (!first) changed_->Set(absl::OkStatus(), world_->Now());
+    changed_ = signals_->Take();
   }
+  // Without the lock: starting a task may let others run.
+  for (int i = 0; first && i < tasks_; ++i) running_.push_back(world_->Spawn({.name = "copies"}, [this] { Run(); }));
 }
 
 void CopyTeam::Run() {

@@ -1,5 +1,5 @@
 // Makes the copies of large collectives, each by several tasks at once: one processor moves half of what the memory
-// could. Its tasks start with the first job. Threads: any thread may start jobs; they run one after the other.
+// could. Its tasks start with the first job. Threads: one thread starts jobs; they run one after the other.
 #pragma once
 
 #include <functional>

@@ -29,6 +29,7 @@ class Endpoint final : public Transport {
     return hub_->PostCollective(
         rank_, group, {.kind = Operation::Kind::kAllToAll, .mine = mine, .all = all, .parts = parts, .after = after});
   }
+  int64_t bytes_moved() const override { return hub_->bytes_moved(); }
   void Abort(absl::Status cause) override { hub_->Abort(std::move(cause)); }
 
  private:

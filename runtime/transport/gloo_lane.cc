@@ -1,5 +1,6 @@
 #include "runtime/transport/gloo_lane.h"
 
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
@@ -8,10 +9,11 @@ namespace sluice::internal {
 namespace {
 
 // How many pieces of a lane may be under way: enough to keep a connection busy while the lane's thread wakes up.
-constexpr int kPieces = 6;
+constexpr int kPieces = 8;
 // Messages up to this size are given to Gloo by whoever starts them, which saves the way through the lane's thread;
 // copying more would hold them up.
 constexpr int64_t kAtOnceBytes = 16 << 10;
+constexpr size_t kCopiedMax = 32;
 
 }  // namespace
 
@@ -25,25 +27,40 @@ GlooLane::~GlooLane() {
     std::lock_guard lock(mutex_);
     CHECK(pending_ == 0 && collective_ == nullptr) << "transfers outlive their lane";
     closing_ = true;
+    for (const Copied& copied : copied_) copied.message->Interrupt();
   }
   bell_.Ring(world_->Now());
   CHECK_OK(world_->Wait(task_));
 }
 
+bool GlooLane::SendAtOnce(GlooLink* link, uint64_t tag, const std::byte* data, int64_t bytes) {
+  if (bytes > kAtOnceBytes || !link->PeerWaits(tag)) return false;
+  Copied copied{.data = std::make_unique<std::byte[]>(bytes)};
+  std::memcpy(copied.data.get(), data, bytes);
+  copied.message = std::make_unique<GlooMessage>(link, Direction::kSend, tag, copied.data.get(), bytes);
+  copied.message->PostPieceHere();  // a connection that has broken is reported by its ear
+  std::lock_guard lock(mutex_);
+  copied_.push_back(std::move(copied));
+  if (copied_.size() == kCopiedMax) bell_.Ring(world_->Now());
+  return true;
+}
+
 void GlooLane::Start(GlooLink* link, Direction direction, uint64_t tag, std::byte* data, int64_t bytes) {
   auto message = std::make_unique<GlooMessage>(link, direction, tag, data, bytes);
-  std::lock_guard lock(mutex_);
-  const bool at_once = pending_ == 0 && bytes <= kAtOnceBytes;
-  // An error shows again when the message is waited for.
-  if (at_once) message->PostPiece().IgnoreError();
-  ++pending_;
-  started_.push_back(std::move(message));
+  {
+    std::lock_guard lock(mutex_);
+    if (bytes <= kAtOnceBytes) message->PostPieceHere();
+    ++pending_;
+    started_.push_back(std::move(message));
+  }
   bell_.Ring(world_->Now());
 }
 
 void GlooLane::Start(RemoteCollective collective) {
-  std::lock_guard lock(mutex_);
-  collective_ = std::make_unique<RemoteCollective>(std::move(collective));
+  {
+    std::lock_guard lock(mutex_);
+    collective_ = std::make_unique<RemoteCollective>(std::move(collective));
+  }
   bell_.Ring(world_->Now());
 }
 
@@ -51,13 +68,18 @@ void GlooLane::Run() {
   for (;;) {
     const EventRef rung = bell_.Arm();
     std::unique_ptr<RemoteCollective> collective;
+    std::vector<Copied> copied;
+    bool closing = false;
     {
       std::lock_guard lock(mutex_);
-      if (closing_) return;
+      closing = closing_;
+      if (closing || copied_.size() >= kCopiedMax) copied.swap(copied_);
       for (auto& message : started_) stream_.Push(std::move(message));
       started_.clear();
       collective = std::move(collective_);
     }
+    for (const Copied& one : copied) one.message->WaitForPiece().IgnoreError();
+    if (closing) return;
     if (collective != nullptr) {
       const absl::Status status = internal::Run(world_, collective.get());
       ended_(status, collective->began, world_->Now());

@@ -25,12 +25,21 @@ class GlooLane {
   // REQUIRES: all that was started has ended.
   ~GlooLane();
 
+  // Sends a small message to a peer that waits for it: the data is copied, so the send has ended when this returns.
+  // False: it is not small, or the peer doesn't wait yet. REQUIRES: nothing else has been started and not ended.
+  bool SendAtOnce(GlooLink* link, uint64_t tag, const std::byte* data, int64_t bytes);
   // Starts a transfer behind those of the same channel that have not ended. Never blocks.
   void Start(GlooLink* link, Direction direction, uint64_t tag, std::byte* data, int64_t bytes);
   // REQUIRES: nothing else has been started and not ended.
   void Start(RemoteCollective collective);
 
  private:
+  // A message whose data is here until Gloo has given it to the kernel.
+  struct Copied {
+    std::unique_ptr<std::byte[]> data;
+    std::unique_ptr<GlooMessage> message;
+  };
+
   void Run();
   // Waits for the next piece of the first transfer.
   void Advance();
@@ -45,6 +54,7 @@ class GlooLane {
   int pending_ = 0;  // transfers that have not ended
   std::vector<std::unique_ptr<GlooMessage>> started_;
   std::unique_ptr<RemoteCollective> collective_;
+  std::vector<Copied> copied_;  // many, so that the task is woken seldom to look after them
 
   GlooStream stream_;       // the task's
   Nanoseconds began_ = -1;  // of the first transfer, once its first piece has moved

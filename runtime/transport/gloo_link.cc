@@ -7,9 +7,13 @@
 #include <gloo/transport/unbound_buffer.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <netdb.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -33,13 +37,13 @@ constexpr milliseconds kNever = std::chrono::hours(24 * 365);
 constexpr milliseconds kConnectTimeout = std::chrono::seconds(4);
 constexpr milliseconds kTokenTimeout = std::chrono::seconds(20);
 // How long an interrupted send may take to hand the kernel what it has begun, so that last words can follow it.
-constexpr int64_t kDrainMilliseconds = 100;
+constexpr int64_t kDrainMilliseconds = 1000;
 constexpr Nanoseconds kWaitForLastWords = kSecond;
 
 // The end of the first piece says when both ends were there; the others are large enough not to cost bandwidth, and
 // small enough that slow progress is seen and that other messages get their turn.
-constexpr int64_t kFirstPiece = 64 << 10;
-constexpr int64_t kPiece = 1 << 20;
+constexpr int64_t kFirstPiece = 4 << 20;
+constexpr int64_t kPiece = 4 << 20;
 
 int64_t PieceBegin(int64_t piece) { return piece == 0 ? 0 : kFirstPiece + (piece - 1) * kPiece; }
 int64_t PiecesOf(int64_t bytes) { return bytes <= kFirstPiece ? 1 : 1 + (bytes - kFirstPiece + kPiece - 1) / kPiece; }
@@ -53,8 +57,7 @@ struct Words {
 
 Words Encode(const absl::Status& status) {
   Words words{.code = static_cast<int32_t>(status.code())};
-  words.length = static_cast<int32_t>(std::min(status.message().size(), sizeof(words.text)));
-  std::memcpy(words.text, status.message().data(), words.length);
+  words.length = static_cast<int32_t>(status.message().copy(words.text, sizeof(words.text)));
   return words;
 }
 
@@ -69,24 +72,114 @@ absl::string_view WithoutPlace(absl::string_view message) {
   return absl::StartsWith(message, "[") && end != message.npos ? message.substr(end + 2) : message;
 }
 
+// Gloo keeps count of the peer's receives; there is no public way to ask.
+struct Counts : gloo::transport::Context {
+  static bool PeerWaits(gloo::transport::Context& context, uint64_t tag) {
+    std::lock_guard lock(context.*(&Counts::mutex_));
+    for (const Tally& tally : context.*(&Counts::pendingOperations_)) {
+      const std::vector<rank_t>& peers = tally.getRecvList();
+      if (tally.slot == tag && std::find(peers.begin(), peers.end(), kOut) != peers.end()) return true;
+    }
+    return false;
+  }
+};
+
+// Whether a socket can be bound there. Gloo finds out too, but loses memory over it.
+absl::Status CheckAddress(const std::string& host) {
+  const addrinfo hints{.ai_socktype = SOCK_STREAM};
+  addrinfo* all = nullptr;
+  if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &all); error != 0) {
+    return absl::InvalidArgumentError(gai_strerror(error));
+  }
+  const auto free = absl::MakeCleanup([all] { freeaddrinfo(all); });
+  int error = 0;
+  for (const addrinfo* one = all; one != nullptr; one = one->ai_next) {
+    const int fd = socket(one->ai_family, one->ai_socktype, one->ai_protocol);
+    error = fd >= 0 && bind(fd, one->ai_addr, one->ai_addrlen) == 0 ? 0 : errno;
+    if (fd >= 0) close(fd);
+    if (error == 0) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(std::strerror(error));
+}
+
 std::string Text(const std::vector<char>& bytes) { return std::string(bytes.begin(), bytes.end()); }
 std::vector<char> Bytes(absl::string_view text) { return std::vector<char>(text.begin(), text.end()); }
 
 }  // namespace
+
+// Posts pieces in the thread that moves the bytes.
+class GlooPoster final : public gloo::transport::tcp::Handler {
+ public:
+  explicit GlooPoster(gloo::transport::tcp::Device* device) : device_(device), bell_(eventfd(0, EFD_NONBLOCK)) {
+    CHECK_GE(bell_, 0) << "no descriptor is left";
+    device_->registerDescriptor(bell_, EPOLLIN, this);
+  }
+  ~GlooPoster() override {
+    device_->unregisterDescriptor(bell_, this);
+    std::lock_guard posting(posting_);  // after the last call of handleEvents()
+    close(bell_);
+  }
+
+  void Add(GlooMessage* message, int64_t piece) {
+    bool first = false;
+    {
+      std::lock_guard lock(mutex_);
+      first = waiting_.empty();
+      waiting_.push_back({message, piece});
+    }
+    if (first) eventfd_write(bell_, 1);
+  }
+  // The message is not touched any more when this returns.
+  void Forget(GlooMessage* message) {
+    std::lock_guard posting(posting_);
+    std::lock_guard lock(mutex_);
+    std::erase_if(waiting_, [&](const auto& post) { return post.first == message; });
+  }
+
+  void handleEvents(int) override {
+    eventfd_t rings;
+    eventfd_read(bell_, &rings);
+    std::lock_guard posting(posting_);
+    taken_.clear();
+    {
+      std::lock_guard lock(mutex_);
+      taken_.swap(waiting_);
+    }
+    for (const auto& [message, piece] : taken_) message->Give(piece);
+  }
+
+ private:
+  gloo::transport::tcp::Device* const device_;
+  const int bell_;
+  std::mutex posting_;  // held while pieces are posted
+  std::mutex mutex_;
+  std::vector<std::pair<GlooMessage*, int64_t>> waiting_, taken_;
+};
+
+GlooDevice::GlooDevice(std::shared_ptr<gloo::transport::Device> device)
+    : device_(std::move(device)),
+      poster_(std::make_unique<GlooPoster>(static_cast<gloo::transport::tcp::Device*>(device_.get()))) {}
+GlooDevice::~GlooDevice() = default;
 
 absl::StatusOr<std::unique_ptr<GlooDevice>> GlooDevice::Create(const std::string& where) {
   // Writing to a process that has died is an error to report, not a signal to die of.
   struct sigaction action = {};
   if (sigaction(SIGPIPE, nullptr, &action) == 0 && action.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
   gloo::transport::tcp::attr attributes;
-  (if_nametoindex(where.c_str()) != 0 ? attributes.iface : attributes.hostname) = where;
-  try {
-    return std::unique_ptr<GlooDevice>(new GlooDevice(gloo::transport::tcp::CreateDevice(attributes)));
-  } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat("can't listen on interface or address '", where,
-                                                   "': ", WithoutPlace(error.what()),
-                                                   "; `ip address` lists those of this machine"));
+  const bool is_interface = if_nametoindex(where.c_str()) != 0;
+  (is_interface ? attributes.iface : attributes.hostname) = where;
+  std::string why;
+  if (const absl::Status status = is_interface ? absl::OkStatus() : CheckAddress(where); !status.ok()) {
+    why = std::string(status.message());
+  } else {
+    try {
+      return std::unique_ptr<GlooDevice>(new GlooDevice(gloo::transport::tcp::CreateDevice(attributes)));
+    } catch (const std::exception& error) {
+      why = std::string(WithoutPlace(error.what()));
+    }
   }
+  return absl::InvalidArgumentError(absl::StrCat("can't listen on interface or address '", where, "': ", why,
+                                                 "; `ip address` lists those of this machine"));
 }
 
 absl::StatusOr<std::string> GlooDevice::AddressForOthers() {
@@ -105,6 +198,7 @@ absl::StatusOr<std::string> GlooDevice::AddressForOthers() {
 
 absl::StatusOr<std::unique_ptr<GlooLink>> GlooLink::Listen(World* world, const GlooDevice& device, std::string peer) {
   auto link = std::unique_ptr<GlooLink>(new GlooLink(world, std::move(peer)));
+  link->poster_ = device.poster_.get();
   const absl::Status status = link->Try([&] {
     link->context_ = device.device_->createContext(kSelf, kSize);
     link->context_->setTimeout(kConnectTimeout);
@@ -120,7 +214,12 @@ GlooLink::GlooLink(World* world, std::string peer) : world_(world), peer_(std::m
 
 GlooLink::~GlooLink() {
   CHECK(messages_.empty()) << "a message outlives its link";
+  Close();
+}
+
+void GlooLink::Close() {
   if (mouth_ != nullptr) Try([&] { mouth_->waitSend(milliseconds(kDrainMilliseconds)); }).IgnoreError();
+  mouth_ = nullptr;
   if (ear_ != nullptr) ear_->abortWaitRecv();
   if (ear_ended_) world_->Wait(ear_ended_).IgnoreError();
 }
@@ -167,6 +266,8 @@ void GlooLink::ShowTokens(const std::string& token, const std::string& wanted) {
   ear->waitRecv(kTokenTimeout);
   if (shown != wanted) throw std::runtime_error("somebody else has connected to the port that it was to connect to");
 }
+
+bool GlooLink::PeerWaits(uint64_t tag) const { return Counts::PeerWaits(*context_, tag); }
 
 void GlooLink::Watch(std::function<void(const absl::Status&)> ended) {
   hears_ = std::make_unique<char[]>(sizeof(Words));
@@ -228,21 +329,28 @@ GlooMessage::GlooMessage(GlooLink* link, Direction direction, uint64_t tag, std:
 }
 
 GlooMessage::~GlooMessage() {
+  if (given_ < posted_) link_->poster_->Forget(this);
   std::lock_guard lock(link_->mutex_);
   std::erase(link_->messages_, this);
 }
 
-absl::Status GlooMessage::PostPiece() {
-  const int64_t begin = PieceBegin(posted_);
-  const int64_t bytes = std::min(PieceBegin(posted_ + 1), bytes_) - begin;
-  ++posted_;
-  return error_ = link_->Try([&] {
+int64_t GlooMessage::BytesOf(int64_t piece) const {
+  return std::min(PieceBegin(piece + 1), bytes_) - PieceBegin(piece);
+}
+
+void GlooMessage::PostPiece() { link_->poster_->Add(this, posted_++); }
+void GlooMessage::PostPieceHere() { Give(posted_++); }
+
+void GlooMessage::Give(int64_t piece) {
+  const absl::Status status = link_->Try([&] {
     if (direction_ == Direction::kSend) {
-      buffer_->send(kOut, tag_, begin, bytes);
+      buffer_->send(kOut, tag_, PieceBegin(piece), BytesOf(piece));
     } else {
-      buffer_->recv(kIn, tag_, begin, bytes);
+      buffer_->recv(kIn, tag_, PieceBegin(piece), BytesOf(piece));
     }
   });
+  if (!status.ok()) Interrupt();
+  ++given_;
 }
 
 bool GlooMessage::Wait(int64_t limit) {
@@ -252,13 +360,13 @@ bool GlooMessage::Wait(int64_t limit) {
 
 // After an interruption a wait only asks whether the piece has moved. If it hasn't, the link closes: all has failed.
 absl::Status GlooMessage::WaitForPiece() {
-  if (!error_.ok()) return error_;
   bool moved = false;
   absl::Status status = link_->Try([&] {
     moved = !woken_ && Wait(-1);
     woken_ |= !moved;
     if (woken_) moved = Wait(direction_ == Direction::kSend ? kDrainMilliseconds : 0);
   });
+  if (moved) link_->bytes_moved_.fetch_add(BytesOf(waited_), std::memory_order_relaxed);
   ++waited_;
   if (status.ok() && !moved) status = absl::CancelledError("interrupted");
   return status;

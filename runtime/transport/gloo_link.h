@@ -9,12 +9,15 @@
 //     of its own, so that the last, deliberate one closes nothing else;
 //   - of operations that had begun, nobody hears when a pair breaks: each link has an ear, a task that always waits for
 //     the peer's last words, is told in every case, and interrupts the messages;
+//   - its thread spins while another thread that it has preempted is inside a pair: what isn't small is posted by that
+//     thread itself;
 //   - bytes that a peer sends for memory that nobody has posted, or more than was posted, end the program: sizes are
 //     agreed on before data is sent.
 //
-// Threads: Post() and Wait() of a message are called by one thread at a time; all else by any.
+// Threads: a message is used by one thread at a time, but for Interrupt(); all else by any.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -37,10 +40,12 @@ class UnboundBuffer;
 namespace sluice::internal {
 
 class GlooMessage;
+class GlooPoster;
 
 // Where this process listens, and the thread that moves the bytes of all links.
 class GlooDevice {
  public:
+  ~GlooDevice();
   // `where`: a network interface ("eth0"), an address or a host name. INVALID_ARGUMENT: nothing can listen there.
   static absl::StatusOr<std::unique_ptr<GlooDevice>> Create(const std::string& where);
   // An address that other hosts can reach: of the first interface that is up, is no loopback and has one.
@@ -48,8 +53,9 @@ class GlooDevice {
 
  private:
   friend class GlooLink;
-  explicit GlooDevice(std::shared_ptr<gloo::transport::Device> device) : device_(std::move(device)) {}
+  explicit GlooDevice(std::shared_ptr<gloo::transport::Device> device);
   std::shared_ptr<gloo::transport::Device> device_;
+  std::unique_ptr<GlooPoster> poster_;
 };
 
 class GlooLink {
@@ -68,13 +74,20 @@ class GlooLink {
   };
   absl::Status Connect(const std::string& token, const Peer& peer);
 
+  // Whether the peer has posted memory for a message with this tag that has not been sent yet.
+  bool PeerWaits(uint64_t tag) const;
+
   // Starts the ear. `ended` is called once, by a task: OK when the peer has said goodbye, the cause with which it
   // failed, or UNAVAILABLE when the connection has broken.
   void Watch(std::function<void(const absl::Status& last_words)> ended);
   // Says the last words, a goodbye (OK) or a cause. Never blocks; only the first call counts.
   void Say(const absl::Status& last_words);
+  // Waits a while until the last words are on their way, and ends the ear: `ended` is not called any more.
+  void Close();
   // Ends all messages, now and later: those that had moved completely end well.
   void Interrupt();
+  // Of messages, in both directions.
+  int64_t bytes_moved() const { return bytes_moved_.load(std::memory_order_relaxed); }
   // Why a message failed with `status`, as well as it can be told: the peer's last words if there are any.
   absl::Status CauseOf(const absl::Status& status);
 
@@ -89,15 +102,17 @@ class GlooLink {
 
   World* const world_;
   const std::string peer_;
+  GlooPoster* poster_ = nullptr;
   std::string address_;
+  std::unique_ptr<char[]> hears_, says_;  // until the pairs are closed
   std::shared_ptr<gloo::transport::Context> context_;
   gloo::transport::Pair* out_ = nullptr;
   gloo::transport::Pair* in_ = nullptr;
-  std::unique_ptr<char[]> hears_, says_;
   std::unique_ptr<gloo::transport::UnboundBuffer> ear_, mouth_;
   EventRef ear_ended_;
   Ref<Signal> heard_;
 
+  std::atomic<int64_t> bytes_moved_{0};
   std::mutex mutex_;
   bool interrupted_ = false;
   bool has_spoken_ = false;
@@ -118,15 +133,21 @@ class GlooMessage {
   GlooLink* link() const { return link_; }
   bool posted() const { return posted_ == pieces_; }
   bool done() const { return waited_ == pieces_; }
-  // Gives Gloo the next piece. REQUIRES: !posted().
-  absl::Status PostPiece();
-  // Blocks until the next piece has moved. REQUIRES: it is posted. An error of PostPiece() comes again here.
+  // Has Gloo's thread take the next piece. REQUIRES: !posted(). An error comes with WaitForPiece().
+  void PostPiece();
+  // Gives Gloo the next piece at once: for small ones, where the way through another thread counts.
+  void PostPieceHere();
+  // Blocks until the next piece has moved. REQUIRES: it is posted.
   absl::Status WaitForPiece();
+  // Later waits end soon: well, if the piece has moved.
+  void Interrupt();
 
  private:
-  friend class GlooLink;
-  void Interrupt();
+  friend class GlooPoster;
   bool Wait(int64_t milliseconds);
+  int64_t BytesOf(int64_t piece) const;
+  // Calls Gloo. What fails is found by the next wait.
+  void Give(int64_t piece);
 
   GlooLink* const link_;
   const Direction direction_;
@@ -135,8 +156,8 @@ class GlooMessage {
   const int64_t pieces_;
   int64_t posted_ = 0;
   int64_t waited_ = 0;
+  std::atomic<int64_t> given_{0};
   bool woken_ = false;  // by an interruption
-  absl::Status error_;
   std::unique_ptr<gloo::transport::UnboundBuffer> buffer_;
 };
 

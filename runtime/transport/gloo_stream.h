@@ -25,20 +25,21 @@ class GlooStream {
     if (to_post_ > 0) --to_post_;
   }
 
-  // Gives Gloo as many pieces as may be under way. The first error is what later waits return.
+  // Gives Gloo as many pieces as may be under way.
   void Post() {
-    while (status_.ok() && under_way_ < pieces_ && to_post_ < messages_.size()) {
+    while (under_way_ < pieces_ && to_post_ < messages_.size()) {
       GlooMessage& message = *messages_[to_post_];
       if (message.posted()) {
         ++to_post_;
         continue;
       }
-      status_ = message.PostPiece();
+      message.PostPiece();
       ++under_way_;
     }
   }
 
-  // Blocks until the next piece of the first message has moved. REQUIRES: !empty().
+  // Blocks until the next piece of the first message has moved; its error is that of all later ones. REQUIRES:
+  // !empty().
   absl::Status WaitForPiece() {
     Post();
     if (status_.ok()) status_ = front().WaitForPiece();

@@ -36,8 +36,7 @@ bool HubState::AdvanceHead(Lane* lane) {
   Operation* head = lane->head();
   if (head == nullptr) return false;
   if (!head->is_collective() && channels_[head->target].other_process != self_) {
-    StartTransfers(lane);
-    return false;
+    return StartTransfers(lane);
   }
   if (!Ready(*lane, *head)) return false;
   if (head->is_collective()) {
@@ -87,19 +86,28 @@ void HubState::Transfer(Lane* send, Lane* recv) {
   recv->Pop(absl::OkStatus(), began, ended);
 }
 
-void HubState::StartTransfers(Lane* lane) {
-  if (links_.empty()) return;
-  const Channel& channel = channels_[lane->head()->target];
+bool HubState::StartTransfers(Lane* lane) {
+  if (links_.empty()) return false;
+  const size_t target = lane->head()->target;
+  const ChannelSpec& spec = channels_[target].spec;
+  GlooLink* link = links_[channels_[target].other_process].get();
+  GlooLane& remote = *remote_lanes_.at(lane);
   for (size_t i = 0; i < lane->size(); ++i) {
     Operation& operation = (*lane)[i];
-    if (operation.is_collective() || operation.target != lane->head()->target) return;
+    if (operation.is_collective() || operation.target != target) return false;
     if (operation.moving) continue;
-    if (!Ready(*lane, operation)) return;
+    if (!Ready(*lane, operation)) return false;
+    const bool sends = operation.kind == Operation::Kind::kSend;
+    std::byte* data = operation.slot->buffer.data();
+    const Nanoseconds now = world_->Now();
+    if (i == 0 && sends && remote.SendAtOnce(link, ChannelTag(spec.id), data, spec.bytes)) {
+      lane->Pop(absl::OkStatus(), now, world_->Now());
+      return true;
+    }
     operation.moving = true;
-    remote_lanes_.at(lane)->Start(links_[channel.other_process].get(),
-                                  operation.kind == Operation::Kind::kSend ? Direction::kSend : Direction::kReceive,
-                                  ChannelTag(channel.spec.id), operation.slot->buffer.data(), channel.spec.bytes);
+    remote.Start(link, sends ? Direction::kSend : Direction::kReceive, ChannelTag(spec.id), data, spec.bytes);
   }
+  return false;
 }
 
 bool HubState::IsReady(size_t index) {
@@ -181,11 +189,21 @@ void HubState::Exchange(Group* group, std::unique_lock<std::mutex>& lock) {
   }
 }
 
+// What ended well is told without the lock, or whoever waits would wake only to wait for it.
 void HubState::RemoteEnded(Lane* lane, const absl::Status& status, Nanoseconds began, Nanoseconds ended) {
-  std::lock_guard lock(mutex_);
-  const Operation& head = *lane->head();
-  End(head.is_collective() ? groups_[head.target].lanes : absl::MakeConstSpan(&lane, 1), status, began, ended);
-  RingIfWanted();
+  Ref<Signal> done;
+  {
+    std::lock_guard lock(mutex_);
+    Operation& head = *lane->head();
+    if (status.ok() && error_.ok() && !head.is_collective()) {
+      done = lane->Take();
+      Advance(lane);
+    } else {
+      End(head.is_collective() ? groups_[head.target].lanes : absl::MakeConstSpan(&lane, 1), status, began, ended);
+    }
+    RingIfWanted();
+  }
+  if (done) done->Set(absl::OkStatus(), began, ended);
 }
 
 void HubState::Ended(absl::Span<Lane* const> lanes, const absl::Status& status, Nanoseconds began, Nanoseconds ended) {

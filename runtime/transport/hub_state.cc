@@ -42,6 +42,9 @@ HubState::~HubState() {
   CHECK_OK(world_->Wait(task_));
   copy_team_.reset();
   remote_lanes_.clear();
+  for (const auto& link : links_) {
+    if (link != nullptr) link->Close();  // all ears, before the first link goes: what one hears is told to all
+  }
   links_.clear();
 }
 
@@ -290,6 +293,13 @@ void HubState::CompletePending() {
   for (auto& [key, lane] : lanes_) {
     while (lane->size() > 0 && !lane->head()->moving) lane->Pop(error_, now, now);
   }
+}
+
+int64_t HubState::bytes_moved() const {
+  std::lock_guard lock(mutex_);
+  int64_t bytes = 0;
+  for (const auto& link : links_) bytes += link == nullptr ? 0 : link->bytes_moved();
+  return bytes;
 }
 
 void HubState::RemoteSpecs(std::vector<ChannelSpec>* channels, std::vector<GroupSpec>* groups) const {

@@ -35,6 +35,8 @@ class HubState {
   EventRef PostTransfer(WorldRank rank, ChannelId channel, Operation operation);
   EventRef PostCollective(WorldRank rank, GroupId group, Operation operation);
   void Abort(absl::Status cause);
+  // Of all ranks of this process.
+  int64_t bytes_moved() const;
 
   // What this process's ranks have opened and that has ends in other processes.
   void RemoteSpecs(std::vector<ChannelSpec>* channels, std::vector<GroupSpec>* groups) const;
@@ -85,7 +87,8 @@ class HubState {
   // Whether the operation's turn has come as far as its own rank is concerned. An error of what it waits for ends all.
   bool Ready(const Lane& lane, const Operation& operation);
   void Transfer(Lane* send, Lane* recv);
-  void StartTransfers(Lane* lane);
+  // Gives the transfers at the head of the lane to its GlooLane. True: the first has ended already.
+  bool StartTransfers(Lane* lane);
   // Whether the group is at the head of the lanes of all its members here.
   bool IsReady(size_t group);
   absl::Status CheckKinds(const Group& group);

@@ -39,13 +39,15 @@ class Lane {
     if (size_ == ring_.size()) Grow();
     ring_[(first_ + size_++) % ring_.size()] = std::move(operation);
   }
-  // Completes the operation at the head and takes it out.
-  void Pop(const absl::Status& status, Nanoseconds began, Nanoseconds ended) {
+  // Takes out the operation at the head and returns what tells that it is done.
+  Ref<Signal> Take() {
     Operation operation = std::move(ring_[first_]);
     first_ = (first_ + 1) % ring_.size();
     --size_;
-    operation.done->Set(status, began, ended);
+    return std::move(operation.done);
   }
+  // Completes the operation at the head and takes it out.
+  void Pop(const absl::Status& status, Nanoseconds began, Nanoseconds ended) { Take()->Set(status, began, ended); }
 
  private:
   void Grow() {

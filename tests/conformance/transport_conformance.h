@@ -433,6 +433,43 @@ TEST_P(TransportTest, CollectivesOfSeveralGroupsRunAtOnceAndDoNotMix) {
   });
 }
 
+// Sizes from nothing to several pieces, drawn alike by all ranks; what must arrive is computed from who gave it.
+TEST_P(TransportTest, CollectivesOfAnySizeBringEachWordToItsPlace) {
+  constexpr int kRanks = 4, kRounds = 6;
+  const GroupSpec group{.id = GroupId(0),
+                        .members = {WorldRank(1), WorldRank(3), WorldRank(0), WorldRank(2)},
+                        .queue = QueueId(1),
+                        .purpose = "all"};
+  constexpr int64_t kSizes[] = {0, 1, 700, 1024, 20'000, 600'000};
+  const auto word = [](int round, int from, int to, int64_t i) {
+    return static_cast<int32_t>(MixBits(1000 * round + 100 * from + 10 * to) + static_cast<uint64_t>(i));
+  };
+  OpenAll(kRanks, {}, {group});
+  RunRanks(kRanks, [&](int rank) {
+    const int place = std::find(group.members.begin(), group.members.end(), WorldRank(rank)) - group.members.begin();
+    for (int round = 0; round < kRounds; ++round) {
+      std::vector<int64_t> words(kRanks), parts;
+      for (int k = 0; k < kRanks; ++k) words[k] = kSizes[MixBits(10 * round + k) % std::size(kSizes)];
+      std::vector<int32_t> given, to_each, gathered, wanted_gathered, exchanged, wanted_exchanged;
+      for (int64_t i = 0; i < words[place]; ++i) given.push_back(word(round, place, 9, i));
+      for (int k = 0; k < kRanks; ++k) {
+        parts.push_back(4 * words[k]);
+        for (int64_t i = 0; i < words[k]; ++i) wanted_gathered.push_back(word(round, k, 9, i));
+        for (int64_t i = 0; i < words[k]; ++i) to_each.push_back(word(round, place, k, i));
+        for (int64_t i = 0; i < words[place]; ++i) wanted_exchanged.push_back(word(round, k, place, i));
+      }
+      gathered.resize(wanted_gathered.size());
+      exchanged.resize(wanted_exchanged.size());
+      const EventRef events[2] = {
+          ends_[rank]->AllGather(GroupId(0), Words(given), Words(gathered), DoneEvent()),
+          ends_[rank]->AllToAll(GroupId(0), Words(to_each), parts, Words(exchanged), DoneEvent())};
+      for (const EventRef& event : events) ASSERT_TRUE(world().Wait(event).ok()) << event->status();
+      EXPECT_TRUE(gathered == wanted_gathered) << "round " << round;
+      EXPECT_TRUE(exchanged == wanted_exchanged) << "round " << round;
+    }
+  });
+}
+
 TEST_P(TransportTest, CollectivesAndTransfersOfOneQueueKeepTheirPostingOrder) {
   OpenAll(2, {Edge(0, 0, 1, 4)}, {Pair(4)});
   std::vector<int32_t> mine[2] = {{1, 2}, {3, 4}}, all[2] = {{0, 0}, {0, 0}}, both[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};

@@ -52,6 +52,7 @@ struct Settings {
   int channels = 48;
   int tp = 1;
   bool sequence_parallel = false;
+  int vocabulary = 256;
 };
 
 // Small, odd and complete: dropout, tied weights, clipping, held-out text, documents apart.
@@ -60,7 +61,7 @@ std::string JobText(const Settings& s) {
                                 ? "family: 'gpt2' layers: 3 heads: 4 positions: 24 dropout: 0.1"
                                 : "family: 'llama' layers: 3 heads: 4 kv_heads: 2 width: 80 dropout: 0.1";
   const int batch = s.micro_batches * 2;
-  return absl::StrCat("model { ", model, " channels: ", s.channels, " tied: ", s.tied ? "true" : "false", " vocabulary: 256 }\n",
+  return absl::StrCat("model { ", model, " channels: ", s.channels, " tied: ", s.tied ? "true" : "false", " vocabulary: ", s.vocabulary, " }\n",
                       "data { text: 'text' hold_out { fraction: 0.1 } documents { separate: true } }\n",
                       "training { steps: ", s.steps, " batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
                       s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
@@ -74,7 +75,7 @@ std::string JobText(const Settings& s) {
 std::string Name(const Settings& s) {
   return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
                       " p=", s.pp, " dp=", s.dp, s.zero1 ? " zero1" : "", " C=", s.channels, " tp=", s.tp,
-                      s.sequence_parallel ? " of slices" : "", " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
+                      s.sequence_parallel ? " of slices" : "", " V=", s.vocabulary, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
                       " rate ", s.learning_rate, s.post_validation ? " post-validated" : "", " ", s.file, " ", s.steps, " steps");
 }
 
@@ -233,6 +234,9 @@ TEST_F(Equivalence, Shards) {
       with(2, false, 2, {"gpt2", "f32", "selective", 4, 2, 1, "1f1b", 2}),
       with(4, false, 1, {"llama", "f32", "none", 4, 1, 2, "zb_h1", 1}),
       with(4, true, 2, {"llama", "f32", "full", 4, 2, 2, "1f1b", 1}),
+      // Shards with more rows of the vocabulary than others.
+      with(4, true, 2, {.micro_batches = 4, .groups = 2, .pp = 2, .vocabulary = 259}),
+      with(2, true, 2, {.family = "llama", .micro_batches = 4, .groups = 2, .tied = false, .zero1 = true, .vocabulary = 257}),
       with(2, true, 1, {"gpt2", "f32", "selective", 4, 1, 2, "interleaved_1f1b", 1, 2}),
       with(2, true, 1, {"gpt2", "bf16", "none", 4, 2, 2, "dual_pipe", 1, 1, false}),
       with(2, false, 1, {.micro_batches = 6, .pp = 2, .schedule = "zb_h2", .tied = false, .post_validation = true, .clip = 2.5}),
@@ -335,6 +339,35 @@ TEST_F(Equivalence, TheWholeMatrix) {
           for (int pp : {1, 2, 3, 4, 6}) {
             for (const char* schedule : {"gpipe", "1f1b"}) {
               for (int threads : {1, 2, 3}) Check({family, precision, recompute, m, 1, pp, schedule, threads});
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Equivalence, TheWholeMatrixOfReplicas) {
+  if (!run_all) GTEST_SKIP() << "the whole matrix takes minutes; run it with --all";
+  const std::pair<const char*, int> schedules[] = {{"1f1b", 1},    {"zb_h1", 1},     {"interleaved_1f1b", 2}, {"zb_v", 2},
+                                                   {"chimera", 1}, {"dual_pipe", 1}, {"dual_pipe_v", 2}};
+  for (const char* family : {"gpt2", "llama"}) {
+    for (const char* precision : {"f32", "bf16"}) {
+      for (const bool tied : {true, false}) {
+        for (const auto& [schedule, chunks] : schedules) {
+          for (int pp : {1, 2}) {
+            const bool copies = schedule[0] == 'c' || std::strcmp(schedule, "dual_pipe") == 0;
+            if (copies && pp == 1) continue;
+            for (int dp : {1, 2, 3, 4}) {
+              for (const bool zero1 : {false, true}) {
+                if (zero1 && dp == 1) continue;
+                Settings s{family, precision, "none", 24, 24, pp, schedule, 1, chunks, tied};
+                s.steps = 3;
+                s.dp = dp;
+                s.zero1 = zero1;
+                s.channels = 160;
+                Check(s);
+              }
             }
           }
         }

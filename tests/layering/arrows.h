@@ -64,7 +64,7 @@ inline const std::vector<Library>& Libraries() {
       {"cli11", {"CLI/"}, {"tools/"}},
       {"asio", {"boost/asio", "boost/beast"}, {"runtime/control/"}},
       {"boost_context", {"boost/context"}, {}},
-      {"gloo", {"gloo/"}, {"runtime/transport/"}},
+      {"gloo", {"gloo/"}, {"runtime/transport/gloo_link", "runtime/transport/BUILD", "tools/bench/"}},
       {"nccl", {"nccl"}, {"kernels/cuda/", "runtime/transport/"}},
       {"cuda", {"cuda", "cublas", "cudnn", "cub/", "cooperative_groups"}, {"kernels/cuda/", "runtime/transport/"}},
       {"openmp", {"omp.h"}, {}},

@@ -2,6 +2,7 @@
 #include "scheduler/simulate.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -93,6 +94,32 @@ TEST(SimulateTest, BandwidthCollectivesAndOptimizerCount) {
       EXPECT_EQ(span.bytes, 50);
     }
   }
+}
+
+// A byte a nanosecond: three members take in two thirds of what each makes, or of what all gather.
+TEST(SimulateTest, CollectivesLastByTheirBytes) {
+  Costs costs = Unit(2, 1000);
+  for (StageCosts& stage : costs.stages) stage.reduce_bytes = 6000, stage.gather_bytes = 3000;
+  costs.collective_ns = 30;
+  costs.collective_bytes_per_second = 1e9;
+  costs.norm_bytes = 8;
+  costs.tied_bytes = {900};
+  const LoweringOptions options{.replicas = 3, .tied_tensors = {{0, {StageId(0), StageId(1)}}}};
+  const Program program = *Lower(*Generate("gpipe", {.ranks = 2, .micro_batches = 2}), options);
+  const auto timeline = Simulate(program, costs);
+  ASSERT_TRUE(timeline.ok()) << timeline.status();
+  std::map<std::string, Span> spans;
+  for (const Span& span : timeline->spans) spans[ToString(span.action)] = span;
+  const auto length = [&](const char* name) { return spans.at(name).end_ns - spans.at(name).begin_ns; };
+  EXPECT_EQ(length("1REDUCE_GRAD"), 30 + 4000);
+  EXPECT_EQ(spans.at("1REDUCE_GRAD").bytes, 4000);
+  EXPECT_EQ(length("COLLECTIVE2"), 30 + 300) << "the tied tensor";
+  EXPECT_EQ(length("COLLECTIVE3"), 30 + 8) << "the norm";
+  EXPECT_EQ(length("COLLECTIVE5"), 30 + 2000) << "summed gradients";
+  // The last stage's gradients move while the first stage still computes.
+  EXPECT_EQ(spans.at("1REDUCE_GRAD").begin_ns, spans.at("1B1").end_ns);
+  EXPECT_LT(spans.at("1REDUCE_GRAD").begin_ns, spans.at("0B1").begin_ns + 1);
+  EXPECT_GT(spans.at("1REDUCE_GRAD").end_ns, spans.at("0B1").begin_ns);
 }
 
 TEST(SimulateTest, UnevenStagesAreBoundByTheSlowest) {

@@ -82,6 +82,9 @@ class AffineJob {
       }));
     }
     for (const EventRef& task : tasks) CHECK_OK(world_->Wait(task));
+    for (RankState& rank : ranks_) {
+      if (rank.faults != nullptr) rank.faults->End();
+    }
     AffineJobResult result = Collect();
     for (RankState& rank : ranks_) rank.executor = nullptr;
     for (RankState& rank : ranks_) rank.transport = nullptr;

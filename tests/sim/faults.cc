@@ -25,12 +25,13 @@ const Fault* FaultPlan::Strike(int call, bool of_stage) const {
   return nullptr;
 }
 
-EventRef Late(World* world, const EventRef& event, Nanoseconds delay) {
+EventRef FaultPlan::Late(const EventRef& event, Nanoseconds delay) const {
   auto late = MakeRef<Signal>();
-  world->Spawn({.name = "late event"}, [world, event, delay, late] {
-    absl::Status status = world->Wait(event);
+  world_->Spawn({.name = "late event"}, [world = world_, event, delay, late, over = over_] {
+    const EventRef events[] = {event, over};
+    if (world->WaitAny(events, kForever) == size_t{1}) return;
     world->SleepUntil(world->Now() + delay);
-    late->Set(std::move(status), event->began(), event->ended());
+    late->Set(event->status(), event->began(), event->ended());
   });
   return late;
 }
@@ -86,7 +87,7 @@ class FaultyStage final : public Stage {
         });
         return body();
       case FaultKind::kStageEventLate:
-        return Late(plan_->world(), body(), fault->delay);
+        return plan_->Late(body(), fault->delay);
       case FaultKind::kStageError:
         stream_->Run([](World*) { return absl::InternalError("injected error of a stage"); });
         return body();
@@ -125,6 +126,7 @@ class FaultyTransport final : public Transport {
                     const EventRef& after) override {
     return Call(after, [&](const EventRef& event) { return transport_->AllToAll(group, mine, parts, all, event); });
   }
+  int64_t bytes_moved() const override { return transport_->bytes_moved(); }
   void Abort(absl::Status cause) override {
     {
       std::lock_guard lock(mutex_);
@@ -140,9 +142,9 @@ class FaultyTransport final : public Transport {
     if (fault == nullptr) return body(after);
     switch (fault->kind) {
       case FaultKind::kTransferHeldBack:
-        return body(Late(plan_->world(), after, fault->delay));
+        return body(plan_->Late(after, fault->delay));
       case FaultKind::kTransferEventLate:
-        return Late(plan_->world(), body(after), fault->delay);
+        return plan_->Late(body(after), fault->delay);
       case FaultKind::kTransportError:
         transport_->Abort(
             absl::UnavailableError(absl::StrCat("injected error of the transport of rank ", rank().value())));

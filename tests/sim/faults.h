@@ -46,6 +46,10 @@ class FaultPlan {
  public:
   FaultPlan(World* world, std::vector<Fault> faults) : world_(world), faults_(std::move(faults)) {}
   World* world() const { return world_; }
+  // Done as `event`, but later; or with the plan's end, since what is stuck is never done.
+  EventRef Late(const EventRef& event, Nanoseconds delay) const;
+  // Nobody waits any more. Called once.
+  void End() { over_->Set(absl::CancelledError("the job is over"), world_->Now()); }
   // The fault that strikes this call, or null. Each call counts once.
   const Fault* NextStageCall() { return Strike(stage_calls_++, true); }
   const Fault* NextTransportCall() { return Strike(transport_calls_++, false); }
@@ -54,12 +58,10 @@ class FaultPlan {
   const Fault* Strike(int call, bool of_stage) const;
   World* const world_;
   const std::vector<Fault> faults_;
+  const Ref<Signal> over_ = MakeRef<Signal>();
   int stage_calls_ = 0;
   int transport_calls_ = 0;
 };
-
-// Done as `event`, but later.
-EventRef Late(World* world, const EventRef& event, Nanoseconds delay);
 
 // Both wrap what they own or are given; the plan outlives them.
 std::unique_ptr<Stage> NewFaultyStage(std::unique_ptr<Stage> stage, TestStream* stream, FaultPlan* plan);

@@ -50,6 +50,7 @@ class FixedSlotsTransport final : public Transport {
                     const EventRef& after) override {
     return transport_->AllToAll(group, mine, parts, all, after);
   }
+  int64_t bytes_moved() const override { return transport_->bytes_moved(); }
   void Abort(absl::Status cause) override { transport_->Abort(std::move(cause)); }
 
  private:

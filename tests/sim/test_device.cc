@@ -41,6 +41,7 @@ class TestOperations final : public Operations {
   void SquaredNorm(Stream&, TensorView, TensorView) const NOT_IN_THIS_DEVICE;
   void AdamW(Stream&, const AdamWArgs&) const NOT_IN_THIS_DEVICE;
   void Fill(Stream&, TensorView, float) const NOT_IN_THIS_DEVICE;
+  void Hash(Stream&, TensorView, TensorView) const NOT_IN_THIS_DEVICE;
   void InitNormal(Stream&, const InitNormalArgs&) const NOT_IN_THIS_DEVICE;
 
   void DecideStep(Stream& stream, TensorView partials, float max_norm, TensorView control) const override {

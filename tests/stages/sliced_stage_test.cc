@@ -2,6 +2,7 @@
 // all have the bits of one holder that does everything.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
@@ -190,6 +191,31 @@ TEST_P(SlicedStages, TrainWithTheBitsOfOneHolder) {
     EXPECT_EQ(slices.member(i).Read(StateKind::kParameter), parameters);
     EXPECT_EQ(whole.member(i).Read(StateKind::kGradient), one.member(0).Read(StateKind::kGradient));
   }
+}
+
+TEST_P(SlicedStages, HashesTellWhoIsDifferentInWhat) {
+  Members members(GetParam().graph, GetParam().cuts, Options(true));
+  members.Step(0);
+  const auto hashes = [&](size_t i) {
+    LayerStage* const stage = members.member(i).stage(0);
+    std::vector<uint64_t> all(stage->parameters().size());
+    stage->HashParameters(absl::MakeSpan(all));
+    members.member(i).stream().Drain();
+    return all;
+  };
+  std::vector<uint64_t> expected = hashes(0);
+  for (size_t i = 1; i < members.size(); ++i) EXPECT_EQ(hashes(i), expected);
+  LayerStage* const stage = members.member(1).stage(0);
+  const ParameterSpec spec = stage->parameters().back();
+  std::vector<float> values(spec.elements());
+  ASSERT_TRUE(stage->Read(StateKind::kParameter, spec.name, absl::MakeSpan(values)).ok());
+  members.member(1).stream().Drain();
+  values.back() = std::nextafter(values.back(), 1.0f);
+  ASSERT_TRUE(stage->Write(StateKind::kParameter, spec.name, values).ok());
+  const std::vector<uint64_t> other = hashes(1);
+  EXPECT_NE(other.back(), expected.back());
+  expected.back() = other.back();
+  EXPECT_EQ(other, expected) << "of the others nothing has changed";
 }
 
 // Each has its elements of m and v, and together they have all of them.

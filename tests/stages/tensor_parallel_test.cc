@@ -441,6 +441,7 @@ TEST(SplitParameters, AreAssembledOnlyFromAllParts) {
   parts.pop_back();
   EXPECT_THAT(std::string(Assemble(parts).status().message()), ::testing::HasSubstr("missing"));
   parts.push_back(parts[0]);
+  EXPECT_THAT(std::string(Assemble(parts).status().message()), ::testing::HasSubstr("there twice"));
   parts[3].values.pop_back();
   EXPECT_EQ(Assemble(parts).status().code(), absl::StatusCode::kInvalidArgument);
 }

@@ -266,6 +266,9 @@ TEST_F(ControlPlaneTest, OptionsThatCanNotBeAreRefused) {
   EXPECT_EQ(refused([](JoinOptions* options) { options->port = 0; }), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(refused([](JoinOptions* options) { options->process = 2; }), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(refused([](JoinOptions* options) { options->world_size = 1; }), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused([](JoinOptions* options) { options->limits.heartbeat = 0; }), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(refused([](JoinOptions* options) { options->limits.frame_bytes = 100; }),
+            absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(refused([](JoinOptions* options) { options->fingerprints[0].value = std::string(1 << 20, 'x'); }),
             absl::StatusCode::kResourceExhausted);
 }
@@ -350,6 +353,28 @@ TEST_F(ControlPlaneTest, AProcessThatSpeaksNoMoreEndsTheJobWithinTheLimit) {
   const Nanoseconds began = world_->Now();
   EXPECT_THAT(Text(Cause(0)), AllOf(HasSubstr("process 1 (host b, ranks 2, 3)"), HasSubstr("not heard of for 1 s")));
   EXPECT_LT(world_->Now() - began, 10 * kSecond);
+}
+
+TEST_F(ControlPlaneTest, TheCauseReachesASlowReaderBehindALargeMessage) {
+  JoinOptions options = Options(0, 2);
+  const EventRef first = StartProcess0(options);
+  RawConnection slow(port_);
+  slow.Say(*EncodeFrame(HelloFrame(
+      {.process = 1, .ranks = {WorldRank(2), WorldRank(3)}, .host = "b", .fingerprints = options.fingerprints},
+      "secret")));
+  ASSERT_TRUE(world_->Wait(first).ok());
+  ASSERT_TRUE(planes_[0].ok()) << planes_[0].status();
+  // More than the kernel holds: it is half sent when the job ends, and takes longer than an idle connection may.
+  ASSERT_TRUE((*planes_[0])->Broadcast(std::string(32 << 20, 'x')).ok());
+  (*planes_[0])->Abort(absl::DataLossError("a NaN in step 7"));
+  EXPECT_FALSE(Cause(0).ok());
+  FrameReader reader(64 << 20);
+  reader.Append(slow.HearToTheEnd([&] { world_->SleepUntil(world_->Now() + kMillisecond); }));
+  std::string last;
+  for (auto frame = reader.Next(); frame.ok() && frame->has_value(); frame = reader.Next()) {
+    last = (*frame)->abort().message();
+  }
+  EXPECT_EQ(last, "process 0 (host host0, ranks 0, 1): a NaN in step 7");
 }
 
 TEST_F(ControlPlaneTest, AProcessWhoseConnectionBreaksEndsTheJob) {

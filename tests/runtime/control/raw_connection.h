@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <functional>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -33,11 +34,10 @@ class RawConnection {
       bytes.remove_prefix(static_cast<size_t>(sent));
     }
   }
-  // What the other end said until it closed the connection.
-  std::string HearToTheEnd() {
+  // What the other end said until it closed the connection. `between` is called after each piece of it.
+  std::string HearToTheEnd(const std::function<void()>& between = [] {}) {
     std::string heard;
-    while (HearSome(&heard)) {
-    }
+    while (HearSome(&heard)) between();
     return heard;
   }
   // What it said up to the first `end`, and perhaps more.
@@ -50,7 +50,7 @@ class RawConnection {
 
  private:
   bool HearSome(std::string* heard) {
-    char buffer[4096];
+    char buffer[16 << 10];
     const ssize_t bytes = ::recv(socket_, buffer, sizeof(buffer), 0);
     if (bytes > 0) heard->append(buffer, static_cast<size_t>(bytes));
     return bytes > 0;

@@ -37,16 +37,21 @@ namespace {
 // begins its last but one; in between all of them only run steps.
 TEST(AllocationTest, StepsAfterTheFirstAllocateNothing) {
   constexpr int kSteps = 12;
-  for (const char* schedule : {"gpipe", "1f1b", "split"}) {
-    SCOPED_TRACE(schedule);
+  const ProgramChoice choices[] = {{.schedule = "gpipe"},
+                                   {.schedule = "1f1b"},
+                                   {.schedule = "split"},
+                                   {.schedule = "1f1b", .replicas = 2},
+                                   {.schedule = "split", .replicas = 2, .zero1 = true}};
+  for (ProgramChoice choice : choices) {
+    choice.ranks = 3;
+    choice.micro_batches = 5;
+    choice.tied = true;
+    SCOPED_TRACE(ToString(choice));
     AffineJobOptions options{
-        .training = MakeProgram({.schedule = schedule, .ranks = 3, .micro_batches = 5, .tied = true}),
-        .others = {},
-        .steps = kSteps,
-        .tied = true};
+        .training = MakeProgram(choice), .others = {}, .zero1 = choice.zero1, .steps = kSteps, .tied = true};
     std::atomic<int> arrived = 0;
-    options.before_step = [&arrived](PipelineRank, int step) {
-      if (step == 1 && arrived.fetch_add(1) + 1 == 3) counting = true;
+    options.before_step = [&](PipelineRank, int step) {
+      if (step == 1 && arrived.fetch_add(1) + 1 == choice.ranks * choice.replicas) counting = true;
       if (step == kSteps - 1) counting = false;
     };
     const std::unique_ptr<World> world = NewRealWorld();

@@ -439,8 +439,9 @@ void RunSeed(uint64_t seed) {
     return;
   }
   // A clean end: one cause on all ranks, in bounded time. The event of an action that nobody else depends on (the last
-  // W of a rank) may be lost while the others end well.
+  // W of a rank, what a stage gathers last) may be lost while the others end well.
   const bool others_may_succeed =
+      seeded.job.training.replicas > 1 ||
       std::all_of(seeded.job.faults.begin(), seeded.job.faults.end(),
                   [](const Fault& fault) { return !IsFatal(fault.kind) || fault.kind == FaultKind::kStageStuck; });
   absl::Status cause;

@@ -260,6 +260,25 @@ TEST_F(PipelineTest, ShardsInSeveralProcessesGiveTheBitsOfOne) {
   }
 }
 
+// The plan is that of the first shard, which has the most rows of a vocabulary that doesn't divide.
+TEST_F(PipelineTest, AShardHoldsWhatWasPlannedAndAllocatesNothingLater) {
+  for (const char* slices : {"layout.sequence_parallel=false", "layout.sequence_parallel=true"}) {
+    const Plan plan = PlanOf({"layout.pp=2", "layout.tp=2", "model.vocabulary=259", slices});
+    const auto pipeline = Pipeline::Create(world_.get(), plan, {});
+    ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+    const auto batch = FirstBatch(plan);
+    const std::vector<RankMemory> before = (*pipeline)->memory();
+    TwoSteps(plan, *batch, **pipeline);
+    const std::vector<RankMemory> after = (*pipeline)->memory();
+    ASSERT_EQ(after.size(), 4u);
+    for (size_t rank = 0; rank < 4; ++rank) {
+      EXPECT_EQ(after[rank].allocations, before[rank].allocations) << rank;
+      EXPECT_LE(after[rank].peak_bytes, after[rank].planned_bytes) << rank;
+      EXPECT_GE(after[rank].peak_bytes, 0.95 * static_cast<double>(after[rank].planned_bytes)) << rank;
+    }
+  }
+}
+
 // A span is that of its work and of what is exchanged inside of it, which needs both shards.
 TEST_F(PipelineTest, AnActionOfOneShardOverlapsThatOfTheOther) {
   const Plan plan = PlanOf({"layout.tp=2"});

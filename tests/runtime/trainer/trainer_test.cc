@@ -65,6 +65,18 @@ TEST(MeasuredCosts, GiveBackTheCostsOfASimulatedStep) {
   EXPECT_EQ(Measure(*Simulate(program, measured)).makespan_ns, Measure(steps[0]).makespan_ns);
 }
 
+TEST(MeasuredCosts, GiveBackTheRateOfCollectives) {
+  const Program program = *Lower(*Generate("1f1b", {.ranks = 2, .micro_batches = 4}), {.replicas = 2});
+  Costs costs = SomeCosts(2);
+  costs.collective_ns = 0;
+  costs.collective_bytes_per_second = 2e9;
+  for (StageCosts& stage : costs.stages) stage.reduce_bytes = stage.gather_bytes = 8000;
+  const std::vector<Timeline> steps{*Simulate(program, costs)};
+  const Costs measured = MeasuredCosts(steps, program.placement, costs);
+  EXPECT_DOUBLE_EQ(measured.collective_bytes_per_second, 2e9);
+  EXPECT_EQ(Measure(*Simulate(program, measured)).step_ns, Measure(steps[0]).step_ns);
+}
+
 TEST(ExplainIdle, SeparatesOverheadFromWhatTheScheduleMakesWait) {
   const Program program = OneFOneB(2, 3);
   Costs costs = SomeCosts(2);

@@ -77,10 +77,11 @@ class GlooHubTest : public testing::Test {
     for (int process : {0, 1}) {
       options.process = process;
       options.process_of = {0, 1};
-      GlooHubOptions own = options;
-      own.exchange = Exchange(process);
-      hubs_.push_back(std::make_unique<GlooHub>(world_.get(), own));
+      options.exchange = Exchange(process);
+      hubs_.push_back(std::make_unique<GlooHub>(world_.get(), options));
       ends_.push_back(*hubs_[process]->Open(WorldRank(process), {channel_}, {}));
+    }
+    for (int process : {0, 1}) {
       tasks.push_back(world_->Spawn({.name = "connect"},
                                     [this, &statuses, process] { statuses[process] = hubs_[process]->Connect(); }));
     }
@@ -111,6 +112,17 @@ TEST_F(GlooHubTest, AnInterfaceThatIsNotThereIsRefusedInAllProcesses) {
 
 TEST_F(GlooHubTest, AnInterfaceMayBeNamed) {
   for (const absl::Status& status : Connect({.interface = "lo"})) EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST_F(GlooHubTest, WhatHasMovedIsCounted) {
+  for (const absl::Status& status : Connect({})) ASSERT_TRUE(status.ok()) << status;
+  Slot slots[2];
+  for (Slot& slot : slots) slot.buffer = *device_.Allocate(64, "slot");
+  const EventRef received = ends_[1]->Recv(ChannelId(0), &slots[1], DoneEvent());
+  EXPECT_EQ(ends_[1]->bytes_moved(), 0);
+  ASSERT_TRUE(world_->Wait(ends_[0]->Send(ChannelId(0), &slots[0], DoneEvent())).ok());
+  ASSERT_TRUE(world_->Wait(received).ok());
+  EXPECT_EQ(ends_[1]->bytes_moved(), 64);
 }
 
 TEST_F(GlooHubTest, ARankOfAnotherProcessIsRefused) {

@@ -1,0 +1,12 @@
+// A hash of a tensor's bits on the CPU: kernels/operations.h.
+// Threads: called by the team's owner; work is cut into fixed blocks. Owns nothing, allocates nothing.
+#pragma once
+
+#include "kernels/cpu/team.h"
+#include "kernels/operations.h"
+
+namespace sluice::cpu {
+
+void Hash(Team& team, TensorView source, TensorView hash);
+
+}  // namespace sluice::cpu
