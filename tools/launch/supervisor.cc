@@ -108,10 +108,13 @@ Supervisor::~Supervisor() {
   sigprocmask(SIG_SETMASK, &mask_before_, nullptr);
 }
 
-void Supervisor::Start(SupervisedChild options) {
-  if (was_killed_) return;
+bool Supervisor::Start(SupervisedChild options) {
+  if (was_killed_) return false;
   absl::StatusOr<Child> child = StartChild(options.start);
-  if (!child.ok()) return Fail(127, absl::StrCat(options.name, ": ", child.status().message()));
+  if (!child.ok()) {
+    Fail(127, absl::StrCat(options.name, ": ", child.status().message()));
+    return false;
+  }
   ++alive_;
   children_.push_back(std::make_unique<Running>(
       Running{.options = std::move(options),
@@ -120,6 +123,7 @@ void Supervisor::Start(SupervisedChild options) {
               .streams = {Stream{.kind = Stream::Kind::kOutput, .file = std::move(child->output)},
                           Stream{.kind = Stream::Kind::kError, .file = std::move(child->error)},
                           Stream{.kind = Stream::Kind::kMore, .file = std::move(child->more)}}}));
+  return true;
 }
 
 absl::Status Supervisor::Tell(size_t child, absl::string_view text) {
@@ -276,6 +280,8 @@ void Supervisor::OnEnd(size_t number, const siginfo_t& end) {
 void Supervisor::CheckDeadlines() {
   const Nanoseconds now = world_->Now();
   for (const auto& child : children_) {
+    // What is stopped can't end by itself.
+    if (result_.code != 0 && child->stopped_until != kForever) SignalGroup(child->pid, SIGKILL);
     if (child->stopped_until > now) continue;
     child->stopped_until = kForever;
     Fail(128 + SIGSTOP,

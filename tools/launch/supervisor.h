@@ -63,8 +63,9 @@ class Supervisor {
   ~Supervisor();
 
   // Children have numbers in the order in which they are started. The first failure to start one counts as the failure
-  // of a child, which ends all others. The callbacks may call this and what follows.
-  void Start(SupervisedChild child);
+  // of a child, which ends all others; it has no number, and false is returned. The callbacks may call this and what
+  // follows.
+  bool Start(SupervisedChild child);
   // Writes to the child's input; what doesn't fit into its pipe is an error.
   absl::Status Tell(size_t child, absl::string_view text);
   // Sends a signal to all children: they may end in their own time.
@@ -72,6 +73,8 @@ class Supervisor {
   void KillAll();
   // Something else has failed.
   void Fail(int code, std::string cause);
+  // A line of its own, between those of the children's standard error.
+  void Say(absl::string_view line) { error_.AddLine(clear_line_, line); }
 
   // Returns when all children have ended. Call it once.
   SupervisionResult Run();
