@@ -25,7 +25,10 @@ struct Verb {
 
 constexpr Verb kVerbs[] = {
     {"train", "train a model as a job file says", sluice::tools::AddTrain},
+    {"launch", "train a job in several processes, on this host or on several", sluice::tools::AddLaunch},
     {"worker", "be one process of a job of several; `sluice launch` starts them", sluice::tools::AddWorker},
+    {"supervise", "run a job's processes on one host; `sluice launch --hosts` starts it there",
+     sluice::tools::AddSupervise},
     {"plan", "print what a job would do: stages, memory, predicted step time", sluice::tools::AddPlan},
     {"simulate", "time schedules and compare them: makespan, span, bubbles and their causes, memory, messages",
      sluice::tools::AddSimulate},
@@ -88,7 +91,7 @@ int main(int argc, char** argv) {
     spdlog::default_logger()->flush();
     std::fflush(stdout);
     std::fprintf(stderr, "sluice: %s\n", std::string(status.message()).c_str());
-    return 1;
+    return sluice::tools::ExitCode(status);
   }
   return 0;
 }

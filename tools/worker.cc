@@ -1,7 +1,6 @@
 // sluice worker JOB: one process of a job of several.
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -26,6 +25,7 @@
 #include "spdlog/spdlog.h"
 #include "tools/job_verb.h"
 #include "tools/launch/environment.h"
+#include "tools/launch/processors.h"
 #include "tools/training.h"
 #include "tools/verbs.h"
 #include "tools/version.h"
@@ -129,14 +129,6 @@ void TellPort(int port, int file) {
 
 Nanoseconds Duration(double seconds) { return static_cast<Nanoseconds>(seconds * kSecond); }
 
-// The processes of one host take consecutive processors, as equally as it goes.
-std::vector<int> ShareOfProcessors(const std::vector<int>& all, const ProcessPlace& place) {
-  const size_t here = std::max(1, place.local_processes), first = place.local_process * all.size() / here;
-  const size_t end = (place.local_process + 1) * all.size() / here;
-  if (first == end) return {all[place.local_process % all.size()]};
-  return {all.begin() + first, all.begin() + end};
-}
-
 // One process that has met the others.
 struct Joined {
   ProcessPlace place;
@@ -184,7 +176,8 @@ absl::Status RunWorker(const Arguments& arguments) {
   const auto world = NewRealWorld();
   Joined self;
   ASSIGN_OR_RETURN(self.place, PlaceOf(arguments));
-  const std::vector<int> processors = ShareOfProcessors(Processors(), self.place);
+  const std::vector<int> processors =
+      ProcessorsOf(self.place, Processors(), static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
   ASSIGN_OR_RETURN(const JobConfig job,
                    LoadJob(arguments.job, ProfileFile::kRead,
                            {.processes = self.place.processes, .processors = static_cast<int>(processors.size())}));

@@ -118,6 +118,7 @@ absl::StatusOr<ProcessPlace> FromTorch(const Reader& reader) {
 absl::StatusOr<ProcessPlace> FromOpenMpi(const Reader& reader) {
   ASSIGN_OR_RETURN(ProcessPlace place, ReadNumbers(reader, kOpenMpiNames));
   place.launcher = "Open MPI";
+  place.binds = true;
   place.port =
       PortOfJob(reader.Has("PMIX_NAMESPACE") ? reader.Text("PMIX_NAMESPACE") : reader.Text("OMPI_MCA_ess_base_jobid"));
   if (place.local_processes < place.processes && !reader.Has("MASTER_ADDR")) {
@@ -156,6 +157,7 @@ absl::StatusOr<ProcessPlace> FromSlurm(const Reader& reader) {
   if (reader.Has("SLURM_STEP_NUM_TASKS")) names.processes = "SLURM_STEP_NUM_TASKS";  // of a job with smaller steps
   ASSIGN_OR_RETURN(ProcessPlace place, ReadNumbers(reader, names));
   place.launcher = "Slurm";
+  place.binds = true;
   place.port = PortOfJob(absl::StrCat(reader.Text("SLURM_JOB_ID"), ".", reader.Text("SLURM_STEP_ID")));
   ASSIGN_OR_RETURN(const int tasks, SlurmTasksOnNode(reader, place.local_processes));
   if (place.local_process >= tasks || tasks > place.processes) {

@@ -21,6 +21,7 @@ struct ProcessPlace {
   // Among the processes on the same host.
   int local_process = 0;
   int local_processes = 1;
+  bool binds = false;    // the launcher is one that may give each process its own processors (processors.h)
   int port_file = -1;    // the file descriptor SLUICE_PORT_FD; -1: not set
   std::string launcher;  // for messages; whose variables these are
 };

@@ -2,10 +2,12 @@
 #include "tools/launch/environment.h"
 
 #include <map>
+#include <numeric>
 #include <string>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tools/launch/processors.h"
 #include "tools/launch/slurm_lists.h"
 
 namespace sluice::tools {
@@ -217,6 +219,32 @@ TEST(SlurmListsTest, CountsByNode) {
   for (const char* counts : {"", "x", "4(x", "4(x2", "4(x0)", "0", "4,", "4(2)", "-1"})
     EXPECT_FALSE(CountOfNode(counts, 1).ok()) << counts;
   EXPECT_EQ(CountOfNode("1(x2147483647),2(x2147483647)", 2147483647).value_or(-1), 2);
+}
+
+TEST(ProcessorsTest, SharesAreEvenAndEveryProcessorIsInOne) {
+  for (int size = 1; size <= 20; ++size) {
+    std::vector<int> processors(size);
+    std::iota(processors.begin(), processors.end(), 3);
+    for (int places = 1; places <= size; ++places) {
+      std::vector<int> all;
+      for (int place = 0; place < places; ++place) {
+        const std::vector<int> share = ShareOfProcessors(processors, place, places);
+        EXPECT_GE(static_cast<int>(share.size()), size / places);
+        EXPECT_LE(static_cast<int>(share.size()), (size + places - 1) / places);
+        all.insert(all.end(), share.begin(), share.end());
+      }
+      EXPECT_EQ(all, processors);
+    }
+  }
+  EXPECT_EQ(ShareOfProcessors({4, 5}, 4, 5), std::vector<int>{4});
+}
+
+TEST(ProcessorsTest, WhatALauncherHasGivenIsNotSharedAgain) {
+  const std::vector<int> half = {2, 3};
+  EXPECT_EQ(ProcessorsOf(Place(kOpenMpi), half, 4), half);
+  EXPECT_EQ(ProcessorsOf(Place(kSlurm), half, 4), half);
+  EXPECT_EQ(ProcessorsOf(Place(kOpenMpi), half, 2), std::vector<int>{3});
+  EXPECT_EQ(ProcessorsOf(Place(kTorchrun), half, 4), std::vector<int>{3});
 }
 
 }  // namespace
