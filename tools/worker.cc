@@ -75,6 +75,7 @@ absl::StatusOr<ProcessPlace> PlaceOf(const Arguments& arguments) {
   if (arguments.process >= 0) place.process = arguments.process;
   if (arguments.processes > 0) place.processes = arguments.processes;
   if (!arguments.join.empty()) RETURN_IF_ERROR(TakeAddress(arguments.join, &place));
+  if (const char* token = std::getenv("SLUICE_TOKEN"); token != nullptr && place.token.empty()) place.token = token;
   if (!arguments.token_file.empty()) {
     ASSIGN_OR_RETURN(place.token, ReadToken(arguments.token_file));
   }
