@@ -13,13 +13,16 @@ constexpr std::array<absl::string_view, 3> kAxisNames = {"tp", "dp", "pp"};  // 
 
 }  // namespace
 
+std::string ToString(const GridOrder& order) {
+  return absl::StrJoin(order, "-", [](std::string* out, GridAxis axis) {
+    absl::StrAppend(out, kAxisNames[static_cast<size_t>(axis)]);
+  });
+}
+
 std::optional<GridOrder> ParseGridOrder(absl::string_view text) {
   GridOrder order = kDefaultGridOrder;
   do {
-    const auto name = [](std::string* out, GridAxis axis) {
-      absl::StrAppend(out, kAxisNames[static_cast<size_t>(axis)]);
-    };
-    if (absl::StrJoin(order, "-", name) == text) return order;
+    if (ToString(order) == text) return order;
   } while (std::next_permutation(order.begin(), order.end()));
   return std::nullopt;
 }

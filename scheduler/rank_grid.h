@@ -24,6 +24,7 @@ inline constexpr GridOrder kDefaultGridOrder = {GridAxis::kTensor, GridAxis::kDa
 
 // "tp-dp-pp" and its permutations; nothing for anything else.
 std::optional<GridOrder> ParseGridOrder(absl::string_view text);
+std::string ToString(const GridOrder& order);
 
 struct GridPlace {
   PipelineRank pipeline{0};

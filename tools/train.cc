@@ -18,6 +18,7 @@ namespace {
 
 struct Arguments {
   JobArguments job;
+  StatusPageArguments page;
   bool quiet = false;
 };
 
@@ -34,7 +35,10 @@ absl::Status RunTrain(const Arguments& arguments) {
   const std::atomic<bool>* const stop = CatchInterrupts(kStoppingAfterThisStep);
   const auto world = NewRealWorld();
   ASSIGN_OR_RETURN(const TrainReport report, Train(world.get(), plan, dataset,
-                                                   {.progress = ProgressMode(quiet), .processors = processors, .stop = stop}));
+                                                   {.progress = ProgressMode(quiet), .processors = processors,
+                                                    .status_bind = arguments.page.bind,
+                                                    .status_port = arguments.page.port,
+                                                    .stop = stop}));
   if (!quiet) std::printf("%s", ToText(report).c_str());
   return absl::OkStatus();
 }
@@ -44,6 +48,7 @@ absl::Status RunTrain(const Arguments& arguments) {
 Run AddTrain(CLI::App& verb) {
   auto arguments = std::make_shared<Arguments>();
   AddJobArguments(verb, &arguments->job);
+  AddStatusPageArguments(verb, &arguments->page);
   verb.add_flag("--quiet", arguments->quiet, "print nothing but warnings and errors");
   return [arguments] { return RunTrain(*arguments); };
 }

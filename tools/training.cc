@@ -38,6 +38,13 @@ bool WouldOverwrite(const std::string& output, const std::string& input) {
 
 }  // namespace
 
+void AddStatusPageArguments(CLI::App& verb, StatusPageArguments* arguments) {
+  verb.add_option("--status-port", arguments->port,
+                  "serve a status page for browsers and /metrics for Prometheus on this port; 0: any free one")
+      ->check(CLI::Range(0, 65535));
+  verb.add_option("--status-bind", arguments->bind, "the address it listens on; it asks nobody who they are");
+}
+
 ProgressPrinter::Mode ProgressMode(bool quiet) {
   if (quiet) return ProgressPrinter::Mode::kQuiet;
   return isatty(STDOUT_FILENO) ? ProgressPrinter::Mode::kTerminal : ProgressPrinter::Mode::kPlain;

@@ -2,13 +2,22 @@
 #pragma once
 
 #include <atomic>
+#include <string>
 
+#include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "runtime/config/job.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/progress.h"
 
 namespace sluice::tools {
+
+// Where a browser finds the job's status page.
+struct StatusPageArguments {
+  int port = -1;  // negative: nowhere
+  std::string bind = "127.0.0.1";
+};
+void AddStatusPageArguments(CLI::App& verb, StatusPageArguments* arguments);
 
 ProgressPrinter::Mode ProgressMode(bool quiet);
 

@@ -43,6 +43,7 @@ struct Arguments {
   std::string interface;
   double heartbeat_seconds = 10;
   double join_seconds = 120;
+  StatusPageArguments page;
   bool quiet = false;
 };
 
@@ -202,6 +203,8 @@ absl::Status RunWorker(const Arguments& arguments) {
       .connect_transport = [hub] { return hub->Connect(); },
       .control = self.control.get(),
       .processes = self.place.processes,
+      .status_bind = arguments.page.bind,
+      .status_port = arguments.page.port,
       .stop = CatchInterrupts(leads ? kStoppingAfterThisStep : nullptr)};
   if (!leads) return ServeTraining(world.get(), plan, dataset, options);
   ASSIGN_OR_RETURN(const TrainReport report, Train(world.get(), plan, dataset, options));
@@ -225,6 +228,7 @@ Run AddWorker(CLI::App& verb) {
       ->check(CLI::Range(0.1, 1e6));
   verb.add_option("--join-timeout", arguments->join_seconds, "seconds until all processes must have joined")
       ->check(CLI::Range(0.1, 1e6));
+  AddStatusPageArguments(verb, &arguments->page);
   verb.add_flag("--quiet", arguments->quiet, "print nothing but warnings and errors");
   return [arguments] { return RunWorker(*arguments); };
 }

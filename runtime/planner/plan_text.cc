@@ -8,52 +8,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "runtime/planner/grid_text.h"
 #include "runtime/planner/plan.h"
+#include "runtime/planner/text_table.h"
 #include "stages/parameters.h"
 
 namespace sluice {
 namespace {
-
-// Rows of cells, the first of them the heading; columns are as wide as their widest cell.
-class Table {
- public:
-  explicit Table(std::vector<std::string> heading) { rows_.push_back(std::move(heading)); }
-  void Add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-
-  // Columns in `left` are flush left, all others right.
-  std::string ToString(const std::vector<size_t>& left = {}) const {
-    std::string text;
-    for (const std::vector<std::string>& row : rows_) {
-      std::string line;
-      for (size_t i = 0; i < row.size(); ++i) {
-        const std::string space(Width(i) - row[i].size(), ' ');
-        const bool flush_left = std::find(left.begin(), left.end(), i) != left.end();
-        absl::StrAppend(&line, "  ", flush_left ? row[i] : space, flush_left ? space : row[i]);
-      }
-      line.erase(line.find_last_not_of(' ') + 1);
-      absl::StrAppend(&text, line, "\n");
-    }
-    return text;
-  }
-
- private:
-  size_t Width(size_t column) const {
-    size_t width = 0;
-    for (const auto& row : rows_) width = std::max(width, row[column].size());
-    return width;
-  }
-  std::vector<std::vector<std::string>> rows_;
-};
-
-std::string Grouped(int64_t number) {
-  const std::string digits = absl::StrCat(number);
-  std::string grouped;
-  for (size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) grouped += ',';
-    grouped += digits[i];
-  }
-  return grouped;
-}
 
 std::string Milliseconds(int64_t ns) {
   const double ms = static_cast<double>(ns) / 1e6;
@@ -74,14 +35,23 @@ const char* RecomputeName(Recomputation recompute) {
   return "?";
 }
 
+// "2 ranks", or "pp 2 x dp 2 x tp 2 = 8 ranks".
+std::string Ranks(const RankGrid& grid) {
+  const std::string ranks = absl::StrCat(grid.ranks(), grid.ranks() == 1 ? " rank" : " ranks");
+  if (grid.dp() * grid.tp() == 1) return ranks;
+  return absl::StrCat("pp ", grid.pp(), " x dp ", grid.dp(), " x tp ", grid.tp(), " = ", ranks);
+}
+
 std::string Summary(const Plan& plan) {
   const JobConfig& job = plan.job;
   return absl::StrCat(job.graph.name, ": ", job.graph.nodes.size(), " nodes, ", Grouped(ParameterCount(job.graph)),
-                      " parameters, ", job.training.precision == Precision::kF32 ? "f32" : "bf16", "\n", job.layout.pp,
-                      job.layout.pp == 1 ? " rank of " : " ranks of ", std::max(1, job.layout.threads_per_rank),
+                      " parameters, ", job.training.precision == Precision::kF32 ? "f32" : "bf16", "\n", Ranks(job.layout.grid()),
+                      " of ", std::max(1, job.layout.threads_per_rank),
                       job.layout.threads_per_rank > 1 ? " threads" : " thread", ", schedule ", job.schedule.title(),
                       ", ", job.training.micro_batches, " micro-batches of ", job.training.rows_per_micro_batch(),
-                      " x ", job.training.sequence, " tokens in a step\n");
+                      " x ", job.training.sequence, " tokens in a step",
+                      job.layout.dp > 1 ? absl::StrCat(", ", job.micro_batches_per_replica(), " for each replica") : "",
+                      "\n");
 }
 
 // "1", or "1@1" in the second copy of the model, as in schedules.
@@ -108,7 +78,7 @@ std::string Stages(const Plan& plan) {
   const bool recompute = std::any_of(plan.stages.begin(), plan.stages.end(),
                                      [](const StagePlan& stage) { return stage.recompute != Recomputation::kNone; });
   const int copies = plan.training.placement.copies();
-  Table table({"stage", "rank", "nodes", "from", "to", "parameters", "in flight", "forward", "backward", "optimizer",
+  TextTable table({"stage", "rank", "nodes", "from", "to", "parameters", "in flight", "forward", "backward", "optimizer",
                recompute ? "recompute" : ""});
   for (const StagePlan& stage : plan.stages) {
     table.Add({NameOf(stage), absl::StrCat(stage.rank.value()), absl::StrCat(stage.end - stage.begin),
@@ -171,7 +141,7 @@ RankBytes BytesOfRank(const Plan& plan, PipelineRank rank) {
 
 std::string Memory(const Plan& plan) {
   const std::vector<int64_t>& limits = plan.job.layout.memory_limit;
-  Table table({"rank", "weights", "gradients", "optimizer", "activations", "messages", "working", "total",
+  TextTable table({"rank", "weights", "gradients", "optimizer", "activations", "messages", "working", "total",
                limits.empty() ? "" : "limit"});
   for (int rank = 0; rank < plan.job.layout.pp; ++rank) {
     const RankBytes bytes = BytesOfRank(plan, PipelineRank(rank));
@@ -239,7 +209,7 @@ std::string Prediction(const Plan& plan, int columns) {
 }  // namespace
 
 std::string ToText(const Plan& plan, int columns) {
-  return absl::StrCat(Summary(plan), Stages(plan), Memory(plan), Prediction(plan, columns));
+  return absl::StrCat(Summary(plan), Stages(plan), Memory(plan), GridText(plan), Prediction(plan, columns));
 }
 
 }  // namespace sluice

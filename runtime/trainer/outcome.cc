@@ -63,6 +63,20 @@ std::vector<float> LossSums(const Plan& plan, const std::vector<RankOutcome>& ra
   return sums;
 }
 
+absl::Status CompareReplicas(const RankGrid& grid, const std::vector<TensorHash>& hashes) {
+  // By tensor and shard; stages that share a tied one must have the same too.
+  std::map<std::pair<std::string, int>, const TensorHash*> first;
+  for (const TensorHash& hash : hashes) {
+    const auto [known, added] = first.try_emplace({hash.tensor, grid.PlaceOf(hash.rank).shard}, &hash);
+    if (added || known->second->hash == hash.hash) continue;
+    return absl::InternalError(absl::StrCat(
+        grid.Describe(hash.rank), " holds other values of ", hash.tensor, " than ", grid.Describe(known->second->rank),
+        " (hashes ", absl::Hex(hash.hash, absl::kZeroPad16), " and ", absl::Hex(known->second->hash, absl::kZeroPad16),
+        "): a processor or memory of one of them may be faulty, or the machines are of different kinds"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<float>> CompleteParameter(const Plan& plan, const std::string& name,
                                                      const ShardValues& shards) {
   const std::vector<size_t> nodes = NodesWith(plan.job.graph, name);

@@ -38,6 +38,15 @@ using ShardValues = std::map<int, std::vector<float>>;
 absl::StatusOr<std::vector<float>> CompleteParameter(const Plan& plan, const std::string& name,
                                                      const ShardValues& shards);
 
+// Of one rank's part of a tensor.
+struct TensorHash {
+  WorldRank rank;
+  std::string tensor;
+  uint64_t hash = 0;
+};
+// Replicas hold the same parameters, bit for bit. INTERNAL names the first tensor and the ranks that differ.
+absl::Status CompareReplicas(const RankGrid& grid, const std::vector<TensorHash>& hashes);
+
 // REQUIRES of both: the outcomes of all ranks of the grid, in any order.
 // The loss sum of each micro-batch of all replicas, each from the rank that holds the last stage of the copy that worked
 // on it.

@@ -195,6 +195,22 @@ absl::StatusOr<ShardValues> Pipeline::ReadShards(const std::string& name, int re
   return shards;
 }
 
+absl::StatusOr<std::vector<TensorHash>> Pipeline::HashParameters() {
+  RETURN_IF_ERROR(Settle());
+  std::vector<TensorHash> all;
+  RETURN_IF_ERROR(state_->OnAll([&](Rank& self) -> absl::Status {
+    for (LayerStage* stage : self.stages()) {
+      const std::vector<ParameterSpec> specs = stage->parameters();
+      std::vector<uint64_t> hashes(specs.size());
+      RETURN_IF_ERROR(state_->shared.world->Wait(stage->HashParameters(absl::MakeSpan(hashes))));
+      std::lock_guard lock(state_->mutex);
+      for (size_t i = 0; i < specs.size(); ++i) all.push_back({self.rank(), specs[i].name, hashes[i]});
+    }
+    return absl::OkStatus();
+  }));
+  return all;
+}
+
 std::vector<RankMemory> Pipeline::memory() const {
   std::vector<RankMemory> memory;
   for (const auto& rank : state_->ranks) memory.push_back(rank->memory());

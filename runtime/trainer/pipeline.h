@@ -84,6 +84,9 @@ class Pipeline {
   // The complete tensor. NOT_FOUND: there is none of that name. REQUIRES: all ranks are here.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
+  // Of each parameter of each rank here.
+  absl::StatusOr<std::vector<TensorHash>> HashParameters();
+
   std::vector<RankMemory> memory() const;  // of the ranks here
   // After a failure, for a person: which rank stood before which action and waited for whom, and what each did last (the flight
   // recorders). Empty while nothing has failed.

@@ -15,6 +15,7 @@
 #include "runtime/trace/file_writer.h"
 #include "runtime/trace/metrics_log.h"
 #include "runtime/trainer/sampling.h"
+#include "runtime/trainer/status_page.h"
 #include "spdlog/spdlog.h"
 
 namespace sluice {
@@ -63,6 +64,7 @@ class Trainer {
   absl::Status RunSteps();
   absl::Status FinishSteps(size_t left);
   bool EvaluatesAfter(int64_t step) const;
+  bool ChecksReplicasAfter(int64_t step) const;
   absl::Status AfterStep(int64_t step, const Batch& batch, Nanoseconds began, TrainingOutcome outcome);
   absl::Status CountNonFinite(int64_t step, bool skipped);
   void Record(int64_t step, TrainingOutcome outcome);
@@ -86,6 +88,7 @@ class Trainer {
   ProgressPrinter progress_;
   std::unique_ptr<WorkerGroup> workers_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<StatusPage> page_;
   std::unique_ptr<ChromeTraceWriter> trace_;
   TrainReport report_;
   struct Running {
@@ -116,6 +119,10 @@ absl::Status Trainer::OpenOutputs() {
     } else {
       spdlog::warn("{}; training goes on without a trace", std::string(trace.status().message()));
     }
+  }
+  if (options_.status_port >= 0) {
+    ASSIGN_OR_RETURN(page_, StatusPage::Start(world_, job_.file, options_.status_bind, options_.status_port));
+    spdlog::info("status page: http://{}:{}/", options_.status_bind, page_->port());
   }
   return absl::OkStatus();
 }
@@ -165,7 +172,9 @@ absl::Status Trainer::RunSteps() {
                          .learning_rate = static_cast<float>(LearningRate(job_.optimizer, step)),
                          .update = updates_ + 1});
     const bool evaluates = EvaluatesAfter(step);
-    RETURN_IF_ERROR(FinishSteps(evaluates ? 0 : ahead));
+    const bool checks = ChecksReplicasAfter(step);
+    RETURN_IF_ERROR(FinishSteps(evaluates || checks ? 0 : ahead));
+    if (checks) RETURN_IF_ERROR(workers_->CheckReplicas());
     if (evaluates) RETURN_IF_ERROR(Evaluate(job_.training.evaluate_batches));
   }
   return FinishSteps(0);
@@ -174,6 +183,13 @@ absl::Status Trainer::RunSteps() {
 bool Trainer::EvaluatesAfter(int64_t step) const {
   const int64_t every = job_.training.evaluate_every;
   return every > 0 && (step + 1) % every == 0 && step + 1 < job_.training.steps && dataset_.held_out().size() > 0;
+}
+
+// Also after the last step, so that what is evaluated and kept is what all replicas have.
+bool Trainer::ChecksReplicasAfter(int64_t step) const {
+  const int64_t every = job_.training.check_replicas_every;
+  if (every <= 0 || job_.layout.dp == 1) return false;
+  return (step + 1) % every == 0 || step + 1 == job_.training.steps;
 }
 
 // Until no more than `left` of them run.
@@ -265,7 +281,7 @@ void Trainer::Report(int64_t step, double loss, const Batch& batch, const Traini
   const double learning_rate = LearningRate(job_.optimizer, step);
   const bool skipped = outcome.control.skip != 0;
   const Nanoseconds mean = (now - began_ - evaluating_) / (step + 1);
-  progress_.Step({.step = step + 1,
+  const StepProgress progress{.step = step + 1,
                   .steps = job_.training.steps,
                   .loss = loss,
                   .learning_rate = learning_rate,
@@ -273,7 +289,9 @@ void Trainer::Report(int64_t step, double loss, const Batch& batch, const Traini
                   .tokens_per_second = rate,
                   .bubble = bubble,
                   .skipped = skipped,
-                  .left = mean * (job_.training.steps - step - 1)});
+                  .left = mean * (job_.training.steps - step - 1)};
+  progress_.Step(progress);
+  if (page_ != nullptr) page_->Update(progress, outcome.timeline, workers_->memory(), report_.tokens);
   if (metrics_ == nullptr) return;
   StepMetrics metrics;
   metrics.step = step + 1;
@@ -310,6 +328,7 @@ absl::Status Trainer::Evaluate(int64_t batches_max) {
   report_.held_out_loss = total / static_cast<double>(targets);
   report_.held_out_targets = targets;
   progress_.Line(absl::StrFormat("held-out loss after step %d: %.4f nats a token", report_.steps, report_.held_out_loss));
+  if (page_ != nullptr) page_->SetHeldOutLoss(report_.steps, report_.held_out_loss);
   if (metrics_ != nullptr) {
     StepMetrics metrics;
     metrics.step = report_.steps;

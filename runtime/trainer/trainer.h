@@ -28,6 +28,9 @@ struct TrainOptions {
   std::function<absl::Status()> connect_transport;
   ControlPlane* control = nullptr;
   int processes = 1;
+  // Where the status page listens; a negative port: there is none.
+  std::string status_bind = "127.0.0.1";
+  int status_port = -1;
   // Set by someone else: training ends after the step that is running, with a report as usual. Null: never.
   const std::atomic<bool>* stop = nullptr;
   // For tests: gets the loss of each step, nats per valid target.

@@ -91,9 +91,12 @@ absl::StatusOr<std::vector<RankOutcome>> OutcomesOf(const proto::Answer& answer,
   return outcomes;
 }
 
-std::vector<TensorHash> HashesOf(const proto::Answer& answer) {
+absl::StatusOr<std::vector<TensorHash>> HashesOf(const proto::Answer& answer, const RankGrid& grid) {
   std::vector<TensorHash> hashes;
   for (const proto::TensorHash& from : answer.hashes()) {
+    if (from.rank() < 0 || from.rank() >= grid.ranks()) {
+      return absl::InvalidArgumentError(absl::StrCat("a hash of rank ", from.rank()));
+    }
     hashes.push_back({WorldRank(from.rank()), from.tensor(), from.hash()});
   }
   return hashes;

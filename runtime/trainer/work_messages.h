@@ -16,6 +16,6 @@ void AddHashes(const std::vector<TensorHash>& hashes, proto::Answer* answer);
 
 // Times are put on the receiver's clock. INVALID_ARGUMENT: what no rank of this job can have sent.
 absl::StatusOr<std::vector<RankOutcome>> OutcomesOf(const proto::Answer& answer, const RankGrid& grid);
-std::vector<TensorHash> HashesOf(const proto::Answer& answer);
+absl::StatusOr<std::vector<TensorHash>> HashesOf(const proto::Answer& answer, const RankGrid& grid);
 
 }  // namespace sluice

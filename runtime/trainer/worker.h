@@ -24,13 +24,6 @@ struct StepCommand {
   int64_t update = 1;  // TrainingStep::update
 };
 
-// Of one tensor on one rank.
-struct TensorHash {
-  WorldRank rank;
-  std::string tensor;
-  uint64_t hash = 0;
-};
-
 class Worker {
  public:
   static absl::StatusOr<std::unique_ptr<Worker>> Create(World* world, const Plan& plan, const Dataset& dataset,

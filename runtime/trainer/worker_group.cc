@@ -147,6 +147,22 @@ absl::StatusOr<std::vector<float>> WorkerGroup::ReadParameter(const std::string&
   return CompleteParameter(plan_, name, *shards);
 }
 
+absl::Status WorkerGroup::CheckReplicas() {
+  proto::Command message;
+  message.mutable_hash_parameters();
+  Tell(message);
+  absl::StatusOr<std::vector<TensorHash>> hashes = worker_->pipeline().HashParameters();
+  if (!hashes.ok()) return Cause(hashes.status());
+  ASSIGN_OR_RETURN(const std::vector<proto::Answer> answers, Answers());
+  for (const proto::Answer& answer : answers) {
+    ASSIGN_OR_RETURN(const std::vector<TensorHash> theirs, HashesOf(answer, plan_.job.layout.grid()));
+    hashes->insert(hashes->end(), theirs.begin(), theirs.end());
+  }
+  const absl::Status status = CompareReplicas(plan_.job.layout.grid(), *hashes);
+  if (!status.ok() && control_ != nullptr) control_->Abort(status);
+  return status;
+}
+
 absl::Status WorkerGroup::Finish() {
   if (control_ == nullptr) return absl::OkStatus();
   proto::Command message;
@@ -192,6 +208,11 @@ absl::StatusOr<std::optional<proto::Answer>> Serve(const proto::Command& command
         shard->set_shard(number);
         shard->mutable_values()->Add(values.begin(), values.end());
       }
+      return answer;
+    }
+    case proto::Command::kHashParameters: {
+      ASSIGN_OR_RETURN(const std::vector<TensorHash> hashes, worker->pipeline().HashParameters());
+      AddHashes(hashes, &answer);
       return answer;
     }
     case proto::Command::kEnd:

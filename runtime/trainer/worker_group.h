@@ -49,6 +49,9 @@ class WorkerGroup {
   // NOT_FOUND: no rank has it.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
+  // INTERNAL: replicas hold different parameters; names the tensor and the ranks.
+  absl::Status CheckReplicas();
+
   // Another process was asked to stop (ServeCommands).
   bool stop_asked() const { return stop_asked_; }
 

@@ -63,6 +63,8 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
     batches.Evaluation(0, 0, &batch);
     ASSIGN_OR_RETURN(numbers.held_out, pipeline->Evaluate(batch.micro_batches));
   }
+  ASSIGN_OR_RETURN(const std::vector<TensorHash> hashes, pipeline->HashParameters());
+  RETURN_IF_ERROR(CompareReplicas(job.layout.grid(), hashes));
   for (size_t node = 0; node < job.graph.nodes.size(); ++node) {
     for (const ParameterSpec& spec : Parameters(job.graph, node)) {
       ASSIGN_OR_RETURN(numbers.parameters[spec.name], pipeline->ReadParameter(spec.name));

@@ -292,6 +292,16 @@ TEST(Plan, TheTextShowsStagesMemoryAndThePipeline) {
   for (const absl::string_view line : absl::StrSplit(text, '\n')) EXPECT_LE(line.size(), 150u) << line;
 }
 
+TEST(Plan, TheTextShowsWhereEachWorldRankStandsAndWhatItTakesIn) {
+  const auto plan = PlanOf({"layout.pp=2", "layout.dp=2", "layout.tp=2", "layout.zero1=true", "layout.rank_order=dp-tp-pp"});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const std::string text = ToText(*plan, 100);
+  for (const char* part : {"pp 2 x dp 2 x tp 2 = 8 ranks", "4 for each replica", "World ranks (layout.rank_order dp-tp-pp)",
+                           "  replica 0, shard 1                2                6\n", "Taken in by a rank in a step"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+}
+
 TEST(Plan, TwoCopiesOfTheModelAreHeldAndCounted) {
   const auto one = PlanOf({"layout.pp=4", "training.gradient_groups=2"});
   const auto two = PlanOf({"layout.pp=4", "schedule.name=dual_pipe"});

@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/trainer/breakdown.h"
+#include "runtime/trainer/outcome.h"
 #include "runtime/trainer/progress.h"
 #include "runtime/trainer/sampling.h"
 #include "scheduler/generators.h"
@@ -153,6 +154,20 @@ TEST(Sampling, FollowsTheDistribution) {
     EXPECT_NEAR(counts[token], kDraws * std::exp(logits[token] / 0.5) / total, 2) << token;
   }
   EXPECT_EQ(SampleToken(logits, 1e-3, 0.999999999), 3);
+}
+
+TEST(CompareReplicas, NamesTheTensorAndTheRanksThatDiffer) {
+  const RankGrid grid(2, 2, 2);  // neighbours are shards, then replicas
+  std::vector<TensorHash> hashes;
+  for (int rank = 0; rank < grid.ranks(); ++rank) {
+    const GridPlace place = grid.PlaceOf(WorldRank(rank));
+    hashes.push_back({WorldRank(rank), place.pipeline.value() == 0 ? "wte" : "head", 10u + place.shard});
+  }
+  EXPECT_EQ(CompareReplicas(grid, hashes), absl::OkStatus()) << "shards hold different parts";
+  hashes[7].hash = 5;
+  const std::string message(CompareReplicas(grid, hashes).message());
+  EXPECT_THAT(message, testing::HasSubstr("rank 7 (pipeline rank 1, replica 1, shard 1) holds other values of head than "
+                                          "rank 5 (pipeline rank 1, replica 0, shard 1)"));
 }
 
 }  // namespace
