@@ -20,6 +20,7 @@
 #include "tools/job_verb.h"
 #include "tools/launch/host_job.h"
 #include "tools/launch/remote_job.h"
+#include "tools/training.h"
 #include "tools/verbs.h"
 
 namespace sluice::tools {
@@ -33,6 +34,7 @@ struct Arguments {
   std::string ssh = "ssh -o BatchMode=yes -o ServerAliveInterval=5 -o ServerAliveCountMax=3";
   std::string interface;
   std::string heartbeat, join_timeout;
+  StatusPageArguments page;
   double grace_seconds = 5;
   bool quiet = false;
 };
@@ -56,6 +58,10 @@ std::vector<std::string> WorkerCommand(const Arguments& arguments, const std::st
                                       {"--heartbeat", arguments.heartbeat},
                                       {"--join-timeout", arguments.join_timeout}}) {
     if (!value.empty()) command.insert(command.end(), {option, value});
+  }
+  if (arguments.page.port >= 0) {
+    command.insert(command.end(),
+                   {"--status-port", absl::StrCat(arguments.page.port), "--status-bind", arguments.page.bind});
   }
   if (arguments.quiet) command.push_back("--quiet");
   return command;
@@ -132,6 +138,7 @@ Run AddLaunch(CLI::App& verb) {
   verb.add_option("--grace", arguments->grace_seconds,
                   "seconds that the others have to end by themselves when one has failed")
       ->check(CLI::Range(0.0, 1e6));
+  AddStatusPageArguments(verb, &arguments->page);
   verb.add_flag("--quiet", arguments->quiet, "print nothing but warnings and errors");
   return [arguments] { return RunLaunch(*arguments); };
 }

@@ -122,9 +122,9 @@ ends_within 25 "${pids[@]}"
 fails_with 'job' 0
 fails_with 'job' 1
 start_workers 2 job.textproto
-SLUICE_TOKEN=another timeout 30 "$sluice" worker job.textproto --process 1 --processes 2 --join 127.0.0.1:$port \
+SLUICE_TOKEN=zq7-of-nobody timeout 30 "$sluice" worker job.textproto --process 1 --processes 2 --join 127.0.0.1:$port \
   --join-timeout 5 >wrong 2>&1 && fail "a wrong token joined"
-grep -qF 'another' wrong && fail "the token is printed: $(cat wrong)"
+grep -qF zq7 wrong && fail "the token is printed: $(cat wrong)"
 ends_within 30 "${pids[@]}"
 wait "${pids[0]}" || fail "who doesn't know the token stopped a job: $(tail -n 3 out.0)"
 "$sluice" worker job.textproto --process 0 --processes 2 --join 127.0.0.1:$((port + 1)) --join-timeout 2 >missing 2>&1 &&

@@ -107,7 +107,9 @@ absl::StatusOr<SupervisionResult> RunOnHosts(const World* world, const RemoteJob
 
 absl::StatusOr<SupervisionResult> ServeHost(const World* world, SupervisorOptions options,
                                             const std::string& ssh_connection) {
-  ASSIGN_OR_RETURN(HostOrder order, ParseOrder(ReadLine(STDIN_FILENO)));
+  const std::string line = ReadLine(STDIN_FILENO);
+  if (line.empty()) return absl::AbortedError("the launcher has gone before it gave a job");
+  ASSIGN_OR_RETURN(HostOrder order, ParseOrder(line));
   RETURN_IF_ERROR(StandIn(order));
   if (order.job.first == 0 && !order.peer.empty()) {
     ASSIGN_OR_RETURN(order.job.address, AddressForOthers(order.interface, order.peer, ssh_connection));
