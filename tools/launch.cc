@@ -1,6 +1,5 @@
 // sluice launch JOB: a job of several processes, on this host or on several. sluice supervise: its part on each of
 // these.
-#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
