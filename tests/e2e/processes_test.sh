@@ -37,6 +37,7 @@ start_workers() {
   port=$((20000 + RANDOM % 20000))
   pids=()
   for ((i = 0; i < count; i++)); do
+    : >out.$i  # what an earlier job wrote must not be taken for this one's
     local file=${files[$((i < ${#files[@]} ? i : ${#files[@]} - 1))]}
     "$sluice" worker "$file" --process $i --processes "$count" --join 127.0.0.1:$port --heartbeat 2 --join-timeout 15 \
       >out.$i 2>&1 </dev/null &
