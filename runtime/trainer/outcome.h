@@ -52,6 +52,7 @@ absl::Status CompareReplicas(const RankGrid& grid, const std::vector<TensorHash>
 // on it.
 std::vector<float> LossSums(const Plan& plan, const std::vector<RankOutcome>& ranks);
 // `began`: when the step was started; one that was started while the step before still ran begins with its first work.
+// In the timeline a send begins no later than its receive, although each is timed by its own process.
 TrainingOutcome Assemble(const Plan& plan, const std::vector<RankOutcome>& ranks, Nanoseconds began);
 
 }  // namespace sluice

@@ -177,6 +177,37 @@ TEST_F(PipelineTest, HoldsWhatTheVerifierPromised) {
   }
 }
 
+// A process may see late that a message of its own has left.
+TEST_F(PipelineTest, NoReceiveOfTheTimelineEndsBeforeItsSendBegan) {
+  const Plan plan = PlanOf({"layout.pp=3", "training.batch=8", "training.micro_batches=4"});
+  const auto pipeline = Pipeline::Create(world_.get(), plan, {});
+  ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+  const auto batch = FirstBatch(plan);
+  (*pipeline)->StartStep({.micro_batches = batch->micro_batches, .learning_rate = 0.1f, .update = 1});
+  auto ranks = (*pipeline)->FinishRanksStep();
+  ASSERT_TRUE(ranks.ok()) << ranks.status();
+  for (RankOutcome& rank : *ranks) {
+    for (Span& span : rank.spans) {
+      if (IsSend(span.action.kind)) span.begin_ns = span.end_ns += 5 * kMillisecond;
+    }
+  }
+  int messages = 0;
+  const Timeline timeline = Assemble(plan, *ranks, 0).timeline;
+  for (const Span& send : timeline.spans) {
+    if (!IsSend(send.action.kind)) continue;
+    const bool forward = send.action.kind == ActionKind::kSendForward;
+    for (const Span& recv : timeline.spans) {
+      const auto kind = forward ? ActionKind::kRecvForward : ActionKind::kRecvBackward;
+      const int stage = send.action.stage.value() + (forward ? 1 : -1);
+      if (recv.action.kind != kind || recv.action.stage != StageId(stage)) continue;
+      if (recv.action.micro_batch != send.action.micro_batch) continue;
+      EXPECT_GE(recv.end_ns, send.begin_ns);
+      ++messages;
+    }
+  }
+  EXPECT_EQ(messages, 2 * 2 * 4) << "two borders, both ways, four micro-batches";
+}
+
 // What generation asks for: prompts of two lengths, filled up behind.
 TEST_F(PipelineTest, GivesTheLogitsAfterEachPromptWhateverTheCut) {
   constexpr int64_t kRows = 2, kSequence = 16, kVocabulary = 256;
