@@ -164,6 +164,25 @@ std::vector<RankBreakdown> BreakDown(const Timeline& timeline) {
   return result;
 }
 
+std::vector<Straggler> FindStragglers(const std::vector<RankBreakdown>& measured,
+                                      const std::vector<RankBreakdown>& planned, const RankGrid& grid) {
+  constexpr double kSlow = 2;
+  std::vector<double> pace;  // measured time by planned time
+  for (size_t rank = 0; rank < measured.size(); ++rank) {
+    const int64_t plan = planned[grid.PlaceOf(WorldRank(rank)).pipeline.index()].compute_ns;
+    pace.push_back(static_cast<double>(measured[rank].compute_ns) / static_cast<double>(std::max<int64_t>(1, plan)));
+  }
+  std::vector<Straggler> stragglers;
+  for (size_t rank = 0; rank < pace.size() && pace.size() > 1; ++rank) {
+    std::vector<double> others = pace;
+    others.erase(others.begin() + static_cast<int64_t>(rank));
+    const auto middle = others.begin() + static_cast<int64_t>(others.size() / 2);
+    std::nth_element(others.begin(), middle, others.end());
+    if (pace[rank] >= kSlow * *middle && *middle > 0) stragglers.push_back({WorldRank(rank), pace[rank] / *middle});
+  }
+  return stragglers;
+}
+
 std::vector<RankIdle> ExplainIdle(const Timeline& timeline, const Placement& placement) {
   const ComputeOrder order = OrderOf(timeline);
   const std::vector<RankBreakdown> breakdown = BreakDown(timeline);

@@ -28,6 +28,16 @@ struct RankBreakdown {
 
 std::vector<RankBreakdown> BreakDown(const Timeline& timeline);
 
+// A rank that is much slower than the others, each beside what was planned for it.
+struct Straggler {
+  WorldRank rank;
+  double times_slower = 1;  // than the median of the others
+};
+// Ranks at least twice as slow. `measured` by world rank, `planned` by pipeline rank. Shards wait for each other inside
+// their compute: of one slow shard all look slow.
+std::vector<Straggler> FindStragglers(const std::vector<RankBreakdown>& measured,
+                                      const std::vector<RankBreakdown>& planned, const RankGrid& grid);
+
 // Why a rank does nothing while it neither computes nor ends the step. All in nanoseconds.
 struct RankIdle {
   int64_t explained_ns = 0;  // what it needed hadn't been made yet, or all others hadn't ended: the schedule's

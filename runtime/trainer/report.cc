@@ -25,6 +25,12 @@ std::string Breakdown(const TrainReport& report) {
     }
     text += "\n";
   }
+  for (const Straggler& straggler : report.stragglers) {
+    absl::StrAppendFormat(&text,
+                          "  Rank %d is a straggler: beside its plan it computes %.1f times as long as the others; look at "
+                          "what else runs on its processors.\n",
+                          straggler.rank.value(), straggler.times_slower);
+  }
   absl::StrAppendFormat(&text,
                         "\nBubble: measured %.1f%%, predicted %.1f%% (the schedule simulated with the measured costs; %.1f%% "
                         "was planned).\nStep:   measured %.1f ms, predicted %.1f ms.\n",

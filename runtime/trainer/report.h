@@ -28,6 +28,7 @@ struct TrainReport {
 
   std::vector<RankBreakdown> breakdown;  // of the median step; empty: none was measured
   std::vector<RankMemory> memory;
+  std::vector<Straggler> stragglers;
   double measured_bubble = 0;            // of the median step
   double predicted_bubble = 0;           // of the simulation with measured costs
   Nanoseconds measured_step = 0;         // the median

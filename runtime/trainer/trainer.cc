@@ -379,6 +379,7 @@ void Trainer::FinishReport() {
   });
   const Timeline& median = timelines[timelines.size() / 2];
   report_.breakdown = BreakDown(median);
+  report_.stragglers = FindStragglers(report_.breakdown, BreakDown(plan_.predicted), job_.layout.grid());
   report_.measured_bubble = BubbleOf(Measure(median));
   report_.measured_step = StepTime(median);
   const Costs costs =

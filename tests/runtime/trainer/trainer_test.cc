@@ -156,6 +156,19 @@ TEST(Sampling, FollowsTheDistribution) {
   EXPECT_EQ(SampleToken(logits, 1e-3, 0.999999999), 3);
 }
 
+TEST(FindStragglers, NamesTheRankThatIsSlowBesideItsPlan) {
+  const RankGrid grid(2, 2, 1);  // ranks 0 and 1 are the replicas of pipeline rank 0
+  const std::vector<RankBreakdown> planned = {{.compute_ns = 100}, {.compute_ns = 300}};
+  std::vector<RankBreakdown> measured = {{.compute_ns = 110}, {.compute_ns = 100}, {.compute_ns = 310}, {.compute_ns = 290}};
+  EXPECT_TRUE(FindStragglers(measured, planned, grid).empty()) << "more work is no slowness";
+  measured[1].compute_ns = 1000;
+  const auto stragglers = FindStragglers(measured, planned, grid);
+  ASSERT_EQ(stragglers.size(), 1u);
+  EXPECT_EQ(stragglers[0].rank, WorldRank(1));
+  EXPECT_NEAR(stragglers[0].times_slower, 10, 1);
+  EXPECT_TRUE(FindStragglers({{.compute_ns = 5}}, {{.compute_ns = 1}}, RankGrid()).empty()) << "one rank has no others";
+}
+
 TEST(CompareReplicas, NamesTheTensorAndTheRanksThatDiffer) {
   const RankGrid grid(2, 2, 2);  // neighbours are shards, then replicas
   std::vector<TensorHash> hashes;
