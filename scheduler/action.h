@@ -83,6 +83,21 @@ constexpr bool IsCompute(ActionKind kind) { return kind <= ActionKind::kWeightGr
 constexpr bool IsStageTransfer(ActionKind kind) {
   return kind >= ActionKind::kSendForward && kind <= ActionKind::kRecvBackward;
 }
+// Of stage transfers: SEND_F and RECV_F.
+constexpr bool IsForwardTransfer(ActionKind kind) {
+  return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward;
+}
+// The stage that a stage transfer's message leaves, the same for both of its ends.
+constexpr StageId SourceStage(const Action& transfer) {
+  switch (transfer.kind) {
+    case ActionKind::kRecvForward:
+      return StageId(transfer.stage.value() - 1);
+    case ActionKind::kRecvBackward:
+      return StageId(transfer.stage.value() + 1);
+    default:
+      return transfer.stage;
+  }
+}
 constexpr bool IsSend(ActionKind kind) {
   return kind == ActionKind::kSendForward || kind == ActionKind::kSendBackward || kind == ActionKind::kSendNorm ||
          kind == ActionKind::kSendValidation;

@@ -29,12 +29,9 @@ int64_t OptimizerNs(const Placement& placement, PipelineRank rank, const Costs& 
 
 // The same number in [-1, 1) for both ends of a transfer, whatever else happens.
 double Uniform(uint64_t seed, Action action) {
-  if (action.kind == ActionKind::kRecvForward) {
-    action.kind = ActionKind::kSendForward;
-    action.stage = StageId(action.stage.value() - 1);
-  } else if (action.kind == ActionKind::kRecvBackward) {
-    action.kind = ActionKind::kSendBackward;
-    action.stage = StageId(action.stage.value() + 1);
+  if (IsStageTransfer(action.kind)) {
+    action.stage = SourceStage(action);
+    action.kind = IsForwardTransfer(action.kind) ? ActionKind::kSendForward : ActionKind::kSendBackward;
   } else if (action.kind == ActionKind::kRecvNorm) {
     action.kind = ActionKind::kSendNorm;
   } else if (action.kind == ActionKind::kRecvValidation) {

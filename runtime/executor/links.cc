@@ -11,20 +11,6 @@
 namespace sluice {
 namespace {
 
-bool IsForwardTransfer(ActionKind kind) { return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward; }
-
-// The stage that the message of a transfer leaves.
-StageId Source(const Action& transfer) {
-  switch (transfer.kind) {
-    case ActionKind::kRecvForward:
-      return StageId(transfer.stage.value() - 1);
-    case ActionKind::kRecvBackward:
-      return StageId(transfer.stage.value() + 1);
-    default:
-      return transfer.stage;
-  }
-}
-
 // The rank that a message of post-validation leaves: norms go up, decisions down.
 int SenderOf(const Action& transfer) {
   if (IsRecv(transfer.kind)) return transfer.peer.value();
@@ -41,7 +27,7 @@ std::string DescribeMessage(const PipelineLayout& layout, const std::string& pro
     return absl::StrCat(program, IsNorm(transfer) ? " gradient norms " : " decision about the step before ", from, "->",
                         IsNorm(transfer) ? from + 1 : from - 1);
   }
-  const int from = Source(transfer).value();
+  const int from = SourceStage(transfer).value();
   const bool forward = IsForwardTransfer(transfer.kind);
   const int border = forward ? from : from - 1;  // the activation's shape is that of its gradient
   return absl::StrCat(program, forward ? " activation " : " gradient ", from, "->", forward ? from + 1 : from - 1, " ",
@@ -129,7 +115,7 @@ ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& 
   const Placement& placement = layout.programs[program]->placement;
   const int stages = placement.copies() * placement.stages(), ranks = placement.ranks();
   const int number = IsStageTransfer(transfer.kind)
-                         ? 2 * static_cast<int>(placement.Index(Source(transfer), transfer.copy)) +
+                         ? 2 * static_cast<int>(placement.Index(SourceStage(transfer), transfer.copy)) +
                                (IsForwardTransfer(transfer.kind) ? 0 : 1)
                          : 2 * stages + 2 * SenderOf(transfer) + (IsNorm(transfer) ? 0 : 1);
   const int per_program = 2 * (stages + ranks), programs = static_cast<int>(layout.programs.size());
@@ -163,7 +149,7 @@ GroupSpec ShardGroup(const PipelineLayout& layout, PipelineRank rank) {
 
 int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer) {
   if (!IsStageTransfer(transfer.kind)) return IsNorm(transfer) ? layout.norm_bytes : kDecisionBytes;
-  const StageMessages& source = layout.messages[Source(transfer).index()];
+  const StageMessages& source = layout.messages[SourceStage(transfer).index()];
   return IsForwardTransfer(transfer.kind) ? source.activation_bytes : source.gradient_bytes;
 }
 

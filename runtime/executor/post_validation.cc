@@ -88,7 +88,7 @@ void Executor::GoOverToWrongGuess() {
 
 // The other end of a message that a rank began before it knew: what is sent has no content, what comes is not read.
 EventRef Executor::Drain(const Action& action) {
-  const bool forward = action.kind == ActionKind::kSendForward || action.kind == ActionKind::kRecvForward;
+  const bool forward = IsForwardTransfer(action.kind);
   const ChannelId channel = ChannelOf(options_.layout, program_number_, action);
   if (IsSend(action.kind)) {
     MessageSlot& slot = SlotOf(forward ? Pool::kOutput : Pool::kInputGradient, action, action.slot);

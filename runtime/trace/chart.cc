@@ -135,8 +135,7 @@ Chart MakeChart(const Timeline& timeline) {
     ChartRow& row = chart.rows[span.rank.index()];
     chart.end_ns = std::max(chart.end_ns, span.end_ns);
     if (IsStageTransfer(a.kind)) {
-      const bool forward = a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvForward;
-      row.transfers.push_back({forward, IsSend(a.kind), a.stage.value(), a.micro_batch.value(), a.peer.value(), a.copy,
+      row.transfers.push_back({IsForwardTransfer(a.kind), IsSend(a.kind), a.stage.value(), a.micro_batch.value(), a.peer.value(), a.copy,
                                span.begin_ns, span.end_ns, span.bytes});
     } else if (const std::optional<BoxKind> kind = BoxKindOf(a.kind)) {
       const int chunk = IsCompute(a.kind) ? ChunkOf(chunks[span.rank.index()], a) : 0;

@@ -63,8 +63,7 @@ std::vector<Cell> CellsOf(const Program& program, const Deadlock& deadlock, Pipe
 std::string CellClass(const Action& action, bool ended) {
   if (ended) return "ended";
   if (IsStageTransfer(action.kind)) {
-    const bool forward = action.kind == ActionKind::kSendForward || action.kind == ActionKind::kRecvForward;
-    return forward ? "activation" : "gradient";
+    return IsForwardTransfer(action.kind) ? "activation" : "gradient";
   }
   return IsCompute(action.kind) ? ActionKindName(action.kind) : "other";
 }

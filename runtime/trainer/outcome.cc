@@ -25,19 +25,12 @@ OutcomeTable TableOf(const RankGrid& grid, const std::vector<RankOutcome>& ranks
 using MessageKey = std::tuple<int, int, int, int>;
 MessageKey MessageOf(const Span& span) {
   const Action& a = span.action;
-  switch (a.kind) {
-    case ActionKind::kSendForward:
-    case ActionKind::kSendBackward:
-      return {a.kind == ActionKind::kSendForward ? 0 : 1, a.stage.value(), a.micro_batch.value(), a.copy};
-    case ActionKind::kRecvForward:
-      return {0, a.stage.value() - 1, a.micro_batch.value(), a.copy};
-    case ActionKind::kRecvBackward:
-      return {1, a.stage.value() + 1, a.micro_batch.value(), a.copy};
-    default: {  // of post-validation: one of a kind between two neighbours
-      const bool norm = a.kind == ActionKind::kSendNorm || a.kind == ActionKind::kRecvNorm;
-      return {norm ? 2 : 3, IsSend(a.kind) ? span.rank.value() : a.peer.value(), 0, 0};
-    }
+  if (IsStageTransfer(a.kind)) {
+    return {IsForwardTransfer(a.kind) ? 0 : 1, SourceStage(a).value(), a.micro_batch.value(), a.copy};
   }
+  // Of post-validation: one of a kind between two neighbours.
+  const bool norm = a.kind == ActionKind::kSendNorm || a.kind == ActionKind::kRecvNorm;
+  return {norm ? 2 : 3, IsSend(a.kind) ? span.rank.value() : a.peer.value(), 0, 0};
 }
 
 // A send is seen to begin by its own process, which may look late; it has begun when its receiver has the first of it.

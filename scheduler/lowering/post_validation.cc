@@ -41,10 +41,8 @@ class BegunMessages {
  private:
   // A border of stages has two kinds of message.
   std::vector<bool>::reference Mark(const Action& a) {
-    const bool forward = a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvForward;
-    const bool above = a.kind == ActionKind::kRecvForward || a.kind == ActionKind::kSendBackward;
-    const size_t border = a.stage.value() - (above ? 1 : 0);
-    return marks_[(2 * border + (forward ? 0 : 1)) * micro_batches_ + a.micro_batch.index()];
+    const size_t backward = IsForwardTransfer(a.kind) ? 0 : 1, border = SourceStage(a).index() - backward;
+    return marks_[(2 * border + backward) * micro_batches_ + a.micro_batch.index()];
   }
 
   const int micro_batches_;
