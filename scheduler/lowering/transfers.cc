@@ -7,8 +7,6 @@
 // order (one that consumes messages in another order than they are sent) grows when nothing else can move.
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <deque>
 #include <limits>
 #include <utility>
@@ -19,6 +17,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "scheduler/lowering.h"
+#include "scheduler/lowering/calendar.h"
 
 namespace sluice {
 namespace {
@@ -71,37 +70,7 @@ struct RankState {
 constexpr int64_t kComputeTime = 16;
 constexpr int64_t kLatency = 1;
 
-// What ends when: a ring of moments, wide enough for the longest piece of work (a pair), with one bit for each that is
-// not empty. Ends of one moment come out by rank.
-class Calendar {
- public:
-  bool empty() const { return occupied_ == 0; }
-  void Add(int64_t time, size_t rank) {
-    occupied_ |= uint64_t{1} << (time % kMoments);
-    moments_[time % kMoments].push_back(static_cast<uint32_t>(rank));
-  }
-  // The first moment after `now`. REQUIRES: not empty.
-  int64_t Next(int64_t now) const {
-    return now + 1 + std::countr_zero(std::rotr(occupied_, static_cast<int>((now + 1) % kMoments)));
-  }
-  // Takes out the ends of a moment; the list is valid until the next call.
-  const std::vector<uint32_t>& Take(int64_t time) {
-    taken_.clear();
-    if (occupied_ & uint64_t{1} << (time % kMoments)) {
-      occupied_ &= ~(uint64_t{1} << (time % kMoments));
-      taken_.swap(moments_[time % kMoments]);
-      std::sort(taken_.begin(), taken_.end());
-    }
-    return taken_;
-  }
-
- private:
-  static constexpr int kMoments = 64;
-  std::array<std::vector<uint32_t>, kMoments> moments_;
-  std::vector<uint32_t> taken_;
-  uint64_t occupied_ = 0;
-};
-static_assert(4 * kComputeTime <= 64, "a pair of two B has to fit into the ring");
+static_assert(4 * kComputeTime <= Calendar::kMoments, "a pair of two B has to fit into the ring");
 
 int64_t VirtualTime(ActionKind kind) {
   return kind == ActionKind::kBackward ? 2 * kComputeTime : IsCompute(kind) ? kComputeTime : 0;
