@@ -8,6 +8,15 @@ namespace sluice {
 
 constexpr int32_t kIgnored = -1;
 
+BatchShape ShapeOf(const TrainingConfig& training) {
+  return {.rows = training.batch,
+          .micro_batches = training.micro_batches,
+          .sequence = training.sequence,
+          .gradient_groups = training.gradient_groups};
+}
+
+TargetRules RulesOf(const DataConfig& data) { return {data.separate_documents, data.end_token, data.ignore_index}; }
+
 Batch::Batch(const BatchShape& s)
     : shape(s),
       tokens(s.rows * s.sequence),

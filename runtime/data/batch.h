@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "runtime/config/job.h"
 #include "runtime/data/dataset.h"
 #include "runtime/data/sampler.h"
 #include "stages/stage.h"
@@ -17,6 +18,7 @@ struct BatchShape {
   int64_t sequence = 1;
   int64_t gradient_groups = 1;  // a divisor of micro_batches
 };
+BatchShape ShapeOf(const TrainingConfig& training);
 
 // Owns what its micro_batches point to; don't move it while they are in use. Refilling it allocates nothing.
 struct Batch {
@@ -39,6 +41,7 @@ struct TargetRules {
   std::optional<int64_t> end_token;
   std::optional<int64_t> ignore_index;
 };
+TargetRules RulesOf(const DataConfig& data);
 
 class BatchMaker {
  public:

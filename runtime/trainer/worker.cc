@@ -6,22 +6,9 @@
 #include "base/status.h"
 
 namespace sluice {
-namespace {
-
-BatchShape ShapeOf(const JobConfig& job) {
-  return {.rows = job.training.batch,
-          .micro_batches = job.training.micro_batches,
-          .sequence = job.training.sequence,
-          .gradient_groups = job.training.gradient_groups};
-}
-
-}  // namespace
-
 Worker::Worker(const Plan& plan, const Dataset& dataset)
-    : shape_(ShapeOf(plan.job)),
-      batches_(&dataset, shape_,
-               {plan.job.data.separate_documents, plan.job.data.end_token, plan.job.data.ignore_index},
-               plan.job.training.seed),
+    : shape_(ShapeOf(plan.job.training)),
+      batches_(&dataset, shape_, RulesOf(plan.job.data), plan.job.training.seed),
       evaluation_batch_(shape_) {
   for (auto& batch : step_batches_) batch = std::make_unique<Batch>(shape_);
 }

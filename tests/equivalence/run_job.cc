@@ -33,13 +33,9 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
   const auto world = NewRealWorld();
   ASSIGN_OR_RETURN(const auto pipeline,
                    Pipeline::Create(world.get(), plan, {.threads_per_rank = job.layout.threads_per_rank}));
-  const BatchShape shape{.rows = job.training.batch,
-                         .micro_batches = job.training.micro_batches,
-                         .sequence = job.training.sequence,
-                         .gradient_groups = job.training.gradient_groups};
+  const BatchShape shape = ShapeOf(job.training);
   Batch batch(shape), other(shape);
-  const BatchMaker batches(&dataset, shape, {job.data.separate_documents, job.data.end_token, job.data.ignore_index},
-                           job.training.seed);
+  const BatchMaker batches(&dataset, shape, RulesOf(job.data), job.training.seed);
   JobNumbers numbers;
   int64_t updates = 0;
   const auto finish = [&]() -> absl::Status {

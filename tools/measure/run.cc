@@ -50,10 +50,7 @@ absl::StatusOr<StepRun> RunSteps(World* world, const Plan& plan, const Dataset& 
   const JobConfig& job = plan.job;
   std::vector<OperationProfile> profiles(job.layout.grid().ranks());
   ASSIGN_OR_RETURN(const auto pipeline, Pipeline::Create(world, plan, OptionsFor(plan, options, &profiles)));
-  const BatchShape shape{.rows = job.training.batch,
-                         .micro_batches = job.training.micro_batches,
-                         .sequence = job.training.sequence,
-                         .gradient_groups = job.training.gradient_groups};
+  const BatchShape shape = ShapeOf(job.training);
   Batch even(shape), odd(shape);
   const BatchMaker batches(&dataset, shape, {}, job.training.seed);
   // As the trainer does; profiles are collected between steps.

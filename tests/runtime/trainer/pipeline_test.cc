@@ -67,10 +67,7 @@ class PipelineTest : public ::testing::Test {
     const TrainingConfig& training = plan.job.training;
     const auto dataset = Dataset::Open(plan.job.data, plan.job.graph.vocabulary, training.sequence);
     CHECK_OK(dataset.status());
-    auto batch = std::make_unique<Batch>(BatchShape{.rows = training.batch,
-                                                    .micro_batches = training.micro_batches,
-                                                    .sequence = training.sequence,
-                                                    .gradient_groups = training.gradient_groups});
+    auto batch = std::make_unique<Batch>(ShapeOf(training));
     BatchMaker(&*dataset, batch->shape, {}, 1).Training(0, batch.get());
     return batch;
   }
