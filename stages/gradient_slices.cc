@@ -6,11 +6,10 @@
 
 #include "base/check.h"
 #include "kernels/operations.h"
+#include "stages/packer.h"
 
 namespace sluice {
 namespace {
-
-constexpr int64_t kAlignment = 64;  // bytes
 
 struct Block {
   size_t tensor = 0;
@@ -35,7 +34,7 @@ class Slicer {
 
  private:
   void AddTensor(size_t tensor) {
-    slices_.bytes = (slices_.bytes + kAlignment - 1) / kAlignment * kAlignment;
+    slices_.bytes = RoundUpToPiece(slices_.bytes);
     slices_.tensor_begin.push_back(slices_.bytes);
     const int64_t elements = tensors_[tensor].elements;
     for (int64_t element = 0; element < elements; element += kNormBlock) {
@@ -48,7 +47,7 @@ class Slicer {
   // A slice ends at the first border of blocks that gives its member no less than its share.
   void CloseBucket() {
     if (open_.empty()) return;
-    slices_.bytes = (slices_.bytes + kAlignment - 1) / kAlignment * kAlignment;
+    slices_.bytes = RoundUpToPiece(slices_.bytes);
     const int64_t begin = open_.front().begin, bytes = slices_.bytes - begin;
     GradientBucket& bucket = slices_.buckets.emplace_back(GradientBucket{begin, std::vector<int64_t>(members_)});
     size_t next = 0;
