@@ -173,12 +173,14 @@ std::vector<Straggler> FindStragglers(const std::vector<RankBreakdown>& measured
     pace.push_back(static_cast<double>(measured[rank].compute_ns) / static_cast<double>(std::max<int64_t>(1, plan)));
   }
   std::vector<Straggler> stragglers;
-  for (size_t rank = 0; rank < pace.size() && pace.size() > 1; ++rank) {
-    std::vector<double> others = pace;
-    others.erase(others.begin() + static_cast<int64_t>(rank));
-    const auto middle = others.begin() + static_cast<int64_t>(others.size() / 2);
-    std::nth_element(others.begin(), middle, others.end());
-    if (pace[rank] >= kSlow * *middle && *middle > 0) stragglers.push_back({WorldRank(rank), pace[rank] / *middle});
+  if (pace.size() < 2) return stragglers;
+  std::vector<double> sorted = pace;
+  std::sort(sorted.begin(), sorted.end());
+  const size_t middle = (sorted.size() - 1) / 2;
+  for (size_t rank = 0; rank < pace.size(); ++rank) {
+    const bool among_faster = pace[rank] <= sorted[middle];  // without it the middle is the next one
+    const double others = sorted[middle + (among_faster ? 1 : 0)];
+    if (pace[rank] >= kSlow * others && others > 0) stragglers.push_back({WorldRank(rank), pace[rank] / others});
   }
   return stragglers;
 }

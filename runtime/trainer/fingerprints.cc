@@ -5,13 +5,12 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/philox.h"
 
 namespace sluice {
 namespace {
 
-std::string Hex(uint64_t hash) { return absl::StrFormat("%016x", hash); }
+std::string Hex(uint64_t hash) { return absl::StrCat(absl::Hex(hash, absl::kZeroPad16)); }
 
 // The whole program file: two builds of one version may compute differently.
 std::string BuildOf() {
