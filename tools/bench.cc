@@ -118,7 +118,7 @@ absl::StatusOr<BenchResult> RunRound(const std::string& program, const Arguments
 absl::Status RunAgainst(const Arguments& arguments) {
   RETURN_IF_ERROR(LoadJob(arguments.job).status());
   const std::string other = ResolvePath(UserDirectory(), arguments.against);
-  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+  ASSIGN_OR_RETURN(const std::string self, ThisProgram());
   ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::Create());
   std::vector<BenchResult> before, after;
   std::printf("A is %s, B is this program; steps in ms, medians of %d:\n", arguments.against.c_str(), arguments.steps);

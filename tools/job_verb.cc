@@ -24,6 +24,13 @@ void AddJobArguments(CLI::App& verb, JobArguments* arguments) {
 
 std::string UserDirectory() { return sluice::UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")); }
 
+absl::StatusOr<std::string> ThisProgram() {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return absl::NotFoundError(absl::StrCat("/proc/self/exe: ", error.message()));
+  return path.string();
+}
+
 std::vector<int> Processors() {
   std::vector<int> processors;
   cpu_set_t set;

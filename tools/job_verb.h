@@ -34,6 +34,8 @@ absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std:
 
 // Where the user stands, also under `bazel run`.
 std::string UserDirectory();
+// The path of this very program, for who starts it again.
+absl::StatusOr<std::string> ThisProgram();
 // The numbers of the processors that this process may use; at least one.
 std::vector<int> Processors();
 

@@ -1,12 +1,10 @@
 // sluice launch JOB: a job of several processes, on this host or on several. sluice supervise: its part on each of
 // these.
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -37,13 +35,6 @@ struct Arguments {
   double grace_seconds = 5;
   bool quiet = false;
 };
-
-absl::StatusOr<std::string> ThisProgram() {
-  std::error_code error;
-  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (error) return absl::NotFoundError(absl::StrCat("/proc/self/exe: ", error.message()));
-  return path.string();
-}
 
 std::string LogLevel() {
   const auto name = spdlog::level::to_string_view(spdlog::get_level());
