@@ -13,8 +13,7 @@
 #include <vector>
 
 #include "stages/families/gpt2.h"
-#include "stages/families/llama.h"
-#include "stages/families/mlp.h"
+#include "tests/stages/small_models.h"
 #include "tests/stages/test_pipeline.h"
 
 namespace {
@@ -38,57 +37,14 @@ void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 namespace sluice {
 namespace {
 
-constexpr int64_t kVocabulary = 29, kSequence = 11, kRows = 3;
-
-// Sizes that are no multiple of any vector's width.
-LayerGraph SmallGpt2(float dropout = 0) {
-  return Gpt2Graph(
-             {.layers = 2, .channels = 20, .heads = 4, .vocabulary = kVocabulary, .positions = 16, .dropout = dropout})
-      .value();
-}
-LayerGraph SmallLlama(bool tied, float dropout = 0) {
-  return LlamaGraph({.layers = 2,
-                     .channels = 18,
-                     .heads = 4,
-                     .kv_heads = 2,
-                     .head_size = 6,
-                     .width = 22,
-                     .vocabulary = kVocabulary,
-                     .max_sequence = 16,
-                     .dropout = dropout,
-                     .tied = tied})
-      .value();
-}
-LayerGraph SmallMlp() {
-  return MlpGraph(
-             {.layers = 2, .channels = 10, .width = 21, .vocabulary = kVocabulary, .positions = 16, .max_sequence = 16})
-      .value();
-}
+LayerGraph Llama(bool tied, float dropout = 0) { return SmallLlama(2, 22, tied, dropout); }
 
 // For micro-batches of several of the head's chunks.
 LayerGraph LongGpt2() {
   return Gpt2Graph({.layers = 1, .channels = 20, .heads = 4, .vocabulary = kVocabulary, .positions = 130}).value();
 }
 
-StageOptions SmallStage() { return {.rows = kRows, .sequence = kSequence, .seed = 1234}; }
-
-std::vector<ReferenceBatch> Batches(int count, int64_t step, int64_t rows = kRows, int64_t sequence = kSequence) {
-  std::vector<ReferenceBatch> batches;
-  uint64_t state = 77 + step;
-  for (int b = 0; b < count; ++b) {
-    ReferenceBatch batch{.rows = rows, .sequence = sequence, .seed = SmallStage().seed, .step = step};
-    for (int64_t i = 0; i < rows * sequence; ++i) {
-      state = MixBits(state);
-      batch.tokens.push_back(static_cast<int32_t>(state % kVocabulary));
-      batch.targets.push_back(state % 7 == 0 ? -1 : static_cast<int32_t>((state >> 20) % kVocabulary));
-      batch.positions.push_back(static_cast<int32_t>(i % sequence));
-    }
-    for (int64_t row = 0; row < rows; ++row)
-      batch.samples.push_back(static_cast<int32_t>((step * count + b) * rows + row));
-    batches.push_back(batch);
-  }
-  return batches;
-}
+StageOptions SmallStage() { return {.rows = kRows, .sequence = kSequence, .seed = kModelSeed}; }
 
 // What a few steps leave behind; compared bit for bit.
 struct Outcome {
@@ -165,8 +121,8 @@ TEST_P(WholeModel, GradientsAreFiniteDifferencesOfTheReference) {
 INSTANTIATE_TEST_SUITE_P(Families, WholeModel,
                          ::testing::Values(ModelCase{"Gpt2Tied", SmallGpt2(), {}},
                                            ModelCase{"Gpt2TiedInTwoStages", SmallGpt2(0.2f), {3}},
-                                           ModelCase{"LlamaTied", SmallLlama(true), {}},
-                                           ModelCase{"LlamaUntied", SmallLlama(false), {2, 4}},
+                                           ModelCase{"LlamaTied", Llama(true), {}},
+                                           ModelCase{"LlamaUntied", Llama(false), {2, 4}},
                                            ModelCase{"Mlp", SmallMlp(), {}}),
                          [](const auto& info) { return info.param.name; });
 
@@ -183,7 +139,7 @@ class Bits : public ::testing::TestWithParam<Precision> {
 };
 
 TEST_P(Bits, DontDependOnTheCut) {
-  for (const LayerGraph& graph : {SmallGpt2(0.1f), SmallLlama(true, 0.1f), SmallLlama(false)}) {
+  for (const LayerGraph& graph : {SmallGpt2(0.1f), Llama(true, 0.1f), Llama(false)}) {
     const Outcome whole = Train(graph, Options());
     const std::vector<std::vector<size_t>> all_cuts = {{1}, {4}, {6}, {2, 5}, {3, 5}, {1, 2, 3, 4, 5, 6}};
     for (const std::vector<size_t>& cuts : all_cuts) {
@@ -205,7 +161,7 @@ TEST_P(Bits, OfInputThenWeightGradientAreThoseOfBackward) {
 }
 
 TEST_P(Bits, SurviveRecomputation) {
-  for (const LayerGraph& graph : {SmallGpt2(0.1f), SmallLlama(true)}) {
+  for (const LayerGraph& graph : {SmallGpt2(0.1f), Llama(true)}) {
     const Outcome kept = Train(graph, Options());
     for (Recomputation recomputation : {Recomputation::kSelective, Recomputation::kFull}) {
       for (BackwardForm backward : {BackwardForm::kWhole, BackwardForm::kSplit}) {
@@ -237,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(Precisions, Bits, ::testing::Values(Precision::kF32, Pr
 // bf16 has 8 bits: a product is off by up to 2^-9, a sum of many by less. Losses agree to a percent; norms of the same
 // weights to a few, and later ones are those of other weights.
 TEST(LayerStage, Bf16StaysNearF32) {
-  for (const LayerGraph& graph : {SmallGpt2(), SmallLlama(true)}) {
+  for (const LayerGraph& graph : {SmallGpt2(), Llama(true)}) {
     TestPipelineOptions options{.stage = SmallStage(), .micro_batches = 2};
     const Outcome f32 = Train(graph, options, 5);
     options.stage.precision = Precision::kBF16;
@@ -250,7 +206,7 @@ TEST(LayerStage, Bf16StaysNearF32) {
 }
 
 TEST(LayerStage, TrainingLowersTheLoss) {
-  for (const LayerGraph& graph : {SmallGpt2(), SmallLlama(false), SmallMlp()}) {
+  for (const LayerGraph& graph : {SmallGpt2(), Llama(false), SmallMlp()}) {
     TestPipeline pipeline(graph, {.cuts = {2}, .stage = SmallStage(), .micro_batches = 2, .max_norm = 1});
     const std::vector<ReferenceBatch> batches = Batches(2, 0);
     const float first = pipeline.Step(batches).losses[0];
@@ -343,7 +299,7 @@ TEST(LayerStage, EvaluationGivesTheBitsOfTheLossInTraining) {
 }
 
 TEST(LayerStage, AStageForInferenceGivesTheLossesOfTraining) {
-  const LayerGraph graph = SmallLlama(true);
+  const LayerGraph graph = Llama(true);
   TestPipelineOptions options{.stage = SmallStage(), .micro_batches = 2};
   const std::vector<ReferenceBatch> batches = Batches(2, 0);
   const std::vector<float> losses = TestPipeline(graph, options).Step(batches, false).losses;

@@ -10,59 +10,15 @@
 #include <vector>
 
 #include "stages/families/gpt2.h"
-#include "stages/families/llama.h"
-#include "stages/families/mlp.h"
 #include "stages/layer_cost.h"
 #include "stages/tensor_traffic.h"
+#include "tests/stages/small_models.h"
 #include "tests/stages/test_shards.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kVocabulary = 29, kSequence = 11, kRows = 3;
-
-// Sizes that are no multiple of any vector's width, a vocabulary and (33) tokens that don't divide.
-LayerGraph Gpt2(float dropout = 0) {
-  return Gpt2Graph(
-             {.layers = 2, .channels = 20, .heads = 4, .vocabulary = kVocabulary, .positions = 16, .dropout = dropout})
-      .value();
-}
-LayerGraph Llama(int64_t kv_heads, bool tied, float dropout = 0) {
-  return LlamaGraph({.layers = 2,
-                     .channels = 18,
-                     .heads = 4,
-                     .kv_heads = kv_heads,
-                     .head_size = 6,
-                     .width = 28,
-                     .vocabulary = kVocabulary,
-                     .max_sequence = 16,
-                     .dropout = dropout,
-                     .tied = tied})
-      .value();
-}
-LayerGraph Mlp() {
-  return MlpGraph(
-             {.layers = 2, .channels = 10, .width = 21, .vocabulary = kVocabulary, .positions = 16, .max_sequence = 16})
-      .value();
-}
-
-std::vector<ReferenceBatch> Batches(int count, int64_t step, int64_t sequence = kSequence) {
-  std::vector<ReferenceBatch> batches;
-  uint64_t state = 77 + step;
-  for (int b = 0; b < count; ++b) {
-    ReferenceBatch batch{.rows = kRows, .sequence = sequence, .seed = 1234, .step = step};
-    for (int64_t i = 0; i < kRows * sequence; ++i) {
-      state = MixBits(state);
-      batch.tokens.push_back(static_cast<int32_t>(state % kVocabulary));
-      batch.targets.push_back(state % 7 == 0 ? -1 : static_cast<int32_t>((state >> 20) % kVocabulary));
-      batch.positions.push_back(static_cast<int32_t>(i % sequence));
-    }
-    for (int64_t row = 0; row < kRows; ++row)
-      batch.samples.push_back(static_cast<int32_t>((step * count + b) * 3 + row));
-    batches.push_back(batch);
-  }
-  return batches;
-}
+LayerGraph Llama(int64_t kv_heads, bool tied, float dropout = 0) { return SmallLlama(kv_heads, 28, tied, dropout); }
 
 struct SplitCase {
   std::string name;
@@ -80,12 +36,12 @@ std::vector<SplitCase> Cases() {
       const auto add = [&](const std::string& name, const LayerGraph& graph) {
         cases.push_back({name + std::to_string(shards) + suffix, graph, shards, sequence_parallel});
       };
-      add("Gpt2", Gpt2());
-      add("Gpt2WithDropout", Gpt2(0.2f));
+      add("Gpt2", SmallGpt2());
+      add("Gpt2WithDropout", SmallGpt2(0.2f));
       add("Llama", Llama(4, false));
       add("LlamaTiedWith2KeyHeads", Llama(2, true));
       add("LlamaWith1KeyHeadAndDropout", Llama(1, false, 0.1f));
-      add("Mlp", Mlp());
+      add("Mlp", SmallMlp());
     }
   }
   return cases;
@@ -95,7 +51,7 @@ TestPipelineOptions Options(const SplitCase& split) {
   return {.stage = {.rows = kRows,
                     .sequence = kSequence,
                     .tensor_parallel = {.size = split.shards, .sequence_parallel = split.sequence_parallel},
-                    .seed = 1234},
+                    .seed = kModelSeed},
           .micro_batches = 2,
           .max_norm = 0.5f};
 }
@@ -226,11 +182,11 @@ TEST_P(SplitGradients, AreFiniteDifferencesOfTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, SplitGradients,
-                         ::testing::Values(SplitCase{"Gpt2", Gpt2(0.2f), 2},
-                                           SplitCase{"Gpt2OfSlices", Gpt2(0.2f), 4, true},
+                         ::testing::Values(SplitCase{"Gpt2", SmallGpt2(0.2f), 2},
+                                           SplitCase{"Gpt2OfSlices", SmallGpt2(0.2f), 4, true},
                                            SplitCase{"Llama", Llama(2, true), 4},
                                            SplitCase{"LlamaOfSlices", Llama(1, false), 2, true},
-                                           SplitCase{"MlpOfSlices", Mlp(), 4, true}),
+                                           SplitCase{"MlpOfSlices", SmallMlp(), 4, true}),
                          [](const auto& info) { return info.param.name; });
 
 // --- Bit-equality ---
@@ -246,7 +202,7 @@ Outcome Train(const LayerGraph& graph, const TestPipelineOptions& options) {
   TestShards shards(graph, options);
   Outcome outcome;
   for (int step = 0; step < 3; ++step) {
-    const StepResult result = shards.Step(Batches(options.micro_batches, step, options.stage.sequence));
+    const StepResult result = shards.Step(Batches(options.micro_batches, step, kRows, options.stage.sequence));
     outcome.losses.push_back(result.losses);
     outcome.norms.push_back(result.control.norm);
   }
@@ -259,7 +215,7 @@ class SplitBits : public ::testing::TestWithParam<Precision> {
  protected:
   void ForEachCase(const std::function<void(const LayerGraph&, TestPipelineOptions)>& body) {
     for (const bool sequence_parallel : {false, true}) {
-      for (const LayerGraph& graph : {Gpt2(0.1f), Llama(2, true, 0.1f)}) {
+      for (const LayerGraph& graph : {SmallGpt2(0.1f), Llama(2, true, 0.1f)}) {
         TestPipelineOptions options = Options({"", graph, 4, sequence_parallel});
         options.stage.precision = GetParam();
         options.stage.gradient_groups = 2;
@@ -309,7 +265,7 @@ TEST(SplitStage, WorksThroughLongMicroBatchesInChunks) {
     ASSERT_GT(kRows * options.stage.sequence, kHeadRows);
     TestShards shards(graph, options);
     TestPipeline whole(graph, Unsplit(options));
-    const std::vector<ReferenceBatch> batches = Batches(2, 0, 230);
+    const std::vector<ReferenceBatch> batches = Batches(2, 0, kRows, 230);
     const StepResult split = shards.Step(batches), expected = whole.Step(batches);
     for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(split.losses[i], expected.losses[i], 1e-6 * expected.losses[i]);
     ExpectNear(shards.Read(StateKind::kGradient), whole.Read(StateKind::kGradient), 2e-5);
@@ -319,11 +275,11 @@ TEST(SplitStage, WorksThroughLongMicroBatchesInChunks) {
 // As at the end of an evaluation set: fewer tokens than planned, and fewer than shards.
 TEST(SplitStage, TakesSmallerMicroBatchesThanPlanned) {
   for (const bool sequence_parallel : {false, true}) {
-    const TestPipelineOptions options = Options({"", Gpt2(), 4, sequence_parallel});
-    TestShards shards(Gpt2(), options);
-    TestPipeline whole(Gpt2(), Unsplit(options));
+    const TestPipelineOptions options = Options({"", SmallGpt2(), 4, sequence_parallel});
+    TestShards shards(SmallGpt2(), options);
+    TestPipeline whole(SmallGpt2(), Unsplit(options));
     for (const int64_t sequence : {5, 1}) {
-      const std::vector<ReferenceBatch> batches = Batches(2, 0, sequence);
+      const std::vector<ReferenceBatch> batches = Batches(2, 0, kRows, sequence);
       const std::vector<float> split = shards.Evaluate(batches), expected = whole.Evaluate(batches);
       for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(split[i], expected[i], 1e-6 * expected[i]);
       EXPECT_NEAR(shards.Step(batches, false).losses[0], whole.Step(batches, false).losses[0], 1e-6 * expected[0]);
@@ -356,14 +312,14 @@ TEST(SplitStage, HoldsItsShareAndAllocatesNothingLater) {
 TEST(SplitStage, SliceOfTheTokensIsWhatLeavesAStage) {
   StageOptions options{.rows = kRows, .sequence = kSequence, .tensor_parallel = {.size = 4, .index = 3}};
   const auto packed = [](const LinearShape&) { return int64_t{0}; };
-  EXPECT_EQ(PlanStageMemory(Gpt2(), {0, 3}, options, packed).output_message, 33 * 20 * 4);
+  EXPECT_EQ(PlanStageMemory(SmallGpt2(), {0, 3}, options, packed).output_message, 33 * 20 * 4);
   options.tensor_parallel.sequence_parallel = true;
-  EXPECT_EQ(PlanStageMemory(Gpt2(), {0, 3}, options, packed).output_message, 9 * 20 * 4) << "room for the largest";
+  EXPECT_EQ(PlanStageMemory(SmallGpt2(), {0, 3}, options, packed).output_message, 9 * 20 * 4) << "room for the largest";
 }
 
 TEST(SplitStage, ExchangesWhatWasForeseen) {
   for (const bool sequence_parallel : {false, true}) {
-    for (const LayerGraph& graph : {Gpt2(0.1f), Llama(2, true), Mlp()}) {
+    for (const LayerGraph& graph : {SmallGpt2(0.1f), Llama(2, true), SmallMlp()}) {
       for (const Recomputation recomputation :
            {Recomputation::kNone, Recomputation::kSelective, Recomputation::kFull}) {
         TestPipelineOptions options = Options({"", graph, 4, sequence_parallel});
@@ -392,7 +348,7 @@ TEST(SplitStage, ExchangesWhatWasForeseen) {
 }
 
 TEST(SplitStage, CostsItsShareOfTheFlops) {
-  for (const LayerGraph& graph : {Gpt2(), Llama(4, false)}) {
+  for (const LayerGraph& graph : {SmallGpt2(), Llama(4, false)}) {
     for (const Node& node : graph.nodes) {
       const LayerCost whole = Cost(node, 2, 64, Precision::kF32);
       const LayerCost split = Cost(node, 2, 64, Precision::kF32, {.size = 4});
@@ -411,10 +367,10 @@ std::string Refusal(const LayerGraph& graph, int size) {
 
 TEST(SplitSizes, ThatDoNotDivideAreRefusedWithTheRule) {
   using ::testing::HasSubstr;
-  EXPECT_THAT(Refusal(Gpt2(), 3),
+  EXPECT_THAT(Refusal(SmallGpt2(), 3),
               HasSubstr("\"h.0.attn\" (attention) can't be split over 3 tensor-parallel shards: its 4 "
                         "heads don't divide evenly"));
-  LayerGraph graph = Gpt2();
+  LayerGraph graph = SmallGpt2();
   for (Node& node : graph.nodes) {
     if (node.kind == LayerKind::kAttention) node.heads = node.kv_heads = 6;
   }
@@ -423,8 +379,8 @@ TEST(SplitSizes, ThatDoNotDivideAreRefusedWithTheRule) {
   EXPECT_EQ(Refusal(graph, 3), "");
   for (Node& node : graph.nodes) node.kv_heads = node.kind == LayerKind::kAttention ? 2 : 0;
   EXPECT_THAT(Refusal(graph, 3), HasSubstr("its 2 key/value heads must be a multiple of the shards"));
-  EXPECT_THAT(Refusal(Mlp(), 30), HasSubstr("its vocabulary of 29 has too few rows"));
-  EXPECT_THAT(Refusal(Mlp(), 33), HasSubstr("1 to 32"));
+  EXPECT_THAT(Refusal(SmallMlp(), 30), HasSubstr("its vocabulary of 29 has too few rows"));
+  EXPECT_THAT(Refusal(SmallMlp(), 33), HasSubstr("1 to 32"));
 }
 
 TEST(SplitParameters, AreAssembledOnlyFromAllParts) {
