@@ -1,16 +1,6 @@
 #!/bin/bash
 # The program as a person uses it: trains, plans, draws; and every wrong thing they may type gets an error that helps.
-set -u
-
-sluice=$PWD/$1
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/cli.XXXXXX")
-cd "$work" || exit 1
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
+source tests/e2e/common.sh "$1"
 
 # expect_error WORDS COMMAND...: fails within a minute, with code 1, without a crash, and all WORDS (separated by |) in its output.
 expect_error() {
@@ -24,15 +14,7 @@ expect_error() {
   done < <(tr '|' '\n' <<<"$words")
 }
 
-expect() {
-  local words=$1 file=$2
-  grep -qE -- "$words" "$file" || fail "no \"$words\" in $file: $(tail -n 40 "$file")"
-}
-
-mkdir -p jobs/text
-for i in $(seq 1 40); do
-  echo "line $i: the quick brown fox jumps over the lazy dog $((i * i)) times and rests."
-done | tee jobs/text/a.txt >jobs/text/b.txt
+make_texts jobs/text
 cat >jobs/small.textproto <<'JOB'
 model { family: "gpt2" layers: 2 channels: 32 heads: 2 positions: 32 vocabulary: 256 }
 data { text: "text" hold_out { files: "b.txt" } }
@@ -204,5 +186,4 @@ kill -INT $pid
 wait $pid || fail "an interrupted run ends cleanly: $(cat err)"
 expect '^Trained [0-9]+ steps' stopped
 
-((failures == 0)) && echo "all well"
-exit $((failures > 0))
+finish

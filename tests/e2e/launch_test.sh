@@ -2,21 +2,8 @@
 # A job in several processes as a person starts it: by `sluice launch` on one host, over ssh (here a script that stays on
 # this host), or by another launcher (here only its variables). The numbers are those of one process, and whatever is
 # killed, nobody is left.
-set -u
+source tests/e2e/common.sh "$1"
 
-sluice=$PWD/$1
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/launch.XXXXXX")
-cd "$work" || exit 1
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-expect() {
-  local words=$1 file=$2
-  grep -qE -- "$words" "$file" || fail "no \"$words\" in $file: $(tail -n 40 "$file")"
-}
 losses() { grep -oE '^step [0-9]+/12  loss [0-9.]+' "$1"; }
 # until CONDITION...: waits until it holds, at most 60 s.
 until_holds() {
@@ -42,10 +29,7 @@ nobody_left() { [[ -z $(running worker)$(running supervise) ]]; }
 trains() { grep -q "^step 3/" "$1"; }
 
 real=$(readlink -f "$sluice")
-mkdir -p jobs/text
-for i in $(seq 1 40); do
-  echo "line $i: the quick brown fox jumps over the lazy dog $((i * i)) times and rests."
-done | tee jobs/text/a.txt >jobs/text/b.txt
+make_texts jobs/text
 cat >jobs/small.textproto <<'JOB'
 model { family: "gpt2" layers: 2 channels: 32 heads: 2 positions: 32 vocabulary: 256 }
 data { text: "text" hold_out { files: "b.txt" } }
@@ -167,5 +151,4 @@ tail -n 1 err >last
 expect 'not heard of for 1 s|has been stopped' last
 nobody_left || fail "a stopped worker is left"
 
-((failures == 0)) && echo "all well"
-exit $((failures > 0))
+finish

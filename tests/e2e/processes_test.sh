@@ -1,23 +1,10 @@
 #!/bin/bash
 # A job of several processes as a person runs it: the numbers of one process, and an end for all when one of them dies,
 # stands still or is not what it should be. Nothing hangs and nothing stays.
-set -u
-
-sluice=$PWD/$1
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/processes.XXXXXX")
-cd "$work" || exit 1
-failures=0
+source tests/e2e/common.sh "$1"
 export SLUICE_TOKEN=a-token-for-this-test
 
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-
-mkdir text
-for i in $(seq 1 60); do
-  echo "line $i: the quick brown fox jumps over the lazy dog $((i * i)) times and rests."
-done | tee text/a.txt >text/b.txt
+make_texts text
 cat >job.textproto <<'JOB'
 model { family: "gpt2" layers: 2 channels: 32 heads: 2 positions: 32 vocabulary: 256 }
 data { text: "text" hold_out { files: "b.txt" } }
@@ -155,5 +142,4 @@ wait $launcher 2>/dev/null
 # shellcheck disable=SC2086
 ends_within 10 $children
 
-((failures == 0)) && echo "all as it should be"
-exit $((failures > 0))
+finish
