@@ -135,8 +135,8 @@ Chart MakeChart(const Timeline& timeline) {
     ChartRow& row = chart.rows[span.rank.index()];
     chart.end_ns = std::max(chart.end_ns, span.end_ns);
     if (IsStageTransfer(a.kind)) {
-      row.transfers.push_back({IsForwardTransfer(a.kind), IsSend(a.kind), a.stage.value(), a.micro_batch.value(), a.peer.value(), a.copy,
-                               span.begin_ns, span.end_ns, span.bytes});
+      row.transfers.push_back({IsForwardTransfer(a.kind), IsSend(a.kind), a.stage.value(), a.micro_batch.value(),
+                               a.peer.value(), a.copy, span.begin_ns, span.end_ns, span.bytes});
     } else if (const std::optional<BoxKind> kind = BoxKindOf(a.kind)) {
       const int chunk = IsCompute(a.kind) ? ChunkOf(chunks[span.rank.index()], a) : 0;
       const bool pair = (a.flags & kOverlapsNext) != 0;
