@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "kernels/cpu/simd_targets.h"
-#include "kernels/cpu/tensor_check.h"
+#include "kernels/tensor_check.h"
 #include "kernels/cpu/work_split.h"
 
 #undef HWY_TARGET_INCLUDE

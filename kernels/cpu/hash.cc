@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "base/philox.h"
-#include "kernels/cpu/tensor_check.h"
+#include "kernels/tensor_check.h"
 #include "kernels/cpu/work_split.h"
 
 namespace sluice::cpu {

@@ -2,7 +2,7 @@
 
 #include "kernels/cpu/linear_backends.h"
 #include "kernels/cpu/onednn.h"
-#include "kernels/cpu/tensor_check.h"
+#include "kernels/tensor_check.h"
 #include "kernels/cpu/tile_product.h"
 
 namespace sluice::cpu {

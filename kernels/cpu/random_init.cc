@@ -2,7 +2,7 @@
 
 #include "base/philox.h"
 #include "kernels/cpu/simd_targets.h"
-#include "kernels/cpu/tensor_check.h"
+#include "kernels/tensor_check.h"
 #include "kernels/cpu/work_split.h"
 
 #undef HWY_TARGET_INCLUDE

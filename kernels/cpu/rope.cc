@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/simd_targets.h"
-#include "kernels/cpu/tensor_check.h"
+#include "kernels/tensor_check.h"
 #include "kernels/cpu/work_split.h"
 
 #undef HWY_TARGET_INCLUDE

@@ -89,13 +89,19 @@ inline bool Aligned(std::initializer_list<const void*> addresses) {
                      [](const void* address) { return reinterpret_cast<uintptr_t>(address) % 16 == 0; });
 }
 
-// Calls pick<T, kWidth>() for the type, and the width of packs that rows of so many columns are cut into.
+// The width of packs that rows of so many columns are cut into.
+inline int RowWidth(DType type, int64_t columns) {
+  const int widest = static_cast<int>(16 / SizeOf(type));
+  return columns % widest == 0 ? widest : 1;
+}
+// pick<T, kWidth>() for the type and that width: a kernel.
 template <class Pick>
 auto ForRowsOf(DType type, int64_t columns, Pick pick) {
+  const bool wide = RowWidth(type, columns) > 1;
   if (type == DType::kBF16) {
-    return columns % 8 == 0 ? pick.template operator()<BFloat16, 8>() : pick.template operator()<BFloat16, 1>();
+    return wide ? pick.template operator()<BFloat16, 8>() : pick.template operator()<BFloat16, 1>();
   }
-  return columns % 4 == 0 ? pick.template operator()<float, 4>() : pick.template operator()<float, 1>();
+  return wide ? pick.template operator()<float, 4>() : pick.template operator()<float, 1>();
 }
 
 // Groups for `rows` rows, each of which keeps `kept` bytes (a multiple of 16) in shared memory.
