@@ -48,6 +48,18 @@ __device__ __forceinline__ Pack<kCount> SumOverBlock(Pack<kCount> sums, float* s
   return sums;
 }
 
+// Passes over a NaN. `scratch` has room for a float of each warp.
+__device__ __forceinline__ float MaximumOverBlock(float x, float* scratch) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, distance));
+  }
+  if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  for (int warp = 0; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) x = fmaxf(x, scratch[warp]);
+  __syncthreads();
+  return x;
+}
+
 struct ShortRows {
   static constexpr int kThreads = kWarp;
   __device__ static int64_t Row() { return int64_t{blockIdx.x} * (kShortRowThreads / kWarp) + threadIdx.x / kWarp; }
