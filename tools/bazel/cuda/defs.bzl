@@ -181,7 +181,7 @@ def needs_toolkit():
         "//conditions:default": ["//tools/bazel/cuda:never_there"],
     })
 
-def kernel_table_test(name, libraries, page, launches, **kwargs):
+def kernel_table_test(name, libraries, page, launches):
     """Compares what the compiler made of each kernel with the committed table; kernel_table.py says what fails.
 
     Args:
@@ -189,7 +189,6 @@ def kernel_table_test(name, libraries, page, launches, **kwargs):
       libraries: cuda_library targets.
       page: the committed table, a file.
       launches: how each kernel is launched, a file.
-      **kwargs: size, tags.
     """
     code = name + "_code"
     native.filegroup(
@@ -206,5 +205,4 @@ def kernel_table_test(name, libraries, page, launches, **kwargs):
                    ["%s=$(rootpath %s)" % (mode, page), "$(rootpaths :%s)" % code],
             data = [page, launches, code],
             target_compatible_with = needs_toolkit(),
-            **kwargs
         )
