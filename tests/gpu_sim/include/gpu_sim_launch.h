@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <source_location>
 #include <vector>
 
@@ -30,6 +31,10 @@ struct KernelLaunch {
   cudaStream_t stream;
   std::vector<LaunchRegion> reads, writes;
   std::source_location site;
+  double flops = 0;  // for its cost in virtual time; 0: memory limits it
+  // In place of kernel, call and arguments: what a library's call computes on the same buffers. Runs when the launch
+  // does.
+  std::function<cudaError_t()> library_call = nullptr;
 };
 
 // Puts the kernel into its stream.
