@@ -1,0 +1,183 @@
+"""cuda_library: device code, by nvcc, or as plain C++ for the simulated GPU (tests/gpu_sim)."""
+
+load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "CPP_COMPILE_ACTION_NAME")
+load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
+load("@cuda//:toolkit.bzl", "INCLUDE", "LIB", "NVCC")
+
+GpuInfo = provider("Which GPU code is built.", fields = ["kind"])
+
+def _gpu_setting_impl(ctx):
+    kinds = ["auto", "cuda", "none", "sim"]
+    if ctx.build_setting_value not in kinds:
+        fail("--//:gpu=%s: one of %s" % (ctx.build_setting_value, ", ".join(kinds)))
+    return GpuInfo(kind = ctx.build_setting_value)
+
+gpu_setting = rule(
+    implementation = _gpu_setting_impl,
+    build_setting = config.string(flag = True),
+)
+
+def _archs_setting_impl(ctx):
+    return ArchsInfo(archs = ctx.build_setting_value.split(","))
+
+ArchsInfo = provider("The architectures that device code is compiled for.", fields = ["archs"])
+
+archs_setting = rule(
+    implementation = _archs_setting_impl,
+    build_setting = config.string(flag = True),
+)
+
+def _toolkit_library_impl(ctx):
+    linking = cc_common.create_linker_input(
+        owner = ctx.label,
+        user_link_flags = depset(["-L" + LIB, "-Wl,-rpath," + LIB, "-Wl,--as-needed", "-l" + ctx.attr.library]),
+    )
+    return [CcInfo(
+        compilation_context = cc_common.create_compilation_context(
+            system_includes = depset([INCLUDE]),
+            headers = depset(ctx.files._version),
+        ),
+        linking_context = cc_common.create_linking_context(linker_inputs = depset([linking])),
+    )]
+
+# A library of the toolkit. Its headers are reached by their absolute path: thousands of links in each sandbox would cost
+# seconds.
+toolkit_library = rule(
+    implementation = _toolkit_library_impl,
+    attrs = {
+        "library": attr.string(mandatory = True, doc = "name for the linker"),
+        "_version": attr.label(default = "@cuda//:version.h", allow_files = True),
+    },
+    provides = [CcInfo],
+)
+
+def _nvcc_arguments(ctx, source, output, pic, compilation):
+    """What nvcc is told for one source."""
+    archs = ctx.attr._archs[ArchsInfo].archs
+    args = ctx.actions.args()
+    args.add_all(["-x", "cu", "-c", source.path, "-o", output.path])
+    args.add_all(["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Werror", "all-warnings"])
+    args.add_all(["-gencode=arch=compute_%s,code=sm_%s" % (arch, arch) for arch in archs])
+    args.add("-gencode=arch=compute_%s,code=compute_%s" % (archs[-1], archs[-1]))
+    # Temporary files beside the object: parallel compiles in sandboxes would collide in /tmp.
+    args.add_all(["-objtemp", "-frandom-seed", source.short_path])
+    if pic:
+        args.add("-Xcompiler=-fPIC")
+    args.add_all(compilation.quote_includes, before_each = "-I")
+    args.add_all(compilation.includes, before_each = "-I")
+    args.add_all(compilation.system_includes, before_each = "-isystem")
+    args.add_all(compilation.defines, before_each = "-D")
+    return args
+
+def _compile_real(ctx, source, pic, compilation, toolchain_files):
+    folder = "_nvcc/%s/%s/" % (ctx.label.name, "pic" if pic else "static")
+    output = ctx.actions.declare_file(folder + source.basename[:-len(".cu")] + (".pic.o" if pic else ".o"))
+    ctx.actions.run(
+        executable = NVCC,
+        arguments = [_nvcc_arguments(ctx, source, output, pic, compilation)],
+        inputs = depset([source], transitive = [compilation.headers, toolchain_files]),
+        outputs = [output],
+        mnemonic = "CudaCompile",
+        progress_message = "Compiling %s by nvcc" % source.short_path,
+        use_default_shell_env = True,
+    )
+    return output
+
+def _compile_simulated(ctx, source, pic, compilation, toolchain_files, compiler):
+    folder = "_sim/%s/%s/" % (ctx.label.name, "pic" if pic else "static")
+    output = ctx.actions.declare_file(folder + source.basename[:-len(".cu")] + (".pic.o" if pic else ".o"))
+    args = ctx.actions.args()
+    # Every access to memory becomes a call, which tests/gpu_sim answers in place of ThreadSanitizer's library.
+    args.add_all(["-x", "c++", "-std=c++20", "-O1", "-g1", "-fsanitize=thread", "-c", source.path, "-o", output.path])
+    args.add_all(["-Wall", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer"])
+    if pic:
+        args.add("-fPIC")
+    args.add_all(compilation.quote_includes, before_each = "-iquote")
+    args.add_all(compilation.includes, before_each = "-I")
+    args.add_all(compilation.system_includes, before_each = "-isystem")
+    args.add_all(compilation.defines, before_each = "-D")
+    ctx.actions.run(
+        executable = compiler,
+        arguments = [args],
+        inputs = depset([source], transitive = [compilation.headers, toolchain_files]),
+        outputs = [output],
+        mnemonic = "CudaSimCompile",
+        progress_message = "Compiling %s for the simulated GPU" % source.short_path,
+        use_default_shell_env = True,
+    )
+    return output
+
+def _cuda_library_impl(ctx):
+    toolchain = find_cpp_toolchain(ctx)
+    features = cc_common.configure_features(ctx = ctx, cc_toolchain = toolchain, requested_features = ctx.features)
+    compiler = cc_common.get_tool_for_action(feature_configuration = features, action_name = CPP_COMPILE_ACTION_NAME)
+    own = cc_common.create_compilation_context(
+        headers = depset(ctx.files.hdrs),
+        quote_includes = depset([".", ctx.bin_dir.path, ctx.genfiles_dir.path]),
+    )
+    deps = [dep[CcInfo] for dep in ctx.attr.deps]
+    compilation = cc_common.merge_cc_infos(cc_infos = [CcInfo(compilation_context = own)] + deps).compilation_context
+    objects = {}
+    for pic in [False, True]:
+        objects[pic] = depset([
+            _compile_simulated(ctx, source, pic, compilation, toolchain.all_files, compiler) if ctx.attr.simulated else _compile_real(ctx, source, pic, compilation, toolchain.all_files)
+            for source in ctx.files.srcs
+        ])
+    linking, _ = cc_common.create_linking_context_from_compilation_outputs(
+        actions = ctx.actions,
+        name = ctx.label.name,
+        feature_configuration = features,
+        cc_toolchain = toolchain,
+        compilation_outputs = cc_common.create_compilation_outputs(objects = objects[False], pic_objects = objects[True]),
+        linking_contexts = [dep.linking_context for dep in deps],
+        disallow_dynamic_library = True,
+    )
+    return [
+        DefaultInfo(files = objects[True]),
+        CcInfo(compilation_context = compilation, linking_context = linking),
+    ]
+
+_cuda_library = rule(
+    implementation = _cuda_library_impl,
+    attrs = {
+        "srcs": attr.label_list(allow_files = [".cu"]),
+        "hdrs": attr.label_list(allow_files = [".h"]),
+        "deps": attr.label_list(providers = [CcInfo]),
+        "simulated": attr.bool(),
+        "_archs": attr.label(default = "//:cuda_archs"),
+        "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
+    },
+    fragments = ["cpp"],
+    toolchains = ["@bazel_tools//tools/cpp:toolchain_type"],
+    provides = [CcInfo],
+)
+
+def cuda_library(name, srcs, hdrs = [], deps = [], **kwargs):
+    """A library of .cu files: by nvcc, or for the simulated GPU; with neither (--//:gpu=none) it can't be built.
+
+    Args:
+      name: usable in deps of cc_library, cc_binary and cc_test.
+      srcs: .cu files. Each kernel is started by launch.h, never by <<<>>>.
+      hdrs: plain C++ headers.
+      deps: C++ libraries whose headers the sources include.
+      **kwargs: visibility, tags, testonly.
+    """
+    _cuda_library(
+        name = name,
+        srcs = srcs,
+        hdrs = hdrs,
+        deps = deps + ["//tools/bazel/cuda:runtime"],
+        simulated = select({
+            "//tools/bazel/cuda:is_sim": True,
+            "//conditions:default": False,
+        }),
+        target_compatible_with = needs_gpu_code(),
+        **kwargs
+    )
+
+def needs_gpu_code():
+    """target_compatible_with of what only exists with a toolkit or its miniature."""
+    return select({
+        "//tools/bazel/cuda:is_none": ["//tools/bazel/cuda:toolkit"],
+        "//conditions:default": [],
+    })
