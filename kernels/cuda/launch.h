@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <type_traits>
 
+#include "absl/types/span.h"
 #include "cuda_runtime.h"
 #include "kernels/tensor.h"
 
@@ -41,8 +41,8 @@ struct LaunchConfig {
 inline constexpr int kSharedBytesUnasked = 48 * 1024;
 
 template <class Args>
-cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, std::initializer_list<Region> /*reads*/,
-                   std::initializer_list<Region> /*writes*/, const Args& args) {
+cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, absl::Span<const Region> /*reads*/,
+                   absl::Span<const Region> /*writes*/, const Args& args) {
   static_assert(std::is_trivially_copyable_v<Args>);
   const auto* function = reinterpret_cast<const void*>(kernel);
   if (config.shared_bytes > kSharedBytesUnasked) {
@@ -62,8 +62,8 @@ __attribute__((no_sanitize("thread"))) void CallKernel(void (*kernel)(), const v
 }
 
 template <class Args>
-cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, std::initializer_list<Region> reads,
-                   std::initializer_list<Region> writes, const Args& args,
+cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, absl::Span<const Region> reads,
+                   absl::Span<const Region> writes, const Args& args,
                    std::source_location site = std::source_location::current()) {
   static_assert(std::is_trivially_copyable_v<Args>);
   gpu_sim::KernelLaunch launch{
