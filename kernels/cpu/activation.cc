@@ -1,8 +1,8 @@
 #include "kernels/cpu/activation.h"
 
 #include "kernels/cpu/simd_targets.h"
-#include "kernels/cpu/tensor_check.h"
 #include "kernels/cpu/work_split.h"
+#include "kernels/tensor_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/activation.cc"

@@ -8,8 +8,8 @@
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/matrix_rows.h"
 #include "kernels/cpu/panel_product.h"
-#include "kernels/cpu/tensor_check.h"
 #include "kernels/cpu/tile_product.h"
+#include "kernels/tensor_check.h"
 
 namespace sluice::cpu {
 namespace {

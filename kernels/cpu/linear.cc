@@ -2,8 +2,8 @@
 
 #include "kernels/cpu/linear_backends.h"
 #include "kernels/cpu/onednn.h"
-#include "kernels/cpu/tensor_check.h"
 #include "kernels/cpu/tile_product.h"
+#include "kernels/tensor_check.h"
 
 namespace sluice::cpu {
 namespace {

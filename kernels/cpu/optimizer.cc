@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/adamw.h"
 #include "kernels/cpu/simd_targets.h"
-#include "kernels/cpu/tensor_check.h"
 #include "kernels/cpu/work_split.h"
+#include "kernels/tensor_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizer.cc"
@@ -30,14 +31,10 @@ void AdamWElements(const AdamWArgs& args, float gradient_scale, int64_t begin, i
   const float* gradient = args.gradient.as<float>() + begin;
   float* m = args.m.as<float>() + begin;
   float* v = args.v.as<float>() + begin;
-  const double beta1 = args.beta1, beta2 = args.beta2, step = static_cast<double>(args.step);
-  const V scale = Set(gradient_scale);
-  const V decay = Set(static_cast<float>(1 - double{args.learning_rate} * args.weight_decay));
-  const V m_rate = Set(static_cast<float>(1 - beta1));
-  const V v_keep = Set(args.beta2), v_rate = Set(static_cast<float>(1 - beta2));
-  const V negative_step = Set(static_cast<float>(-args.learning_rate / (1 - std::pow(beta1, step))));
-  const V root_scale = Set(static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, step))));
-  const V epsilon = Set(args.epsilon);
+  const AdamWFactors f = FactorsOf(args);
+  const V scale = Set(gradient_scale), decay = Set(f.decay), m_rate = Set(f.m_rate), v_keep = Set(f.v_keep);
+  const V v_rate = Set(f.v_rate), negative_step = Set(f.negative_step), root_scale = Set(f.root_scale);
+  const V epsilon = Set(f.epsilon);
   ForEachVector(end - begin, [&](int64_t i, auto part) SIMD_LAMBDA {
     FetchAhead(parameter + i);
     FetchAhead(gradient + i);

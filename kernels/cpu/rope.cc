@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include "kernels/cpu/simd_targets.h"
-#include "kernels/cpu/tensor_check.h"
 #include "kernels/cpu/work_split.h"
+#include "kernels/tensor_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/rope.cc"

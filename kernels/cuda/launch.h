@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <type_traits>
 
+#include "absl/types/span.h"
 #include "cuda_runtime.h"
 #include "kernels/tensor.h"
 
@@ -50,8 +50,8 @@ cudaError_t AskForSharedMemory(void (*kernel)(Args), int bytes) {
 #ifdef __CUDACC__
 
 template <class Args>
-cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, std::initializer_list<Region> /*reads*/,
-                   std::initializer_list<Region> /*writes*/, const Args& args) {
+cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, absl::Span<const Region> /*reads*/,
+                   absl::Span<const Region> /*writes*/, const Args& args) {
   static_assert(std::is_trivially_copyable_v<Args>);
   const cudaError_t error = AskForSharedMemory(kernel, config.shared_bytes);
   if (error != cudaSuccess) return error;
@@ -68,8 +68,8 @@ __attribute__((no_sanitize("thread"))) void CallKernel(void (*kernel)(), const v
 }
 
 template <class Args>
-cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, std::initializer_list<Region> reads,
-                   std::initializer_list<Region> writes, const Args& args,
+cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, absl::Span<const Region> reads,
+                   absl::Span<const Region> writes, const Args& args,
                    std::source_location site = std::source_location::current()) {
   static_assert(std::is_trivially_copyable_v<Args>);
   const cudaError_t error = AskForSharedMemory(kernel, config.shared_bytes);

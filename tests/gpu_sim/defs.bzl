@@ -1,5 +1,7 @@
 """gpu_sim_test: a test that runs with GPU code on the simulated GPU, whatever the build's own setting."""
 
+load("//tools/bazel/cuda:defs.bzl", "without_sanitizer")
+
 def _to_sim_impl(settings, attr):
     return {"//:gpu": "sim"}
 
@@ -28,7 +30,7 @@ _gpu_sim_test = rule(
 )
 
 def gpu_sim_test(name, srcs, deps = [], size = "medium", tags = [], data = [], args = [], **kwargs):
-    """A cc_test whose GPU code runs on the simulated GPU.
+    """A cc_test whose GPU code runs on the simulated GPU. Builds with a sanitizer leave it out.
 
     Args:
       name: of the test. `NAME_binary` is the program, for a debugger.
@@ -46,6 +48,7 @@ def gpu_sim_test(name, srcs, deps = [], size = "medium", tags = [], data = [], a
         srcs = srcs,
         data = data,
         tags = ["manual"],
+        target_compatible_with = without_sanitizer(),
         deps = deps,
     )
     _gpu_sim_test(
@@ -54,5 +57,6 @@ def gpu_sim_test(name, srcs, deps = [], size = "medium", tags = [], data = [], a
         binary = ":" + name + "_binary",
         size = size,
         tags = tags,
+        target_compatible_with = without_sanitizer(),
         **kwargs
     )

@@ -21,7 +21,7 @@ class DeviceArray {
       : count_(count), data_(AllocateBytes(0, count * sizeof(T), std::source_location::current())) {}
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(static_cast<int64_t>(values.size())) {
     std::memcpy(StorageOf(data_), values.data(), count_ * sizeof(T));
-    MarkWritten(data_, count_ * sizeof(T));
+    MarkWritten(region());
   }
   ~DeviceArray() { Free(); }
   DeviceArray(const DeviceArray&) = delete;

@@ -2,7 +2,7 @@
 
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "CPP_COMPILE_ACTION_NAME")
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
-load("@cuda//:toolkit.bzl", "INCLUDE", "LIB", "NVCC")
+load("@cuda//:toolkit.bzl", "AVAILABLE", "COMPILER", "NVCC", "NVDISASM")
 
 GpuInfo = provider("Which GPU code is built.", fields = ["kind"])
 
@@ -27,66 +27,48 @@ archs_setting = rule(
     build_setting = config.string(flag = True),
 )
 
-def _toolkit_library_impl(ctx):
-    linking = cc_common.create_linker_input(
-        owner = ctx.label,
-        user_link_flags = depset(["-L" + LIB, "-Wl,-rpath," + LIB, "-Wl,--as-needed", "-l" + ctx.attr.library]),
-    )
-    return [CcInfo(
-        compilation_context = cc_common.create_compilation_context(
-            system_includes = depset([INCLUDE]),
-            headers = depset(ctx.files._version),
-        ),
-        linking_context = cc_common.create_linking_context(linker_inputs = depset([linking])),
-    )]
-
-# A library of the toolkit. Its headers are reached by their absolute path: thousands of links in each sandbox would cost
-# seconds.
-toolkit_library = rule(
-    implementation = _toolkit_library_impl,
-    attrs = {
-        "library": attr.string(mandatory = True, doc = "name for the linker"),
-        "_version": attr.label(default = "@cuda//:version.h", allow_files = True),
-    },
-    provides = [CcInfo],
-)
-
-def _nvcc_arguments(ctx, source, output, pic, compilation):
-    """What nvcc is told for one source."""
+def _compile_real(ctx, source, pic, compilation, toolchain_files, compiler):
+    """By nvcc: the object, and what the table of kernels is made from."""
+    if not AVAILABLE:
+        fail("%s: there is no CUDA toolkit here; set CUDA_HOME, or build with --//:gpu=none or --config=cuda_sim" % ctx.label)
     archs = ctx.attr._archs[ArchsInfo].archs
+    stem = "_nvcc/%s/%s%s" % (ctx.label.name, source.basename[:-len(".cu")], ".pic" if pic else "")
+    output = ctx.actions.declare_file(stem + ".o")
+    report = ctx.actions.declare_file(stem + ".ptxas.txt")
+    cubins = [ctx.actions.declare_file("%s.%s.cubin" % (stem, arch)) for arch in archs]
+
     args = ctx.actions.args()
-    args.add_all(["-x", "cu", "-c", source.path, "-o", output.path])
+    args.add_all([NVCC, output, output.path + ".keep", report, ",".join(archs)])
+    args.add_all(["-x", "cu", source, "-ccbin", compiler])
     args.add_all(["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Werror", "all-warnings"])
     args.add_all(["-gencode=arch=compute_%s,code=sm_%s" % (arch, arch) for arch in archs])
     args.add("-gencode=arch=compute_%s,code=compute_%s" % (archs[-1], archs[-1]))
-    # Temporary files beside the object: parallel compiles in sandboxes would collide in /tmp.
-    args.add_all(["-objtemp", "-frandom-seed", source.short_path])
+
+    # Without a seed names inside the object differ from run to run.
+    args.add_all(["-frandom-seed", source.short_path])
     if pic:
         args.add("-Xcompiler=-fPIC")
     args.add_all(compilation.quote_includes, before_each = "-I")
     args.add_all(compilation.includes, before_each = "-I")
     args.add_all(compilation.system_includes, before_each = "-isystem")
     args.add_all(compilation.defines, before_each = "-D")
-    return args
-
-def _compile_real(ctx, source, pic, compilation, toolchain_files):
-    folder = "_nvcc/%s/%s/" % (ctx.label.name, "pic" if pic else "static")
-    output = ctx.actions.declare_file(folder + source.basename[:-len(".cu")] + (".pic.o" if pic else ".o"))
     ctx.actions.run(
-        executable = NVCC,
-        arguments = [_nvcc_arguments(ctx, source, output, pic, compilation)],
-        inputs = depset([source], transitive = [compilation.headers, toolchain_files]),
-        outputs = [output],
+        executable = ctx.executable._nvcc,
+        arguments = [args],
+        inputs = depset([source, ctx.file._version], transitive = [compilation.headers, toolchain_files]),
+        outputs = [output, report] + cubins,
         mnemonic = "CudaCompile",
         progress_message = "Compiling %s by nvcc" % source.short_path,
         use_default_shell_env = True,
     )
-    return output
+    return struct(object = output, code = [report] + cubins)
 
 def _compile_simulated(ctx, source, pic, compilation, toolchain_files, compiler):
-    folder = "_sim/%s/%s/" % (ctx.label.name, "pic" if pic else "static")
-    output = ctx.actions.declare_file(folder + source.basename[:-len(".cu")] + (".pic.o" if pic else ".o"))
+    """By g++, as C++ whose every access to memory the simulator sees."""
+    stem = "_sim/%s/%s%s" % (ctx.label.name, source.basename[:-len(".cu")], ".pic" if pic else "")
+    output = ctx.actions.declare_file(stem + ".o")
     args = ctx.actions.args()
+
     # Every access to memory becomes a call, which tests/gpu_sim answers in place of ThreadSanitizer's library.
     args.add_all(["-x", "c++", "-std=c++20", "-O1", "-g1", "-fsanitize=thread", "-c", source.path, "-o", output.path])
     args.add_all(["-Wall", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer"])
@@ -105,7 +87,7 @@ def _compile_simulated(ctx, source, pic, compilation, toolchain_files, compiler)
         progress_message = "Compiling %s for the simulated GPU" % source.short_path,
         use_default_shell_env = True,
     )
-    return output
+    return struct(object = output, code = [])
 
 def _cuda_library_impl(ctx):
     toolchain = find_cpp_toolchain(ctx)
@@ -117,12 +99,12 @@ def _cuda_library_impl(ctx):
     )
     deps = [dep[CcInfo] for dep in ctx.attr.deps]
     compilation = cc_common.merge_cc_infos(cc_infos = [CcInfo(compilation_context = own)] + deps).compilation_context
-    objects = {}
-    for pic in [False, True]:
-        objects[pic] = depset([
-            _compile_simulated(ctx, source, pic, compilation, toolchain.all_files, compiler) if ctx.attr.simulated else _compile_real(ctx, source, pic, compilation, toolchain.all_files)
-            for source in ctx.files.srcs
-        ])
+    compile = _compile_simulated if ctx.attr.simulated else _compile_real
+    compiled = {
+        pic: [compile(ctx, source, pic, compilation, toolchain.all_files, compiler) for source in ctx.files.srcs]
+        for pic in [False, True]
+    }
+    objects = {pic: depset([each.object for each in compiled[pic]]) for pic in compiled}
     linking, _ = cc_common.create_linking_context_from_compilation_outputs(
         actions = ctx.actions,
         name = ctx.label.name,
@@ -134,6 +116,7 @@ def _cuda_library_impl(ctx):
     )
     return [
         DefaultInfo(files = objects[True]),
+        OutputGroupInfo(machine_code = depset([file for each in compiled[True] for file in each.code])),
         CcInfo(compilation_context = compilation, linking_context = linking),
     ]
 
@@ -145,6 +128,8 @@ _cuda_library = rule(
         "deps": attr.label_list(providers = [CcInfo]),
         "simulated": attr.bool(),
         "_archs": attr.label(default = "//:cuda_archs"),
+        "_nvcc": attr.label(default = "//tools/bazel/cuda:nvcc", executable = True, cfg = "host"),
+        "_version": attr.label(default = "@cuda//:version.h", allow_single_file = True),
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
     },
     fragments = ["cpp"],
@@ -178,6 +163,46 @@ def cuda_library(name, srcs, hdrs = [], deps = [], **kwargs):
 def needs_gpu_code():
     """target_compatible_with of what only exists with a toolkit or its miniature."""
     return select({
-        "//tools/bazel/cuda:is_none": ["//tools/bazel/cuda:toolkit"],
+        "//tools/bazel/cuda:is_none": ["//tools/bazel/cuda:never_there"],
         "//conditions:default": [],
     })
+
+def without_sanitizer():
+    """target_compatible_with of what the simulator is in: it answers the compiler's calls to a sanitizer itself."""
+    return select({
+        "//tools/bazel/cuda:is_sanitized": ["//tools/bazel/cuda:never_there"],
+        "//conditions:default": [],
+    })
+
+def needs_toolkit():
+    """target_compatible_with of what only NVIDIA's toolkit can build."""
+    return select({
+        "//tools/bazel/cuda:is_real": [],
+        "//conditions:default": ["//tools/bazel/cuda:never_there"],
+    })
+
+def kernel_table_test(name, libraries, page, launches):
+    """Compares what the compiler made of each kernel with the committed table; kernel_table.py says what fails.
+
+    Args:
+      name: of the test; `bazel run NAME_write` writes the table anew.
+      libraries: cuda_library targets.
+      page: the committed table, a file.
+      launches: how each kernel is launched, a file.
+    """
+    code = name + "_code"
+    native.filegroup(
+        name = code,
+        srcs = libraries,
+        output_group = "machine_code",
+        tags = ["manual"],
+    )
+    for rule, target, mode in [(native.sh_test, name, "--check"), (native.sh_binary, name + "_write", "--write")]:
+        rule(
+            name = target,
+            srcs = ["//tools/bazel/cuda:kernel_table.py"],
+            args = ["--compiler='%s'" % COMPILER, "--nvdisasm='%s'" % NVDISASM, "--launches=$(rootpath %s)" % launches] +
+                   ["%s=$(rootpath %s)" % (mode, page), "$(rootpaths :%s)" % code],
+            data = [page, launches, code],
+            target_compatible_with = needs_toolkit(),
+        )

@@ -1,62 +1,114 @@
-"""@cuda: the CUDA toolkit, where there is one. Without one the repository is empty and valid, and AVAILABLE is False."""
+"""@cuda: the CUDA toolkit and its libraries, as far as they are here. Without a toolkit its targets are empty and valid."""
 
-# Beside CUDA_HOME and CUDA_PATH: the installers' folder, the packages of Debian and Ubuntu, nvcc's own folder.
-_PLACES = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/nvidia-cuda-toolkit", "/usr"]
+# Where a toolkit may lie, beside CUDA_HOME, CUDA_PATH and nvcc's own folder: installers, packages of Debian and Ubuntu.
+_TOOLKIT_PLACES = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/nvidia-cuda-toolkit", "/usr"]
 
-# The Python wheels put everything of one major version under site-packages/nvidia/cuMM.
-_WHEELS = "import glob, site; print('\\n'.join(p for s in site.getsitepackages() for p in sorted(glob.glob(s + '/nvidia/cu[0-9]*'), reverse=True)))"
+# Folders that hold Python packages. NVIDIA's put theirs under nvidia/NAME/{bin,include,lib}.
+_SITE_PACKAGES = "import site; print('\\n'.join(site.getsitepackages() + [site.getusersitepackages()]))"
 
-def _candidates(ctx):
+_INCLUDE_FOLDERS = ["include", "targets/x86_64-linux/include"]
+_LIB_FOLDERS = ["lib64", "lib", "targets/x86_64-linux/lib", "lib/x86_64-linux-gnu"]
+
+# Where the compiler looks by itself. Named once more as a system folder, g++ would no longer find its own headers.
+_COMPILER_LOOKS_IN = ["/usr/include", "/usr/local/include"]
+
+# Target -> its header and its library. The runtime stands first: the others use it, and mostly lie beside it.
+_LIBRARIES = {
+    "runtime": ("cuda_runtime.h", "cudart"),
+    "cublaslt": ("cublasLt.h", "cublasLt"),
+    "cudnn": ("cudnn.h", "cudnn"),
+    "cudnn_frontend": ("cudnn_frontend.h", ""),
+    "nccl": ("nccl.h", "nccl"),
+}
+
+def _python_packages(ctx):
+    """Folders of Python packages: those that tools/bazel/cuda/wheels.sh filled, then python3's own."""
+    folders = [str(ctx.path(Label("//:WORKSPACE")).dirname) + "/.cache/wheels"]
+    python = ctx.which("python3")
+    if python:
+        folders += ctx.execute([python, "-c", _SITE_PACKAGES]).stdout.strip().split("\n")
+    return [folder for folder in folders if folder and ctx.path(folder).exists]
+
+def _wheel_roots(ctx, packages):
+    roots = list(packages)
+    for folder in packages:
+        nvidia = ctx.path(folder + "/nvidia")
+        if nvidia.exists:
+            # The newest major version first: cu13 before cu12.
+            roots += reversed(sorted([str(path) for path in nvidia.readdir()]))
+    return roots
+
+def _find(ctx, roots, folders, name, versioned = False):
+    """The file `name`, or with `versioned` one called `name`.VERSION, in one of `folders` of one of `roots`; "" if none."""
+    for root in roots:
+        for folder in folders:
+            path = ctx.path(root + "/" + folder)
+            if not versioned and path.get_child(name).exists:
+                return str(path.get_child(name))
+            for file in path.readdir() if versioned and path.exists else []:
+                if file.basename.startswith(name + "."):
+                    return str(file)
+    return ""
+
+def _shared_library(ctx, roots, name):
+    # The packages for Python leave out the link without a version.
+    file = "lib%s.so" % name
+    return _find(ctx, roots, _LIB_FOLDERS, file) or _find(ctx, roots, _LIB_FOLDERS, file, versioned = True)
+
+def _toolkit(ctx, wheels):
+    """The root of a toolkit with compiler, headers and runtime; "": there is none."""
     places = [ctx.os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if ctx.os.environ.get(name)]
     nvcc = ctx.which("nvcc")
     if nvcc:
         places.append(str(nvcc.realpath.dirname.dirname))
-    places += _PLACES
-    python = ctx.which("python3")
-    if python:
-        places += ctx.execute([python, "-c", _WHEELS]).stdout.split("\n")
-    return [place for place in places if place]
-
-def _first_with(ctx, root, folders, name):
-    for folder in folders:
-        path = ctx.path(root + "/" + folder + "/" + name)
-        if path.exists:
-            return str(path)
+    for root in places + _TOOLKIT_PLACES + wheels:
+        if (_find(ctx, [root], ["bin"], "nvcc") and _find(ctx, [root], _INCLUDE_FOLDERS, "cuda_runtime.h") and
+            _shared_library(ctx, [root], "cudart")):
+            return root
     return ""
 
-def _find(ctx):
-    """The toolkit's root with nvcc, headers and runtime; None: there is none."""
-    for root in _candidates(ctx):
-        nvcc = _first_with(ctx, root, ["bin"], "nvcc")
-        header = _first_with(ctx, root, ["include", "targets/x86_64-linux/include"], "cuda_runtime.h")
-        library = _first_with(ctx, root, ["lib64", "lib", "targets/x86_64-linux/lib", "lib/x86_64-linux-gnu"], "libcudart.so")
-        if nvcc and header and library:
-            return struct(nvcc = nvcc, include = header.rsplit("/", 1)[0], lib = library.rsplit("/", 1)[0])
-    return None
+def _library_target(ctx, name, header, library, known_folders):
+    """A cc_library. The headers are links: what Bazel does not see it does not let a compile read."""
+    folder = header.rsplit("/", 1)[0] if header else ""
+    lines = ["name = \"%s\"" % name]
+    if name != "runtime":
+        lines.append("deps = [\":runtime\"]")
+    if header and folder not in known_folders:
+        ctx.symlink(folder, "include/" + name)
+        lines.append("hdrs = glob([\"include/%s/\" + suffix for suffix in HEADERS])" % name)
+        lines.append("includes = [\"include/%s\"]" % name)
+    if library:
+        lines.append("linkopts = [\"-Wl,-rpath,%s\", \"-Wl,--as-needed\", \"%s\"]" % (library.rsplit("/", 1)[0], library))
+    return "cc_library(\n    %s,\n)\n" % ",\n    ".join(lines)
 
-# Target -> its header and library.
-_LIBRARIES = {
-    "cublaslt": ("cublasLt.h", "cublasLt"),
-    "cudnn": ("cudnn.h", "cudnn"),
-    "nccl": ("nccl.h", "nccl"),
-    "runtime": ("cuda_runtime.h", "cudart"),
-}
+def _compiler_version(ctx, nvcc):
+    """`nvcc 13.0.88`, from a line that ends `release 13.0, V13.0.88`."""
+    found = ctx.execute([nvcc, "--version"]).stdout.split(", V", 1)
+    return "nvcc " + (found[1].split("\n")[0].strip() if len(found) == 2 else "of an unknown version")
 
 def _cuda_repository_impl(ctx):
-    found = _find(ctx)
-    has = {
-        target: bool(found) and ctx.path(found.include + "/" + header).exists and
-                bool(_first_with(ctx, found.lib, ["."], "lib%s.so" % library))
-        for target, (header, library) in _LIBRARIES.items()
-    }
-    version = ctx.execute([found.nvcc, "--version"]).stdout.strip().split("\n")[-1] if found else ""
-    ctx.file("BUILD", "exports_files([\"version.h\"])\n")
-    ctx.file("version.h", "// %s\n" % version)
+    wheels = _wheel_roots(ctx, _python_packages(ctx))
+    toolkit = _toolkit(ctx, wheels)
+    roots = [toolkit, "/usr"] + wheels
+    has = {}
+    known_folders = list(_COMPILER_LOOKS_IN)
+    build = ["package(default_visibility = [\"//visibility:public\"])", "exports_files([\"version.h\"])"]
+    build.append("HEADERS = [\"*.h\", \"*.hpp\", \"crt/*\", \"cudnn_frontend/**\", \"nccl_device/**\"]")
+    for name, (header_name, library_name) in _LIBRARIES.items():
+        header = _find(ctx, roots, _INCLUDE_FOLDERS, header_name) if toolkit else ""
+        library = _shared_library(ctx, roots, library_name) if toolkit and library_name else ""
+        has[name] = bool(header and (library or not library_name))
+        build.append(_library_target(ctx, name, header if has[name] else "", library if has[name] else "", known_folders))
+        known_folders.append(header.rsplit("/", 1)[0])
+    nvcc = toolkit + "/bin/nvcc" if toolkit else ""
+    compiler = _compiler_version(ctx, nvcc) if nvcc else "none"
+    ctx.file("BUILD", "\n".join(build))
+    ctx.file("version.h", "// %s: %s\n" % (nvcc, compiler))
     ctx.file("toolkit.bzl", "\n".join([
-        "AVAILABLE = %s" % bool(found),
-        "NVCC = %r" % (found.nvcc if found else ""),
-        "INCLUDE = %r" % (found.include if found else ""),
-        "LIB = %r" % (found.lib if found else ""),
+        "AVAILABLE = %s" % bool(toolkit),
+        "COMPILER = %r" % compiler,
+        "NVCC = %r" % nvcc,
+        "NVDISASM = %r" % (_find(ctx, roots, ["bin"], "nvdisasm") or str(ctx.which("nvdisasm") or "")),
         "HAS = %r" % has,
     ]) + "\n")
 
@@ -65,5 +117,6 @@ cuda_repository = repository_rule(
     configure = True,
     local = True,
     environ = ["CUDA_HOME", "CUDA_PATH", "PATH"],
-    doc = "toolkit.bzl: where the toolkit and its libraries are. version.h, which every compile depends on: its version.",
+    doc = """One cc_library per library of _LIBRARIES, empty where it is missing. toolkit.bzl: the compiler, the disassembler,
+and which libraries are there. version.h: the compiler's version, which every compile by it depends on.""",
 )

@@ -4,7 +4,7 @@
 #include "base/check.h"
 #include "kernels/tensor.h"
 
-namespace sluice::cpu {
+namespace sluice {
 
 inline void CheckCompute(const char* name, const TensorView& view) {
   CHECK(view) << name << " is absent";
@@ -22,4 +22,4 @@ inline void CheckMatrix(const char* name, const TensorView& view, int64_t rows, 
   CHECK_EQ(view.columns(), columns) << name << " " << view.shape.ToString();
 }
 
-}  // namespace sluice::cpu
+}  // namespace sluice

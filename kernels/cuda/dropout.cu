@@ -1,0 +1,73 @@
+#include "base/philox.h"
+#include "kernels/cuda/dropout.h"
+#include "kernels/cuda/flat.h"
+#include "kernels/tensor_check.h"
+
+namespace sluice::cuda {
+namespace {
+
+// A pack of a token's row: elements from e on of its sample, e a multiple of 4 where the pack is wider than 1.
+template <class T, int kWidth>
+__global__ void DropoutKernel(DropoutParams p) {
+  const auto [row, column] = PackOfRow<kWidth>(p.columns);
+  if (column >= p.columns) return;
+  const int64_t token = p.first_token + row, offset = row * p.columns + column;
+  const uint32_t sample = static_cast<uint32_t>(p.samples[token / p.sequence]);
+  const uint64_t e = static_cast<uint64_t>(token % p.sequence * p.columns + column);
+  const T* const add = static_cast<const T*>(p.add);
+
+  const Pack<kWidth> x = Load<kWidth>(static_cast<const T*>(p.x) + offset, p.aligned);
+  Pack<kWidth> y = add != nullptr ? Load<kWidth>(add + offset, p.aligned) : Pack<kWidth>{};
+  const float scale = 1.0f / (1.0f - p.rate);
+#pragma unroll
+  for (int quad = 0; quad < (kWidth + 3) / 4; ++quad) {
+    const PhiloxBlock words = RandomWords(p.key.seed, p.key.name, p.key.step, sample, e / 4 + quad);
+#pragma unroll
+    for (int word = 0; word < 4; ++word) {
+      if (kWidth == 1 && word != static_cast<int>(e % 4)) continue;
+      const int j = kWidth == 1 ? 0 : 4 * quad + word;
+      // Rounded before it is added, as on the CPU.
+      y[j] += UnitFloat(words[word]) >= p.rate ? __fmul_rn(x[j], scale) : 0.0f;
+    }
+  }
+  Store(y, static_cast<T*>(p.y) + offset, p.aligned);
+}
+
+}  // namespace
+
+cudaError_t Dropout(cudaStream_t stream, const DropoutArgs& args) {
+  CHECK(args.rate >= 0.0f && args.rate < 1.0f) << "rate " << args.rate;
+  CheckCompute("x", args.x);
+  CheckVector("samples", args.samples, args.samples.elements(), DType::kI32);
+  const int64_t samples = args.samples.elements(), rows = args.x.rows(), columns = args.x.columns();
+  CHECK(samples > 0 && (args.sequence > 0 || rows % samples == 0))
+      << samples << " samples in " << args.x.shape.ToString();
+  const int64_t sequence = args.sequence > 0 ? args.sequence : rows / samples;
+  CHECK_LE(args.first_token + rows, samples * sequence) << "tokens beyond the last sample";
+  if (args.add) CheckVector("add", args.add, args.x.elements(), args.x.dtype);
+  CheckVector("y", args.y, args.x.elements(), args.x.dtype);
+  if (rows == 0) return cudaSuccess;
+
+  const DropoutParams params{.dtype = args.x.dtype,
+                             .aligned = Aligned({args.x.data, args.add.data, args.y.data}),
+                             .key = args.key,
+                             .rate = args.rate,
+                             .columns = static_cast<int>(columns),
+                             .rows = rows,
+                             .sequence = sequence,
+                             .first_token = args.first_token,
+                             .samples_count = static_cast<int>(samples),
+                             .samples = args.samples.as<int32_t>(),
+                             .x = args.x.data,
+                             .add = args.add.data,
+                             .y = args.y.data};
+  // Of the samples, those whose tokens these are.
+  const int64_t first = args.first_token / sequence, last = (args.first_token + rows - 1) / sequence;
+  const Region indices{params.samples + first, (last - first + 1) * static_cast<int64_t>(sizeof(int32_t))};
+  const auto kernel =
+      ForRowsOf(params.dtype, columns, [&]<class T, int kWidth>() { return &DropoutKernel<T, kWidth>; });
+  return Launch(kernel, ChunkLaunch("Dropout", stream, params.dtype, rows, columns),
+                {indices, Of(args.x), Of(args.add)}, {Of(args.y)}, params);
+}
+
+}  // namespace sluice::cuda
