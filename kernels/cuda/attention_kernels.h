@@ -46,7 +46,6 @@ struct AttentionParams {
 };
 
 // On tensor cores: bf16, head sizes 64 and 128.
-bool HasTensorCoreAttention(const AttentionShape& shape, DType dtype);
 cudaError_t LaunchTileForward(cudaStream_t stream, const AttentionParams& params);
 cudaError_t LaunchTileQueryGradient(cudaStream_t stream, const AttentionParams& params);
 cudaError_t LaunchTileKeyGradient(cudaStream_t stream, const AttentionParams& params);

@@ -22,7 +22,6 @@ __device__ __forceinline__ int WarpMinimum(int x) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2) x = min(x, __shfl_xor_sync(kAllLanes, x, distance));
   return x;
 }
-__device__ __forceinline__ int WarpMaximum(int x) { return -WarpMinimum(-x); }
 
 // The first key that any of the queries [begin, end) sees; first_key is of the row, or null.
 __device__ __forceinline__ int LowestFirstKey(const int32_t* first_key, int begin, int end) {
@@ -33,27 +32,23 @@ __device__ __forceinline__ int LowestFirstKey(const int32_t* first_key, int begi
 }
 
 // The kTiles * 16 queries from `begin` on, as rows of results: a lane has rows At(m, 0) and At(m, 1). Queries behind the
-// sequence's end are there, and nobody asks for their results.
+// sequence's end are there, and nobody asks for their results. Its state is small, as registers are scarce.
 template <int kTiles>
 struct WarpQueries {
   const int32_t* first_key;  // of the row, or null
   int begin;
-  int end;          // of the sequence
-  int highest = 0;  // first key
+  int end;  // of the sequence
 
-  __device__ __forceinline__ WarpQueries(const int32_t* first_key, int begin, int end)
-      : first_key(first_key), begin(begin), end(end) {
-    if (first_key == nullptr) return;
-    for (int i = Lane(); i < kTiles * 16; i += kWarp) highest = max(highest, FirstKey(begin + i));
-    highest = WarpMaximum(highest);
-  }
   __device__ __forceinline__ int At(int m, int half) const { return begin + m * 16 + half * 8 + Lane() / 4; }
   __device__ __forceinline__ int FirstKey(int query) const {
     return first_key == nullptr || query >= end ? 0 : first_key[query];
   }
-  // Whether all keys from `key` on are in the future, or all of the keys [key, key + count) are seen by all.
+  // Whether none of them sees any key from `key` on.
   __device__ __forceinline__ bool Precede(int key) const { return key >= begin + kTiles * 16; }
-  __device__ __forceinline__ bool SeeAll(int key, int count) const { return key + count <= begin + 1 && key >= highest; }
+  // Whether all see all keys before `key_end` surely.
+  __device__ __forceinline__ bool SeeAllBefore(int key_end) const {
+    return key_end <= begin + 1 && first_key == nullptr;
+  }
 };
 
 // Puts `hidden` where a query doesn't see a key; column 0 is of `key`.

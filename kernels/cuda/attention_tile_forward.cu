@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileForwardKernel(AttentionParams
   };
 
   load(key);
-  const WarpQueries<kTiles> queries(first_key, begin + Warp() * kTiles * 16, p.at.sequence);
+  const WarpQueries<kTiles> queries{first_key, begin + Warp() * kTiles * 16, p.at.sequence};
   RunningSoftmax softmax;
   Results<kTiles, kSize / 8> sums;
   sums.Clear();
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileForwardKernel(AttentionParams
     if (queries.Precede(key)) continue;
     auto scores =
         DotProducts<kTiles, kStep / 8>(Stacked<kSize>(q, Warp() * kTiles * 16), Beside<kSize>(stage(key, 0)));
-    if (!queries.SeeAll(key, kStep)) Mask(queries, key, -kInfinity, scores);
+    if (!queries.SeeAllBefore(key + kStep)) Mask(queries, key, -kInfinity, scores);
     Exponentiate(p.scale * kLog2E, scores, softmax, sums);
     AddProduct(Rounded(scores), Stacked<kSize>(stage(key, 1)), sums);
   }

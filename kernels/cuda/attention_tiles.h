@@ -44,9 +44,9 @@ struct RowSource {
       : chunk(rows + Row() * stride + threadIdx.x % kChunks * 8), stride(static_cast<int>(stride)) {}
   __device__ __forceinline__ static int Row() { return static_cast<int>(threadIdx.x) / kChunks; }
   __device__ __forceinline__ void Skip(int rows) { chunk += int64_t{rows} * stride; }
-  // Starts copying kRows rows that lie `offset` elements behind; those from the count-th on don't exist and become 0.
+  // Starts copying kRows rows from `offset` elements on; those from the count-th on don't exist and become 0.
   template <int kRows>
-  __device__ __forceinline__ void CopyAsync(int offset, int count, Tile<kColumns> to) const {
+  __device__ __forceinline__ void CopyAsync(int64_t offset, int count, Tile<kColumns> to) const {
     static_assert(kRows % kRowsAtOnce == 0);
     unsigned char* const target = to.Chunk(Row(), static_cast<int>(threadIdx.x) % kChunks);
     const BFloat16* from = chunk + offset;
@@ -88,15 +88,22 @@ using Beside = Fragments<kColumns, Matrices::kBeside>;
 template <int kM, int kN>
 struct Results {
   float at[kM][kN][4];
-  __device__ __forceinline__ void Clear() {
+  template <class Function>
+  __device__ __forceinline__ void ForEach(Function function) {
 #pragma unroll
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int n = 0; n < kN; ++n) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) at[m][n][i] = 0.0f;
+        for (int i = 0; i < 4; ++i) function(at[m][n][i]);
       }
     }
+  }
+  __device__ __forceinline__ void Clear() {
+    ForEach([](float& x) { x = 0.0f; });
+  }
+  __device__ __forceinline__ void Multiply(float factor) {
+    ForEach([factor](float& x) { x *= factor; });
   }
 };
 // Results as the left-hand side of a product, rounded to bf16: 16 x 16 each.
