@@ -135,14 +135,14 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{1, 65, 1, 1, 128}, Case{2, 97, 2, 2, 64, DType::kBF16, true}, Case{1, 128, 1, 1, 64},
                     Case{1, 129, 2, 1, 128}, Case{1, 200, 3, 1, 64, DType::kBF16, true},
                     Case{1, 261, 2, 1, 64}, Case{2, 150, 2, 1, 128, DType::kBF16, true},
-                    Case{1, 140, 1, 1, 128, DType::kBF16, false, 8.0f}, Case{1, 97, 1, 1, 64, DType::kBF16, true, 8.0f}),
+                    Case{1, 140, 1, 1, 128, DType::kBF16, false, 4.0f}, Case{1, 97, 1, 1, 64, DType::kBF16, true, 4.0f}),
     NameOf);
 
 INSTANTIATE_TEST_SUITE_P(Rows, AttentionTest,
                          testing::Values(Case{1, 1, 1, 1, 8, DType::kF32}, Case{2, 7, 2, 2, 20, DType::kF32},
                                          Case{3, 33, 4, 2, 16, DType::kF32},
                                          Case{2, 70, 3, 1, 12, DType::kF32, true}, Case{1, 41, 1, 1, 64, DType::kF32},
-                                         Case{1, 33, 1, 1, 256, DType::kF32, false, 8.0f},
+                                         Case{1, 33, 1, 1, 256, DType::kF32, false, 4.0f},
                                          Case{1, 64, 2, 1, 32}, Case{2, 35, 2, 1, 20, DType::kBF16, true},
                                          Case{1, 37, 1, 1, 80}),
                          NameOf);
@@ -185,7 +185,9 @@ TEST(AttentionMask, HiddenKeysHaveNoInfluence) {
     const Results after = ForwardAndBackward(in);
     for (int64_t t = 0; t < 100; ++t) {
       const bool sees_a_change = t < 40 || t >= 70;
-      EXPECT_EQ(before.y.at(t * y_width) != after.y.at(t * y_width), sees_a_change) << t;
+      bool changed = false;
+      for (int64_t i = t * y_width; i < (t + 1) * y_width; ++i) changed |= before.y.at(i) != after.y.at(i);
+      EXPECT_EQ(changed, sees_a_change) << t;
     }
   }
 }
