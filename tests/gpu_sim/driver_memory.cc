@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/gpu_sim/driver.h"
+#include "tests/gpu_sim/memory.h"
 
 namespace gpu_sim {
 namespace {
@@ -69,7 +70,7 @@ cudaError_t Driver::Free(const Caller& caller, void* data, bool pinned) {
   lock.lock();
   if (!pinned) devices_[freed.device].bytes -= freed.bytes;
   order_.Free(bytes);
-  memory_.Free(data);
+  memory_.Free(data, caller.site);
   return cudaSuccess;
 }
 
@@ -121,6 +122,7 @@ cudaError_t Driver::Copy(const Caller& caller, CopySide to, CopySide from, int64
   command.completion = std::make_shared<Completion>();
   command.effect = [to, from, shape] {
     CopyRows(StorageOf(to.data), to.pitch, StorageOf(from.data), from.pitch, shape);
+    MarkWritten(RegionOf(to, shape));
     return cudaSuccess;
   };
   std::vector<LaunchRegion> reads, writes;
@@ -140,7 +142,8 @@ cudaError_t Driver::Copy(const Caller& caller, CopySide to, CopySide from, int64
 
 bool Driver::KnownEnd(const Caller& caller, const void* data, const Allocation* allocation) {
   // Pageable memory lies outside of all that was allocated here.
-  if (allocation != nullptr || (memory_.Find(data, 1) == nullptr && !IsDeviceAddress(data))) return true;
+  if (allocation != nullptr || (memory_.Find(data, 1) == nullptr && FindAddress(data).kind == AddressKind::kHost))
+    return true;
   const auto begin = reinterpret_cast<uintptr_t>(data);
   reports_.Add(ReportKind::kRegion, absl::StrCat(caller.name, " at ", caller.site.file_name(), ":", caller.site.line(),
                                                  " copies beyond live memory: ", NameOf({begin, begin + 1})));
@@ -177,6 +180,7 @@ cudaError_t Driver::Set(const Caller& caller, void* data, int value, int64_t byt
          .duration = LocalCopyTime(options_.device, bytes / 2),
          .effect = [=] {
            std::memset(StorageOf(data), value, bytes);
+           MarkWritten(region);
            return cudaSuccess;
          }});
   return cudaSuccess;

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/philox.h"
-#include "tests/gpu_sim/device_memory.h"
+#include "tests/gpu_sim/memory.h"
 #include "tests/gpu_sim/test_program.h"
 
 namespace gpu_sim {
