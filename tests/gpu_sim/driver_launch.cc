@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/gpu_sim/bodies.h"
 #include "tests/gpu_sim/driver.h"
+#include "tests/gpu_sim/memory.h"
 
 namespace gpu_sim {
 namespace {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/philox.h"
-#include "tests/gpu_sim/device_memory.h"
+#include "tests/gpu_sim/memory.h"
 #include "tests/gpu_sim/test_program.h"
 
 namespace gpu_sim {
@@ -104,6 +104,30 @@ TEST(Order, PinnedMemoryIsWatchedToo) {
   EXPECT_EQ(cudaMemcpyAsync(host, data, 64, cudaMemcpyDeviceToHost, NewStream()), cudaSuccess);
   EXPECT_EQ(cudaMemcpyAsync(data, host, 64, cudaMemcpyHostToDevice, NewStream()), cudaSuccess);
   EXPECT_EQ(sim.Times(ReportKind::kRace), 2) << sim.machine.ReportText();  // on both memories
+}
+
+TEST(Order, TheHostsOwnAccessesToPinnedMemoryToo) {
+  for (bool waits : {true, false}) {
+    TestMachine sim;
+    std::byte* data = WrittenMemory(100);
+    auto* host = reinterpret_cast<volatile std::byte*>(NewHostMemory(3 * 4096));
+    const cudaStream_t stream = NewStream();
+    auto* pinned = const_cast<std::byte*>(host);
+    EXPECT_EQ(cudaMemcpyAsync(pinned + 8000, data, 50, cudaMemcpyDeviceToHost, stream), cudaSuccess);
+    EXPECT_EQ(cudaMemcpyAsync(data, pinned + 100, 50, cudaMemcpyHostToDevice, stream), cudaSuccess);
+    if (waits) MustSucceed(cudaStreamSynchronize(stream));
+    host[99] = host[149];       // read by both
+    host[7999] = std::byte{1};  // beside
+    EXPECT_EQ(sim.machine.ReportText(), "");
+    MustSucceed(cudaMemcpyAsync(pinned + 9000, data, 50, cudaMemcpyDeviceToHost, stream));
+    if (waits) MustSucceed(cudaStreamSynchronize(stream));
+    host[120] = std::byte{2};
+    host[4096] = host[8010];
+    EXPECT_EQ(sim.Times(ReportKind::kHostAccess), waits ? 0 : 2) << sim.machine.ReportText();
+    MustSucceed(cudaStreamSynchronize(stream));
+    host[120] = host[8010];
+    EXPECT_EQ(sim.Times(ReportKind::kHostAccess), waits ? 0 : 2);
+  }
 }
 
 TEST(Order, ReadingWhatWasNeverWrittenIsReported) {
