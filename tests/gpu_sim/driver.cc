@@ -16,11 +16,6 @@ std::atomic<Driver*> installed{nullptr};
 // Of this thread, as the real runtime keeps it.
 thread_local cudaError_t last_error = cudaSuccess;
 
-void MarkRowsWritten(const LaunchRegion& region) {
-  const auto* data = static_cast<const std::byte*>(region.data);
-  for (int64_t row = 0; row < region.rows; ++row) MarkWritten(data + row * region.stride, region.bytes);
-}
-
 }  // namespace
 
 Driver::Driver(MachineOptions options) : options_(std::move(options)), devices_(options_.devices) {
@@ -189,7 +184,7 @@ void Driver::Issue(const Caller& caller, Stream* stream, const std::vector<Launc
   } else if (!writes.empty()) {
     command.effect = [effect = std::move(command.effect), writes] {
       const cudaError_t error = effect();
-      for (const LaunchRegion& region : writes) MarkRowsWritten(region);
+      for (const LaunchRegion& region : writes) MarkWritten(region);
       return error;
     };
   }

@@ -148,7 +148,7 @@ class Driver : private PinnedListener {
   bool KnownEnd(const Caller& caller, const void* data, const LiveMemory* allocation);
   // What a launch does when it runs.
   std::function<cudaError_t()> EffectOf(const KernelLaunch& launch);
-  cudaError_t RunThreads(const KernelLaunch& launch);
+  cudaError_t RunThreads(const KernelLaunch& launch, uint64_t seed);
   // The fault that strikes this call, or null.
   const Fault* NextFault(const std::string& call, Fault::Where where);
 

@@ -124,9 +124,13 @@ void TranslateToStorage(std::byte* arguments, size_t bytes) {
   }
 }
 
-void MarkWritten(const void* data, int64_t bytes) {
-  const std::byte* const storage = StorageOf(data);
-  if (Shadow::Get().Contains(storage)) Shadow::Get().SetWritten(Shadow::Get().OffsetOf(storage), bytes, true);
+void MarkWritten(const LaunchRegion& region) {
+  const Shadow& shadow = Shadow::Get();
+  const std::byte* const data = StorageOf(region.data);
+  if (!shadow.Contains(data)) return;
+  for (int64_t row = 0; row < region.rows; ++row) {
+    shadow.SetWritten(shadow.OffsetOf(data + row * region.stride), region.bytes, true);
+  }
 }
 
 AddressInfo FindAddress(const void* address) {
