@@ -10,8 +10,8 @@
 namespace sluice {
 namespace {
 
-// What a rank takes of a GPU besides what is planned: the context, its code, the streams' workspaces.
-constexpr int64_t kRankOverheadBytes = int64_t{512} << 20;
+// What a rank takes of a GPU besides what is planned: workspaces, rounding, what CUDA keeps for itself.
+constexpr int64_t kRankOverheadBytes = int64_t{256} << 20;
 
 std::string Mebibytes(int64_t bytes) { return absl::StrCat((bytes + (1 << 20) - 1) >> 20, " MiB"); }
 
@@ -44,7 +44,7 @@ absl::Status CheckGpuMemory(const Plan& plan, const std::vector<WorldRank>& rank
         "GPU ", gpu, " (", gpus[gpu].name, ") has ", Mebibytes(gpus[gpu].free_bytes), " free of ",
         Mebibytes(gpus[gpu].memory_bytes), ", and needs ", Mebibytes(bytes), " (planned: ", each, "; and ",
         Mebibytes(kRankOverheadBytes),
-        " a rank for CUDA itself): take more stages, smaller micro-batches or recompute, or see who else uses it"));
+        " a rank for workspaces): take more stages, smaller micro-batches or recompute, or see who else uses it"));
   }
   return absl::OkStatus();
 }
