@@ -109,7 +109,7 @@ __global__ void NormWeightPartialsKernel(NormWeightPartialsParams p) {
   });
 }
 
-constexpr int64_t kRowBytesMax = 65536;
+constexpr int64_t kRowBytesMax = 80 * 1024;
 
 // LayerNorm has this tensor, RMSNorm doesn't.
 void CheckLayerNormOnly(const char* name, NormKind kind, const TensorView& view, int64_t elements) {
