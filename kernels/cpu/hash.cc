@@ -17,6 +17,8 @@ void Absorb(const Words& words, Words& chains) {
   for (int i = 0; i < kHashChains; ++i) chains[i] = AbsorbWord(chains[i], words[i]);
 }
 
+}  // namespace
+
 uint64_t HashBlock(const std::byte* data, int64_t bytes, uint64_t block) {
   Words chains, words;
   chains.fill(BeginHashChain(block));
@@ -32,8 +34,6 @@ uint64_t HashBlock(const std::byte* data, int64_t bytes, uint64_t block) {
   for (const uint64_t chain : chains) hash = JoinHashChain(hash, chain);
   return hash;
 }
-
-}  // namespace
 
 void Hash(Team& team, TensorView source, TensorView hash) {
   CheckVector("hash", hash, 2, DType::kI32);

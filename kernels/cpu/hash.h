@@ -7,6 +7,8 @@
 
 namespace sluice::cpu {
 
+// Of one block (kernels/hash_chains.h), which knows its place.
+uint64_t HashBlock(const std::byte* data, int64_t bytes, uint64_t block);
 void Hash(Team& team, TensorView source, TensorView hash);
 
 }  // namespace sluice::cpu

@@ -2,7 +2,7 @@
 // the groups. Both passes add in an order that the shape alone decides.
 #pragma once
 
-#include "kernels/cuda/launch.h"
+#include "cuda_runtime.h"
 #include "kernels/cuda/workspace.h"
 #include "kernels/operations.h"
 

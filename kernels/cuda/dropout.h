@@ -3,7 +3,7 @@
 // Allocates nothing.
 #pragma once
 
-#include "kernels/cuda/launch.h"
+#include "cuda_runtime.h"
 #include "kernels/operations.h"
 
 namespace sluice::cuda {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "absl/types/span.h"
-#include "kernels/cuda/launch.h"
+#include "cuda_runtime.h"
 #include "kernels/operations.h"
 
 namespace sluice::cuda {

@@ -6,8 +6,7 @@
 namespace sluice::cuda {
 namespace {
 
-constexpr int kHashThreads = 128;
-constexpr int kBlocksOfThreads = kHashThreads / kHashChains;
+constexpr int kHashThreads = kHashBlocksOfThreads * kHashChains;
 constexpr int kWord = sizeof(uint64_t);
 
 // A word of which some bytes may lie behind the end: those are 0.
@@ -17,10 +16,10 @@ __device__ uint64_t PartialWord(const std::byte* p, int64_t available) {
   return word;
 }
 
-// A thread has a chain of one of kBlocksOfThreads blocks of the source.
+// A thread has a chain of one of kHashBlocksOfThreads blocks of the source.
 __global__ void HashBlocksKernel(HashBlocksParams p) {
   const int chain = threadIdx.x % kHashChains;
-  const int64_t block = int64_t{blockIdx.x} * kBlocksOfThreads + threadIdx.x / kHashChains;
+  const int64_t block = int64_t{blockIdx.x} * kHashBlocksOfThreads + threadIdx.x / kHashChains;
   const int64_t begin = block * kHashBlockBytes, left = p.bytes - begin;
   const int64_t size = left < kHashBlockBytes ? left : kHashBlockBytes;
   const std::byte* const data = p.source + begin;
@@ -46,7 +45,7 @@ __global__ void HashBlocksKernel(HashBlocksParams p) {
   __syncthreads();
   if (threadIdx.x != 0) return;
   uint64_t sum = 0;
-  for (int b = 0; b < kBlocksOfThreads; ++b) sum += shared[b];
+  for (int b = 0; b < kHashBlocksOfThreads; ++b) sum += shared[b];
   p.partials[blockIdx.x] = sum;
 }
 
@@ -59,7 +58,7 @@ __global__ void SumHashesKernel(SumHashesParams p) {
   p.hash[1] = static_cast<uint32_t>(sum >> 32);
 }
 
-int64_t Partials(int64_t bytes) { return DivideUp(bytes, kBlocksOfThreads * kHashBlockBytes); }
+int64_t Partials(int64_t bytes) { return DivideUp(bytes, kHashBlocksOfThreads * kHashBlockBytes); }
 
 }  // namespace
 
@@ -75,7 +74,7 @@ cudaError_t Hash(cudaStream_t stream, const TensorView& source, const TensorView
                                   .bytes = source.bytes(),
                                   .source = source.data,
                                   .partials = reinterpret_cast<uint64_t*>(workspace.data)};
-    const LaunchConfig config{"HashBlocks", dim3(count), dim3(kHashThreads), kBlocksOfThreads * kWord, stream};
+    const LaunchConfig config{"HashBlocks", dim3(count), dim3(kHashThreads), kHashBlocksOfThreads * kWord, stream};
     const cudaError_t error = Launch(HashBlocksKernel, config, {Of(source)}, {partials}, params);
     if (error != cudaSuccess) return error;
   }

@@ -2,7 +2,7 @@
 // A call issues work on the stream and returns; the error is that of the launch. Allocates nothing.
 #pragma once
 
-#include "kernels/cuda/launch.h"
+#include "cuda_runtime.h"
 #include "kernels/cuda/workspace.h"
 #include "kernels/operations.h"
 
@@ -11,12 +11,15 @@ namespace sluice::cuda {
 cudaError_t Hash(cudaStream_t stream, const TensorView& source, const TensorView& hash, const Workspace& workspace);
 int64_t HashWorkspaceBytes(int64_t source_bytes);
 
+// Blocks of the source (kernels/hash_chains.h) whose hashes a thread block adds up.
+inline constexpr int kHashBlocksOfThreads = 16;
+
 // What the kernels are given.
 struct HashBlocksParams {
   bool aligned;  // the source allows 8-byte accesses
   int64_t bytes;
   const std::byte* source;
-  uint64_t* partials;  // the sum of some blocks' hashes, of each thread block
+  uint64_t* partials;  // of each thread block
 };
 struct SumHashesParams {
   int64_t source_bytes;

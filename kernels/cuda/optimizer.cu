@@ -1,7 +1,7 @@
+#include <cmath>
+
 #include "kernels/cuda/flat.h"
 #include "kernels/cuda/optimizer.h"
-
-#include <cmath>
 #include "kernels/cuda/ordered_sum.h"
 #include "kernels/tensor_check.h"
 
@@ -50,17 +50,12 @@ __global__ void AdamWKernel(AdamWParams p) {
   constexpr int kWidth = kPackOf<float>;
   const int64_t i = FlatElement<float>(), available = p.elements - i;
   if (available <= 0 || p.control->skip != 0) return;
-  const AdamWFactors f = p.factors;
   const float scale = p.control->scale;
   const Pack<kWidth> gradient = Load<kWidth>(p.gradient + i, p.aligned, available);
   Pack<kWidth> parameter = Load<kWidth>(p.parameter + i, p.aligned, available);
   Pack<kWidth> m = Load<kWidth>(p.m + i, p.aligned, available), v = Load<kWidth>(p.v + i, p.aligned, available);
   for (int j = 0; j < kWidth; ++j) {
-    const float g = gradient[j] * scale;
-    m[j] = fmaf(g - m[j], f.m_rate, m[j]);
-    v[j] = fmaf(g * g, f.v_rate, v[j] * f.v_keep);
-    const float denominator = fmaf(sqrtf(v[j]), f.root_scale, f.epsilon);
-    parameter[j] = fmaf(m[j] / denominator, f.negative_step, parameter[j] * f.decay);
+    UpdateAdamW(p.factors, gradient[j] * scale, parameter[j], m[j], v[j]);
   }
   Store(m, p.m + i, p.aligned, available);
   Store(v, p.v + i, p.aligned, available);

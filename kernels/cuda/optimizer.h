@@ -2,8 +2,8 @@
 // A call issues work on the stream and returns; the error is that of the launch. Allocates nothing.
 #pragma once
 
+#include "cuda_runtime.h"
 #include "kernels/adamw.h"
-#include "kernels/cuda/launch.h"
 #include "kernels/operations.h"
 
 namespace sluice::cuda {

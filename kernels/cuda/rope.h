@@ -2,7 +2,7 @@
 // A call issues work on the stream and returns; the error is that of the launch. Allocates nothing.
 #pragma once
 
-#include "kernels/cuda/launch.h"
+#include "cuda_runtime.h"
 #include "kernels/operations.h"
 
 namespace sluice::cuda {

@@ -1,9 +1,9 @@
-// The simulated GPUs' time: commands in queues (streams), engines that they take, and which goes on next. Progress is a task of a
-// World: in virtual time one of a SimWorld, where the same seed gives the same run.
+// The simulated GPUs' time: commands in queues (streams), engines that they take, and which goes on next. Progress is a
+// task of a World: in virtual time one of a SimWorld, where the same seed gives the same run.
 //
-// A stream's commands run one after the other; streams wait for each other only where a command waits for another's end. A
-// command takes its engine (a device's compute, a direction of copies) for its duration, and its effect on memory
-// happens at its end, so that whoever doesn't wait sees it missing.
+// A stream's commands run one after the other; streams wait for each other only where a command waits for another's
+// end. A command takes its engine (a device's compute, a direction of copies) for its duration, and its effect on
+// memory happens at its end, so that whoever doesn't wait sees it missing.
 //
 // Threads: any; effects run on the task, without a lock.
 #pragma once
@@ -54,8 +54,8 @@ class Execution {
     uint64_t seed = 0;
     Timing timing = Timing::kSeeded;
   };
-  // `on_failure` hears of the device and the error of a command whose effect failed: all that is queued on that device ends with
-  // this error and without effect.
+  // `on_failure` hears of the device and the error of a command whose effect failed: all that is queued on that device
+  // ends with this error and without effect.
   Execution(const Options& options, std::function<void(int device, cudaError_t error)> on_failure);
   ~Execution();  // runs what has been issued to its end
 

@@ -1,10 +1,10 @@
 // Which accesses to memory are ordered: by the order of a stream, by an event that another stream waits for, or because
-// the host saw the earlier one end before it issued the later one. Two accesses to the same bytes of which one writes, and which
-// none of these orders, are a race, whatever order this run takes.
+// the host saw the earlier one end before it issued the later one. Two accesses to the same bytes of which one writes,
+// and which none of these orders, are a race, whatever order this run takes.
 //
-// Vector clocks, an agent for each stream and one for the host (all its threads: they order themselves by means that are not
-// seen here); for every byte its last write and the reads since (FastTrack: Flanagan and Freund, PLDI 2009). Everything is
-// checked when it is issued, so that findings don't depend on the order of execution.
+// Vector clocks, an agent for each stream and one for the host (all its threads: they order themselves by means that
+// are not seen here); for every byte its last write and the reads since (FastTrack: Flanagan and Freund, PLDI 2009).
+// Everything is checked when it is issued, so that findings don't depend on the order of execution.
 //
 // Threads: one at a time.
 #pragma once
@@ -78,7 +78,8 @@ class OrderCheck {
 
   bool Knows(int agent, const Touch& touch) const { return clocks_[agent].Of(touch.agent) >= touch.index; }
   // Adds what conflicts with an access of `agent` to the segment.
-  void Check(int agent, const Segments::value_type& segment, Bytes bytes, bool writes, std::vector<Finding>* findings) const;
+  void Check(int agent, const Segments::value_type& segment, Bytes bytes, bool writes,
+             std::vector<Finding>* findings) const;
   // The first segment that begins at or after `at`, once none lies across it.
   Segments::iterator SplitAt(uintptr_t at);
 

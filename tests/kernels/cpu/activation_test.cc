@@ -1,8 +1,9 @@
 #include "kernels/cpu/activation.h"
 
 #include "kernels/cpu/rope.h"
-#include "tests/kernels/cpu/reference_activation.h"
-#include "tests/kernels/cpu/test_tensor.h"
+#include "tests/kernels/cpu/every_team.h"
+#include "tests/kernels/reference_activation.h"
+#include "tests/kernels/test_tensor.h"
 
 namespace sluice::cpu {
 namespace {

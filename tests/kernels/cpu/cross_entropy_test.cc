@@ -1,8 +1,9 @@
 #include "kernels/cpu/cross_entropy.h"
 
 #include "kernels/cpu/embedding.h"
-#include "tests/kernels/cpu/reference_loss.h"
-#include "tests/kernels/cpu/test_tensor.h"
+#include "tests/kernels/cpu/every_team.h"
+#include "tests/kernels/reference_loss.h"
+#include "tests/kernels/test_tensor.h"
 
 namespace sluice::cpu {
 namespace {

@@ -2,7 +2,8 @@
 
 #include "base/philox.h"
 #include "kernels/cpu/random_init.h"
-#include "tests/kernels/cpu/test_tensor.h"
+#include "tests/kernels/cpu/every_team.h"
+#include "tests/kernels/test_tensor.h"
 
 namespace sluice::cpu {
 namespace {

@@ -4,7 +4,8 @@
 #include <random>
 #include <set>
 
-#include "tests/kernels/cpu/test_tensor.h"
+#include "tests/kernels/cpu/every_team.h"
+#include "tests/kernels/test_tensor.h"
 
 namespace sluice::cpu {
 namespace {

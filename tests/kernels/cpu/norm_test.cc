@@ -1,7 +1,8 @@
 #include "kernels/cpu/norm.h"
 
-#include "tests/kernels/cpu/reference_norm.h"
-#include "tests/kernels/cpu/test_tensor.h"
+#include "tests/kernels/cpu/every_team.h"
+#include "tests/kernels/reference_norm.h"
+#include "tests/kernels/test_tensor.h"
 
 namespace sluice::cpu {
 namespace {

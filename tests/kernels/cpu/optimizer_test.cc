@@ -1,8 +1,9 @@
 #include "kernels/cpu/optimizer.h"
 
 #include "kernels/cpu/elementwise.h"
-#include "tests/kernels/cpu/reference_optimizer.h"
-#include "tests/kernels/cpu/test_tensor.h"
+#include "tests/kernels/cpu/every_team.h"
+#include "tests/kernels/reference_optimizer.h"
+#include "tests/kernels/test_tensor.h"
 
 namespace sluice::cpu {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace sluice::cpu::reference {
+namespace sluice::reference {
 
 inline double LogSumExp(const std::vector<double>& logits, int64_t row, int64_t columns) {
   double maximum = logits[row * columns], sum = 0;
@@ -58,4 +58,4 @@ inline std::vector<double> EmbeddingGradient(const std::vector<double>& dy, cons
   return gradient;
 }
 
-}  // namespace sluice::cpu::reference
+}  // namespace sluice::reference

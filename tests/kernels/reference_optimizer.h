@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-namespace sluice::cpu::reference {
+namespace sluice::reference {
 
 struct AdamW {
   double learning_rate, beta1, beta2, epsilon, weight_decay;
@@ -21,4 +21,4 @@ struct AdamW {
   }
 };
 
-}  // namespace sluice::cpu::reference
+}  // namespace sluice::reference

@@ -7,7 +7,7 @@
 
 #include "kernels/operations.h"
 
-namespace sluice::cpu::reference {
+namespace sluice::reference {
 
 inline std::vector<double> Map(std::vector<double> x, double (*function)(double)) {
   for (double& value : x) value = function(value);
@@ -75,4 +75,4 @@ inline std::vector<double> Rope(std::vector<double> qkv, const AttentionShape& s
   return qkv;
 }
 
-}  // namespace sluice::cpu::reference
+}  // namespace sluice::reference

@@ -1,6 +1,5 @@
-// Tensors for the tests of CPU operations: own their memory, begin as NaN so that a result nobody wrote is seen, and
-// compare with double-precision references. Also the two harnesses that every operation goes through: teams and finite
-// differences.
+// Tensors in host memory for the tests of operations: own their memory, begin as NaN so that a result nobody wrote is
+// seen, and compare with double-precision references. Also finite differences.
 #pragma once
 
 #include <cmath>
@@ -12,10 +11,9 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "kernels/cpu/team.h"
 #include "kernels/tensor.h"
 
-namespace sluice::cpu {
+namespace sluice {
 
 using Doubles = std::vector<double>;
 
@@ -109,19 +107,6 @@ inline void ExpectNear(const TestTensor& result, const Doubles& reference, Toler
   }
 }
 
-// Runs the operation with teams of 1, 2 and 3 threads, demands the same bits, and returns the results.
-inline std::vector<TestTensor> OnEveryTeam(const std::function<std::vector<TestTensor>(Team&)>& run) {
-  static Team one(1, {}), two(2, {}), three(3, {});
-  std::vector<TestTensor> expected = run(one);
-  for (Team* team : {&two, &three}) {
-    const std::vector<TestTensor> results = run(*team);
-    for (size_t i = 0; i < results.size(); ++i) {
-      EXPECT_TRUE(results[i].SameBits(expected[i])) << "output " << i << " with " << team->size() << " threads";
-    }
-  }
-  return expected;
-}
-
 // Gradient of a scalar function by central differences. With h = 1e-5 and values of order 1 the error is of order
 // 1e-10.
 inline Doubles FiniteDifferences(const std::function<double(const Doubles&)>& function, Doubles x) {
@@ -188,4 +173,4 @@ inline std::vector<MatrixCase> MatrixCases() {
   return cases;
 }
 
-}  // namespace sluice::cpu
+}  // namespace sluice

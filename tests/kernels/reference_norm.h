@@ -6,7 +6,7 @@
 
 #include "kernels/operations.h"
 
-namespace sluice::cpu::reference {
+namespace sluice::reference {
 
 struct Norm {
   NormKind kind;
@@ -69,4 +69,4 @@ struct Norm {
   }
 };
 
-}  // namespace sluice::cpu::reference
+}  // namespace sluice::reference

@@ -1,0 +1,166 @@
+#include "tests/gpu_sim/driver.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "tests/gpu_sim/environment.h"
+
+namespace gpu_sim {
+namespace {
+
+std::atomic<Driver*> installed{nullptr};
+
+// Of this thread, as the real runtime keeps it.
+thread_local cudaError_t last_error = cudaSuccess;
+
+}  // namespace
+
+Driver::Driver(MachineOptions options) : options_(std::move(options)), devices_(options_.devices) {
+  CHECK(installed.exchange(this) == nullptr) << "two simulated machines in one process";
+  execution_ = std::make_unique<Execution>(
+      Execution::Options{.world = options_.world, .seed = options_.seed, .timing = options_.timing},
+      [this](int device, cudaError_t error) {
+        std::lock_guard lock(mutex_);
+        devices_[device].lost = error;
+      });
+  for (Device& device : devices_) {
+    device.compute = execution_->NewEngine();
+    device.to_device = execution_->NewEngine();
+    device.to_host = execution_->NewEngine();
+    device.local = execution_->NewEngine();
+    for (int peer = 0; peer < options_.devices; ++peer) device.to_peer.push_back(execution_->NewEngine());
+  }
+}
+
+Driver::~Driver() {
+  execution_.reset();
+  installed = nullptr;
+}
+
+Driver& Driver::Get() {
+  if (Driver* driver = installed) return *driver;
+  InstallMachineOfEnvironment();
+  CHECK(installed != nullptr);
+  return *installed;
+}
+
+cudaError_t Driver::Call(const Caller& caller, const std::function<cudaError_t()>& body) {
+  cudaError_t error = cudaSuccess;
+  {
+    std::lock_guard lock(mutex_);
+    if (CurrentDevice() < devices()) error = devices_[CurrentDevice()].lost;
+    if (const Fault* fault = NextFault(caller.name, Fault::Where::kCall)) error = fault->error;
+  }
+  if (error == cudaSuccess) error = body();
+  if (error != cudaSuccess) last_error = error;
+  return error;
+}
+
+cudaError_t Driver::LastError(bool clear) {
+  const cudaError_t error = clear ? std::exchange(last_error, cudaSuccess) : last_error;
+  std::lock_guard lock(mutex_);
+  if (CurrentDevice() >= devices() || devices_[CurrentDevice()].lost == cudaSuccess) return error;
+  return devices_[CurrentDevice()].lost;
+}
+
+const Fault* Driver::NextFault(const std::string& call, Fault::Where where) {
+  const Fault* strikes = nullptr;
+  for (const Fault& fault : options_.faults) {
+    if (fault.call != call || fault.where != where) continue;
+    if (fault.at == calls_[absl::StrCat(static_cast<int>(where), call)]) strikes = &fault;
+  }
+  if (!options_.faults.empty()) ++calls_[absl::StrCat(static_cast<int>(where), call)];
+  return strikes;
+}
+
+Counters Driver::counters() const {
+  std::lock_guard lock(mutex_);
+  Counters counters = counters_;
+  for (const Device& device : devices_) counters.device_bytes += device.bytes;
+  return counters;
+}
+
+std::vector<std::string> Driver::wait_sites() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::string> sites;
+  for (const auto& [site, times] : wait_sites_) sites.push_back(site);
+  return sites;
+}
+
+std::string Driver::NameOf(OrderCheck::Bytes bytes) const {
+  const Allocation* allocation = memory_.Find(reinterpret_cast<const void*>(bytes.begin), 1);
+  if (allocation == nullptr) return "memory that is not live";
+  const auto base = reinterpret_cast<uintptr_t>(allocation->data);
+  const std::string where =
+      allocation->device == Allocation::kPinned ? "host memory" : absl::StrCat("memory of device ", allocation->device);
+  return absl::StrCat("bytes ", bytes.begin - base, " to ", bytes.end - base, " of the ", where, " allocated at ",
+                      allocation->site.file_name(), ":", allocation->site.line());
+}
+
+void Driver::ReportFindings(uint32_t call, const std::vector<OrderCheck::Finding>& findings) {
+  for (const OrderCheck::Finding& finding : findings) {
+    const std::string later = log_.Describe(call);
+    if (finding.kind == OrderCheck::Finding::Kind::kNeverWritten) {
+      reports_.Add(ReportKind::kNeverWritten,
+                   absl::StrCat(later, " reads what was never written: ", NameOf(finding.bytes)));
+      continue;
+    }
+    reports_.Add(ReportKind::kRace, absl::StrCat("nothing orders ", log_.Describe(finding.earlier), ", which ",
+                                                 finding.earlier_writes ? "writes" : "reads", ", before ", later,
+                                                 ", which ", finding.later_writes ? "writes" : "reads", " ",
+                                                 NameOf(finding.bytes), ": a wait for an event is missing"));
+  }
+}
+
+bool Driver::Reaches(int device, const Allocation& allocation) const {
+  return allocation.device == device || allocation.device == Allocation::kPinned ||
+         devices_[device].peers.contains(allocation.device);
+}
+
+bool Driver::CheckRegions(const Caller& caller, int device, const std::vector<LaunchRegion>& regions) {
+  for (const LaunchRegion& region : regions) {
+    if (region.data == nullptr || region.bytes == 0 || region.rows == 0) continue;
+    const int64_t bytes = (region.rows - 1) * region.stride + region.bytes;
+    const Allocation* allocation = memory_.Find(region.data, bytes);
+    if (allocation != nullptr && Reaches(device, *allocation)) continue;
+    const auto begin = reinterpret_cast<uintptr_t>(region.data);
+    reports_.Add(
+        ReportKind::kRegion,
+        absl::StrCat(caller.name, " at ", caller.site.file_name(), ":", caller.site.line(), " on device ", device,
+                     allocation == nullptr ? " goes outside of live memory: " : " has no access to its peer's ",
+                     NameOf({begin, begin + static_cast<uintptr_t>(bytes)})));
+    return false;
+  }
+  return true;
+}
+
+void Driver::Issue(const Caller& caller, Stream* stream, const std::vector<LaunchRegion>& reads,
+                   const std::vector<LaunchRegion>& writes, Command command) {
+  const uint32_t call = log_.Add(caller.name, caller.site, stream->device, stream->number,
+                                 {.return_address = caller.return_address, .depth = options_.stack_depth});
+  std::vector<OrderCheck::Finding> findings;
+  const int agent = AgentOf(*stream);
+  order_.Begin(agent);
+  const auto access = [&](const std::vector<LaunchRegion>& regions, bool writes) {
+    for (const LaunchRegion& region : regions) {
+      const auto begin = reinterpret_cast<uintptr_t>(region.data);
+      if (begin == 0) continue;
+      for (int64_t row = 0; row < region.rows; ++row) {
+        const uintptr_t at = begin + row * region.stride;
+        order_.Access(agent, {at, at + region.bytes}, writes, call, &findings);
+      }
+    }
+  };
+  access(reads, /*writes=*/false);
+  access(writes, /*writes=*/true);
+  ReportFindings(call, findings);
+  if (const Fault* fault = NextFault(caller.name, Fault::Where::kExecution)) {
+    command.effect = [error = fault->error] { return error; };
+  }
+  command.device = stream->device;
+  if (command.completion == nullptr) command.completion = std::make_shared<Completion>();
+  execution_->Issue(stream->number, std::move(command));
+}
+
+}  // namespace gpu_sim

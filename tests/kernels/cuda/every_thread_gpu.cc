@@ -1,0 +1,7 @@
+#include "tests/kernels/cuda/simulated_gpu.h"
+
+namespace sluice::cuda {
+
+std::unique_ptr<TestGpu> NewTestGpu() { return std::make_unique<SimulatedGpu>(gpu_sim::Fidelity::kEveryThread); }
+
+}  // namespace sluice::cuda
