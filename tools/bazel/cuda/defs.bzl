@@ -2,7 +2,7 @@
 
 load("@bazel_tools//tools/build_defs/cc:action_names.bzl", "CPP_COMPILE_ACTION_NAME")
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
-load("@cuda//:toolkit.bzl", "AVAILABLE", "NVCC")
+load("@cuda//:toolkit.bzl", "AVAILABLE", "COMPILER", "NVCC", "NVDISASM")
 
 GpuInfo = provider("Which GPU code is built.", fields = ["kind"])
 
@@ -173,3 +173,36 @@ def without_sanitizer():
         "//tools/bazel/cuda:is_sanitized": ["//tools/bazel/cuda:never_there"],
         "//conditions:default": [],
     })
+
+def needs_toolkit():
+    """target_compatible_with of what only NVIDIA's toolkit can build."""
+    return select({
+        "//tools/bazel/cuda:is_real": [],
+        "//conditions:default": ["//tools/bazel/cuda:never_there"],
+    })
+
+def kernel_table_test(name, libraries, page, launches):
+    """Compares what the compiler made of each kernel with the committed table; kernel_table.py says what fails.
+
+    Args:
+      name: of the test; `bazel run NAME_write` writes the table anew.
+      libraries: cuda_library targets.
+      page: the committed table, a file.
+      launches: how each kernel is launched, a file.
+    """
+    code = name + "_code"
+    native.filegroup(
+        name = code,
+        srcs = libraries,
+        output_group = "machine_code",
+        tags = ["manual"],
+    )
+    for rule, target, mode in [(native.sh_test, name, "--check"), (native.sh_binary, name + "_write", "--write")]:
+        rule(
+            name = target,
+            srcs = ["//tools/bazel/cuda:kernel_table.py"],
+            args = ["--compiler='%s'" % COMPILER, "--nvdisasm='%s'" % NVDISASM, "--launches=$(rootpath %s)" % launches] +
+                   ["%s=$(rootpath %s)" % (mode, page), "$(rootpaths :%s)" % code],
+            data = [page, launches, code],
+            target_compatible_with = needs_toolkit(),
+        )

@@ -70,7 +70,9 @@ def _toolkit(ctx, wheels):
 def _library_target(ctx, name, header, library, known_folders):
     """A cc_library. The headers are links: what Bazel does not see it does not let a compile read."""
     folder = header.rsplit("/", 1)[0] if header else ""
-    lines = ["name = \"%s\"" % name, "deps = %r" % ([":runtime"] if name != "runtime" else [])]
+    lines = ["name = \"%s\"" % name]
+    if name != "runtime":
+        lines.append("deps = [\":runtime\"]")
     if header and folder not in known_folders:
         ctx.symlink(folder, "include/" + name)
         lines.append("hdrs = glob([\"include/%s/\" + suffix for suffix in HEADERS])" % name)
@@ -78,6 +80,11 @@ def _library_target(ctx, name, header, library, known_folders):
     if library:
         lines.append("linkopts = [\"-Wl,-rpath,%s\", \"-Wl,--as-needed\", \"%s\"]" % (library.rsplit("/", 1)[0], library))
     return "cc_library(\n    %s,\n)\n" % ",\n    ".join(lines)
+
+def _compiler_version(ctx, nvcc):
+    """`nvcc 13.0.88`, from a line that ends `release 13.0, V13.0.88`."""
+    found = ctx.execute([nvcc, "--version"]).stdout.split(", V", 1)
+    return "nvcc " + (found[1].split("\n")[0].strip() if len(found) == 2 else "of an unknown version")
 
 def _cuda_repository_impl(ctx):
     wheels = _wheel_roots(ctx, _python_packages(ctx))
@@ -94,11 +101,12 @@ def _cuda_repository_impl(ctx):
         build.append(_library_target(ctx, name, header if has[name] else "", library if has[name] else "", known_folders))
         known_folders.append(header.rsplit("/", 1)[0])
     nvcc = toolkit + "/bin/nvcc" if toolkit else ""
-    version = ctx.execute([nvcc, "--version"]).stdout.strip().split("\n")[-1] if nvcc else "none"
+    compiler = _compiler_version(ctx, nvcc) if nvcc else "none"
     ctx.file("BUILD", "\n".join(build))
-    ctx.file("version.h", "// %s: %s\n" % (nvcc, version))
+    ctx.file("version.h", "// %s: %s\n" % (nvcc, compiler))
     ctx.file("toolkit.bzl", "\n".join([
         "AVAILABLE = %s" % bool(toolkit),
+        "COMPILER = %r" % compiler,
         "NVCC = %r" % nvcc,
         "NVDISASM = %r" % (_find(ctx, roots, ["bin"], "nvdisasm") or str(ctx.which("nvdisasm") or "")),
         "HAS = %r" % has,
