@@ -19,6 +19,7 @@ namespace sluice {
 
 struct DeviceUnderTest {
   std::unique_ptr<World> world;
+  std::shared_ptr<void> machine;  // what the device is a part of, where that is simulated too
   std::unique_ptr<Device> device;
 };
 
@@ -37,6 +38,7 @@ class DeviceConformance : public testing::TestWithParam<DeviceFactory> {
   // A thread may be in one simulated world at a time: the old one goes first.
   void Remake(int64_t memory_limit_bytes) {
     under_test_.device.reset();
+    under_test_.machine.reset();
     under_test_.world.reset();
     under_test_ = GetParam().make(memory_limit_bytes);
   }
@@ -223,6 +225,25 @@ TEST_P(DeviceConformance, AnErrorThatIsJoinedIsTheStreams) {
   const EventRef done = stream->Record();
   gate->Set(absl::UnavailableError("a peer has left"), world().Now());
   EXPECT_EQ(world().Wait(done).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_P(DeviceConformance, AnAbortedStreamWaitsForNothingAndSkipsTheRest) {
+  auto stream = device().NewStream("test");
+  const Buffer buffer = Allocate(4);
+  const float value = 3;
+  const EventRef before = stream->Record();
+  ASSERT_TRUE(world().Wait(before).ok());
+  stream->Wait(MakeRef<Signal>());
+  stream->CopyToDevice(&value, F32(buffer, 1));
+  const EventRef after = stream->Record();
+  EXPECT_FALSE(after->Done());
+  stream->Abort(absl::AbortedError("a peer has failed"));
+  stream->Abort(absl::InternalError("a later cause"));
+  EXPECT_EQ(world().Wait(after), absl::AbortedError("a peer has failed"));
+  EXPECT_EQ(world().Wait(stream->Record()), absl::AbortedError("a peer has failed"));
+  EXPECT_TRUE(before->status().ok());
+  auto other = device().NewStream("other");
+  EXPECT_EQ(ToHost(*other, F32(buffer, 1)), std::vector<float>{0.0f});
 }
 
 TEST_P(DeviceConformance, DrainWaitsForAllThatWasIssued) {
