@@ -17,8 +17,8 @@ glibc_of() {
   done
 }
 all_libraries() {
-  local resolved
-  resolved=$(for program; do ldd "$program"; done)
+  local resolved file
+  resolved=$(for file; do ldd "$file"; done)
   if grep 'not found' <<<"$resolved" >&2; then
     echo "bundle: libraries missing" >&2
     return 1
