@@ -32,11 +32,15 @@ class Event : public RefCounted {
   virtual absl::Status status() const = 0;
   virtual Nanoseconds began() const = 0;
   virtual Nanoseconds ended() const = 0;
-  // Asks for one Wake() when the event is done. False: already done, or this kind of event calls nobody (then
-  // NeedsPolling() is true and the World polls). A watcher must Unwatch() before it dies.
+  // Asks for a Wake() when the event is done, and maybe for others before that, when it becomes known what will end it.
+  // False: already done, or this kind of event calls nobody when it is (then NeedsPolling() is true and the World
+  // polls; it may turn true with a Wake()). A watcher must Unwatch() before it dies.
   virtual bool Watch(Waker* waker) = 0;
   virtual void Unwatch(Waker* waker) = 0;
   virtual bool NeedsPolling() const { return false; }
+  // What a device has to wait for: this event itself, or another one that it stands for; null until that is known.
+  // Lives as long as this one does.
+  virtual const Event* StandsFor() const { return this; }
 };
 
 using EventRef = Ref<Event>;

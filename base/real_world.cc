@@ -96,13 +96,10 @@ class RealWorld final : public World {
   std::optional<size_t> WaitAny(absl::Span<const EventRef> events, Nanoseconds deadline) override {
     if (auto done = FirstDone(events)) return done;
     ThreadWaker waker;
-    bool poll = false;
-    for (const EventRef& event : events) {
-      event->Watch(&waker);
-      poll |= event->NeedsPolling();
-    }
+    for (const EventRef& event : events) event->Watch(&waker);
     std::optional<size_t> done;
     while (!(done = FirstDone(events)) && Now() < deadline) {
+      const bool poll = std::any_of(events.begin(), events.end(), [](const auto& e) { return e->NeedsPolling(); });
       const Nanoseconds until = poll ? std::min(deadline, Now() + kPollInterval) : deadline;
       const bool forever = until > kForever / 2;  // more than a century, and the sum below would overflow
       waker.SleepUntil(start_ + std::chrono::nanoseconds(forever ? 0 : until), forever);

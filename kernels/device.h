@@ -60,6 +60,9 @@ class Stream {
   virtual void Join(const EventRef& event) = 0;
   // Blocks the caller until all work issued so far has ended, well or not: before memory that it uses is freed.
   virtual void Drain() = 0;
+  // Makes `cause` the stream's error, unless it has one: whatever it waits for is waited for no longer, and what has
+  // not begun is skipped. Any thread.
+  virtual void Abort(const absl::Status& cause) = 0;
   // Host memory must stay as it is until a later Record() is done.
   virtual void CopyToDevice(const void* host, TensorView device) = 0;
   virtual void CopyToHost(TensorView device, void* host) = 0;

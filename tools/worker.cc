@@ -199,7 +199,7 @@ absl::Status RunWorker(const Arguments& arguments) {
       .progress = ProgressMode(quiet),
       .processors = processors,
       .ranks = self.ranks,
-      .open_transport = [hub](WorldRank rank, const auto& channels,
+      .open_transport = [hub](WorldRank rank, Device*, const auto& channels,
                               const auto& groups) { return hub->Open(rank, channels, groups); },
       .connect_transport = [hub] { return hub->Connect(); },
       .control = self.control.get(),

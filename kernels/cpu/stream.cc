@@ -1,5 +1,6 @@
 #include "kernels/cpu/stream.h"
 
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -100,7 +101,10 @@ void CpuStream::WaitAs(const EventRef& event) {
     Event* const released = *std::launder(reinterpret_cast<Event**>(arguments));
     const EventRef waited(released);
     released->Release();
-    if (stream->status_.ok()) stream->status_ = stream->world_->Wait(waited);
+    if (stream->Goes()) {
+      const std::array<EventRef, 2> events = {waited, stream->aborted_};
+      stream->status_ = events[*stream->world_->WaitAny(events, kForever)]->status();
+    }
     if (kMark == Mark::kMove) stream->marked_ = true;
   };
   EndCommand();

@@ -37,6 +37,7 @@ class CpuStream final : public Stream {
   EventRef Fork() override { return RecordAs<Mark::kKeep>(); }
   void Join(const EventRef& event) override { WaitAs<Mark::kKeep>(event); }
   void Drain() override;
+  void Abort(const absl::Status& cause) override { aborted_->Set(cause, world_->Now()); }
   void CopyToDevice(const void* host, TensorView device) override;
   void CopyToHost(TensorView device, void* host) override;
 
@@ -47,7 +48,7 @@ class CpuStream final : public Stream {
     static_assert(std::is_trivially_copyable_v<Body> && sizeof(Body) <= kArgumentBytes);
     Command* command = BeginCommand();
     command->run = [](CpuStream* stream, std::byte* arguments) {
-      if (stream->status_.ok()) stream->Try(*std::launder(reinterpret_cast<Body*>(arguments)));
+      if (stream->Goes()) stream->Try(*std::launder(reinterpret_cast<Body*>(arguments)));
     };
     new (command->arguments) Body(body);
     EndCommand();
@@ -69,6 +70,11 @@ class CpuStream final : public Stream {
   template <Mark kMark>
   void WaitAs(const EventRef& event);
 
+  // No error so far.
+  bool Goes() {
+    if (status_.ok() && aborted_->Done()) status_ = aborted_->status();
+    return status_.ok();
+  }
   template <class Body>
   void Try(Body& body) {
     try {
@@ -87,6 +93,7 @@ class CpuStream final : public Stream {
   World* const world_;
   const Ref<SignalPool> signals_ = MakeRef<SignalPool>();
   Team team_;
+  const Ref<Signal> aborted_ = MakeRef<Signal>();
   const std::unique_ptr<Command[]> ring_ = std::make_unique<Command[]>(kCommands);
 
   std::mutex mutex_;

@@ -19,26 +19,6 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kByteIds = 256;
 
-// A file is itself; a folder is its files in order of their names, hidden and empty ones left out.
-absl::StatusOr<std::vector<std::string>> TextFiles(const std::string& path) {
-  std::error_code error;
-  if (!fs::is_directory(path, error)) return std::vector<std::string>{path};
-  std::vector<std::string> files;
-  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (name[0] == '.' || !entry->is_regular_file(error)) continue;
-    if (entry->file_size(error) == 0) {
-      spdlog::warn("{} is empty and left out", entry->path().string());
-      continue;
-    }
-    files.push_back(entry->path().string());
-  }
-  if (error) return absl::UnavailableError(absl::StrCat(path, ": cannot list the folder: ", error.message()));
-  if (files.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": the folder holds no files"));
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
 bool Matches(const std::string& pattern, const std::string& path) {
   return fnmatch(pattern.c_str(), fs::path(path).filename().c_str(), 0) == 0 || pattern == path;
 }
@@ -88,6 +68,25 @@ absl::Status LongEnough(const TokenStream& stream, const char* which, int64_t se
 }
 
 }  // namespace
+
+absl::StatusOr<std::vector<std::string>> TextFiles(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return std::vector<std::string>{path};
+  std::vector<std::string> files;
+  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name[0] == '.' || !entry->is_regular_file(error)) continue;
+    if (entry->file_size(error) == 0) {
+      spdlog::warn("{} is empty and left out", entry->path().string());
+      continue;
+    }
+    files.push_back(entry->path().string());
+  }
+  if (error) return absl::UnavailableError(absl::StrCat(path, ": cannot list the folder: ", error.message()));
+  if (files.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": the folder holds no files"));
+  std::sort(files.begin(), files.end());
+  return files;
+}
 
 void TokenStream::Append(const TokenFile* file, int64_t offset, int64_t size) {
   if (size <= 0) return;

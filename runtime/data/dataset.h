@@ -16,6 +16,10 @@
 
 namespace sluice {
 
+// The texts that a path stands for: a file is itself; a folder is its files in order of their names, hidden and empty ones
+// left out. Errors: what can't be listed; a folder without files.
+absl::StatusOr<std::vector<std::string>> TextFiles(const std::string& path);
+
 // Documents one after another. The files outlive it.
 class TokenStream {
  public:

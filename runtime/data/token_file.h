@@ -1,6 +1,6 @@
 // A file of tokens, mapped into memory: bytes of text, or token ids of 16 or 32 bits.
 //
-// Move-only; unmapped when it dies. Reading is const and may be done from any thread.
+// Move-only. Reading is const and may be done from any thread.
 #pragma once
 
 #include <cstddef>
@@ -10,10 +10,15 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "runtime/data/mapped_file.h"
 
 namespace sluice {
 
 enum class TokenWidth : uint8_t { kByte = 1, kUint16 = 2, kUint32 = 4 };
+
+// llm.c's header (dev/data/data_common.py) of a file of token ids of this width: magic, version, count, and zeros.
+// REQUIRES: 16 or 32 bits, count >= 0.
+std::string TokenFileHeader(TokenWidth width, int32_t count);
 
 class TokenFile {
  public:
@@ -25,24 +30,17 @@ class TokenFile {
   // with its place.
   static absl::StatusOr<TokenFile> OpenTokens(const std::string& path, TokenWidth headerless, int64_t vocabulary);
 
-  TokenFile(TokenFile&& other) noexcept;
-  TokenFile& operator=(TokenFile other) noexcept;
-  ~TokenFile();
-
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return map_.path(); }
   int64_t size() const { return size_; }  // tokens
   // tokens[offset ... offset + out.size()) -> out. REQUIRES: within the file.
   void Read(int64_t offset, absl::Span<int32_t> out) const;
 
  private:
   TokenFile() = default;
-  static absl::StatusOr<TokenFile> Map(const std::string& path);
   absl::Status FindTokens(TokenWidth headerless);
   absl::Status CheckIds(int64_t vocabulary) const;
 
-  std::string path_;
-  std::byte* map_ = nullptr;
-  int64_t map_bytes_ = 0;
+  MappedFile map_;
   int64_t begin_ = 0;  // bytes before the first token
   int64_t size_ = 0;
   TokenWidth width_ = TokenWidth::kByte;

@@ -83,6 +83,17 @@ void FileWriter::Flush() {
   buffer_.clear();
 }
 
+void FileWriter::WriteOverStart(absl::string_view bytes) {
+  Flush();
+  if (!first_error_.ok()) return;
+  const ssize_t written = pwrite(file_, bytes.data(), bytes.size(), 0);
+  if (written < 0) {
+    first_error_ = FileError("write over the start of", path_, errno);
+  } else if (static_cast<size_t>(written) < bytes.size()) {
+    first_error_ = FileError("write", path_, ENOSPC);
+  }
+}
+
 absl::Status FileWriter::Finish() {
   Flush();
   if (close(std::exchange(file_, -1)) != 0 && first_error_.ok()) first_error_ = FileError("write", path_, errno);

@@ -32,6 +32,10 @@ class FileWriter {
   // The first error since Create(), if any.
   const absl::Status& status() const { return first_error_; }
 
+  // Writes over the first bytes of what has been written, for a header that is known last. REQUIRES: that many have been.
+  // Errors: what is no regular file has no beginning to return to.
+  void WriteOverStart(absl::string_view bytes);
+
   // Gives the file its name. Errors: the first that writing met; then nothing of it stays. No call after this one.
   absl::Status Finish();
 

@@ -82,7 +82,8 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
     const int ranks = shared.layout.grid.ranks();
     for (int rank = 0; rank < ranks; ++rank) shared.ranks.push_back(WorldRank(rank));
     shared.hub = std::make_unique<InProcessHub>(world, ranks);
-    shared.options.open_transport = [hub = shared.hub.get()](WorldRank rank, const auto& channels, const auto& groups) {
+    shared.options.open_transport = [hub = shared.hub.get()](WorldRank rank, Device*, const auto& channels,
+                                                                   const auto& groups) {
       return hub->Open(rank, channels, groups);
     };
   }

@@ -25,9 +25,9 @@
 
 namespace sluice {
 
-// Opens a rank's endpoint with what it takes part in (InProcessHub::Open).
+// Opens a rank's endpoint with what it takes part in (PeerHub::Open); the device is the rank's.
 using OpenTransport = std::function<absl::StatusOr<std::unique_ptr<Transport>>(
-    WorldRank rank, const std::vector<ChannelSpec>& channels, const std::vector<GroupSpec>& groups)>;
+    WorldRank rank, Device* device, const std::vector<ChannelSpec>& channels, const std::vector<GroupSpec>& groups)>;
 
 struct PipelineOptions {
   // Which ranks are in this process, ascending, and how they reach the others; empty and null: all of them are here.

@@ -138,7 +138,7 @@ absl::Status Rank::SetUp() {
 
 absl::Status Rank::OpenTransport() {
   ASSIGN_OR_RETURN(const Links links, LinksOf(layout_, place_.pipeline));
-  ASSIGN_OR_RETURN(transport_, shared_->options.open_transport(rank_, links.channels, links.groups));
+  ASSIGN_OR_RETURN(transport_, shared_->options.open_transport(rank_, device_.get(), links.channels, links.groups));
   const int shards = layout_.grid.tp();
   if (shards == 1) return absl::OkStatus();
   const GroupSpec group = ShardGroup(layout_, place_.pipeline);

@@ -10,8 +10,8 @@
 namespace sluice::internal {
 namespace {
 
-void Append(std::byte* to, const std::byte* from, int64_t bytes, std::vector<Copy>* copies) {
-  if (bytes > 0 && to != from) copies->push_back({.to = to, .from = from, .bytes = bytes});
+void Append(const Copy& copy, std::vector<Copy>* copies) {
+  if (copy.bytes > 0 && copy.to != copy.from) copies->push_back(copy);
 }
 
 void Append(int process, std::byte* data, int64_t bytes, std::vector<Part>* parts) {
@@ -41,17 +41,18 @@ absl::Status CheckParts(const std::vector<Member>& members, size_t place) {
 // A part that is everybody's comes to each process once.
 void PlanAllGather(const std::vector<Member>& members, int self, CollectivePlan* plan) {
   const Member* first = nullptr;  // of this process
-  for (const Member& target : members) {
+  for (size_t i = 0; i < members.size(); ++i) {
+    const Member& target = members[i];
     if (target.process != self) continue;
     int64_t place = 0;
     for (const Member& source : members) {
       std::byte* to = target.all + place;
       if (source.process == self) {
-        Append(to, source.mine, source.mine_bytes, &plan->copies);
+        Append({.to = to, .from = source.mine, .bytes = source.mine_bytes, .target = i}, &plan->copies);
       } else if (first == nullptr) {
         Append(source.process, to, source.mine_bytes, &plan->receives);
       } else {
-        Append(to, first->all + place, source.mine_bytes, &plan->received);
+        Append({.to = to, .from = first->all + place, .bytes = source.mine_bytes, .target = i}, &plan->received);
       }
       place += source.mine_bytes;
     }
@@ -62,12 +63,13 @@ void PlanAllGather(const std::vector<Member>& members, int self, CollectivePlan*
 void PlanAllToAll(const std::vector<Member>& members, int self, CollectivePlan* plan) {
   for (size_t source = 0; source < members.size(); ++source) {
     int64_t from = 0;
-    for (const Member& target : members) {
-      const int64_t bytes = target.parts[&target - members.data()];
+    for (size_t i = 0; i < members.size(); ++i) {
+      const Member& target = members[i];
+      const int64_t bytes = target.parts[i];
       if (target.process == self) {
         std::byte* to = target.all + source * bytes;
         if (members[source].process == self) {
-          Append(to, members[source].mine + from, bytes, &plan->copies);
+          Append({.to = to, .from = members[source].mine + from, .bytes = bytes, .target = i}, &plan->copies);
         } else {
           Append(members[source].process, to, bytes, &plan->receives);
         }

@@ -30,6 +30,7 @@ struct Copy {
   std::byte* to;
   const std::byte* from;
   int64_t bytes;
+  size_t target;  // whose memory `to` is, by its place among the members
 };
 
 inline void MakeCopies(const std::vector<Copy>& copies) {

@@ -20,6 +20,8 @@ CollectiveKind KindOf(const Operation& operation) {
 // From this size on it pays to wake other tasks, and the hub's own has better things to do.
 constexpr int64_t kTeamBytes = 1 << 20;
 
+const Operation& HeadOf(Lane* lane) { return *lane->head(); }
+
 }  // namespace
 
 void HubState::Advance(Lane* lane) {
@@ -35,17 +37,17 @@ void HubState::Advance(Lane* lane) {
 bool HubState::AdvanceHead(Lane* lane) {
   Operation* head = lane->head();
   if (head == nullptr) return false;
-  if (!head->is_collective() && channels_[head->target].other_process != self_) {
+  if (!head->is_collective() && directory_.channel(*head).other_process != directory_.self()) {
     return StartTransfers(lane);
   }
   if (!Ready(*lane, *head)) return false;
   if (head->is_collective()) {
-    const Group& group = groups_[head->target];
+    const Group& group = directory_.group(*head);
     wants_task_ |= group.is_local;
     if (!group.is_local && IsReady(head->target)) StartCollective(group);
     return false;
   }
-  const Channel& channel = channels_[head->target];
+  const Channel& channel = directory_.channel(*head);
   Lane* other = lane == channel.send ? channel.recv : channel.send;
   Operation* partner = other == nullptr ? nullptr : other->head();
   const bool matches = partner != nullptr && !partner->is_collective() && partner->target == head->target;
@@ -65,7 +67,7 @@ bool HubState::Ready(const Lane& lane, const Operation& operation) {
     return false;
   }
   if (absl::Status status = operation.after->status(); !status.ok()) {
-    Fail(Annotate(status, absl::StrCat("rank ", lane.rank().value(), ", before ", Describe(operation))));
+    Fail(Annotate(status, absl::StrCat("rank ", lane.rank().value(), ", before ", directory_.Describe(operation))));
     return false;
   }
   return true;
@@ -76,7 +78,7 @@ void HubState::Transfer(Lane* send, Lane* recv) {
   Buffer& received = recv->head()->slot->buffer;
   if (sent.bytes() != received.bytes()) {
     Fail(absl::InvalidArgumentError(absl::StrCat("slots of ", sent.bytes(), " and ", received.bytes(),
-                                                 " bytes can't be exchanged: ", Describe(*send->head()))));
+                                                 " bytes can't be exchanged: ", directory_.Describe(*send->head()))));
     return;
   }
   const Nanoseconds began = world_->Now();
@@ -89,8 +91,9 @@ void HubState::Transfer(Lane* send, Lane* recv) {
 bool HubState::StartTransfers(Lane* lane) {
   if (links_.empty()) return false;
   const size_t target = lane->head()->target;
-  const ChannelSpec& spec = channels_[target].spec;
-  GlooLink* link = links_[channels_[target].other_process].get();
+  const Channel& channel = directory_.channels()[target];
+  const ChannelSpec& spec = channel.spec;
+  GlooLink* link = links_[channel.other_process].get();
   GlooLane& remote = *remote_lanes_.at(lane);
   for (size_t i = 0; i < lane->size(); ++i) {
     Operation& operation = (*lane)[i];
@@ -111,10 +114,10 @@ bool HubState::StartTransfers(Lane* lane) {
 }
 
 bool HubState::IsReady(size_t index) {
-  const Group& group = groups_[index];
+  const Group& group = directory_.groups()[index];
   if (!group.is_local && links_.empty()) return false;
   for (size_t i = 0; i < group.lanes.size(); ++i) {
-    if (!IsHere(group.spec.members[i])) continue;
+    if (!directory_.IsHere(group.spec.members[i])) continue;
     Lane* lane = group.lanes[i];
     const Operation* head = lane == nullptr ? nullptr : lane->head();
     if (head == nullptr || !head->is_collective() || head->target != index || !Ready(*lane, *head)) return false;
@@ -122,70 +125,50 @@ bool HubState::IsReady(size_t index) {
   return true;
 }
 
-HubState::Group* HubState::ReadyLocalGroup() {
-  for (size_t i = 0; i < groups_.size(); ++i) {
-    if (groups_[i].is_local && IsReady(i)) return &groups_[i];
+std::optional<size_t> HubState::ReadyLocalGroup() {
+  for (size_t i = 0; i < directory_.groups().size(); ++i) {
+    if (directory_.groups()[i].is_local && IsReady(i)) return i;
   }
-  return nullptr;
-}
-
-absl::Status HubState::CheckKinds(const Group& group) {
-  Lane* first = FirstLane(group);
-  for (Lane* lane : group.lanes) {
-    if (lane == nullptr) continue;
-    const Operation &a = *first->head(), &b = *lane->head();
-    if (a.kind == b.kind) continue;
-    return absl::InvalidArgumentError(absl::StrCat("the members' operations differ: rank ", first->rank().value(),
-                                                   " has posted a ", Describe(a), "; rank ", lane->rank().value(),
-                                                   " a ", Describe(b)));
-  }
-  return absl::OkStatus();
+  return std::nullopt;
 }
 
 void HubState::TakeMembers(const Group& group, std::vector<Member>* members) {
-  members->clear();
-  for (size_t i = 0; i < group.lanes.size(); ++i) {
-    const WorldRank rank = group.spec.members[i];
-    members->push_back({.rank = rank, .process = process_of_[rank.index()]});
-    if (group.lanes[i] == nullptr) continue;
-    Operation& head = *group.lanes[i]->head();
-    head.moving = true;
-    members->back().mine = head.mine.data;
-    members->back().all = head.all.data;
-    members->back().mine_bytes = head.mine.bytes();
-    members->back().all_bytes = head.all.bytes();
-    members->back().parts = head.parts;
+  directory_.TakeMembers(group, HeadOf, members);
+  for (Lane* lane : group.lanes) {
+    if (lane != nullptr) lane->head()->moving = true;
   }
 }
 
 void HubState::StartCollective(const Group& group) {
-  if (absl::Status status = CheckKinds(group); !status.ok()) return Fail(status);
+  if (absl::Status status = directory_.CheckKinds(group, HeadOf); !status.ok()) return Fail(status);
   Lane* first = FirstLane(group);
-  RemoteCollective collective{.kind = KindOf(*first->head()), .self = self_, .tag = GroupTag(group.spec.id)};
+  RemoteCollective collective{.kind = KindOf(*first->head()), .self = directory_.self(), .tag = GroupTag(group.spec.id)};
   TakeMembers(group, &collective.members);
   for (const auto& link : links_) collective.links.push_back(link.get());
   remote_lanes_.at(first)->Start(std::move(collective));
 }
 
-void HubState::Exchange(Group* group, std::unique_lock<std::mutex>& lock) {
-  absl::Status status = CheckKinds(*group);
-  const CollectiveKind kind = KindOf(*group->lanes[0]->head());
-  TakeMembers(*group, &group->members);
+void HubState::Exchange(size_t index, std::unique_lock<std::mutex>& lock) {
+  const Group& group = directory_.groups()[index];
+  auto& [members, plan] = exchanges_[index];
+  absl::Status status = directory_.CheckKinds(group, HeadOf);
+  const CollectiveKind kind = KindOf(HeadOf(group.lanes[0]));
+  TakeMembers(group, &members);
   lock.unlock();
   const Nanoseconds began = world_->Now();
-  if (status.ok()) status = CheckSizes(kind, group->members);
+  if (status.ok()) status = CheckSizes(kind, members);
   int64_t bytes = 0;
   if (status.ok()) {
-    PlanRest(kind, group->members, self_, &group->plan);
-    for (const Copy& copy : group->plan.copies) bytes += copy.bytes;
+    PlanRest(kind, members, directory_.self(), &plan);
+    for (const Copy& copy : plan.copies) bytes += copy.bytes;
   }
   if (bytes >= kTeamBytes) {
-    copy_team_->Start(&group->plan.copies, [=, this](Nanoseconds copies_began, Nanoseconds copies_ended) {
-      Ended(group->lanes, absl::OkStatus(), copies_began, copies_ended);
+    copy_team_->Start(&plan.copies, [&group, this](Nanoseconds copies_began, Nanoseconds copies_ended) {
+      Ended(group.lanes, absl::OkStatus(), copies_began, copies_ended);
     });
   } else {
-    if (status.ok()) MakeCopies(group->plan.copies);
-    Ended(group->lanes, status, began, world_->Now());
+    if (status.ok()) MakeCopies(plan.copies);
+    Ended(group.lanes, status, began, world_->Now());
   }
 }
 
@@ -199,7 +182,7 @@ void HubState::RemoteEnded(Lane* lane, const absl::Status& status, Nanoseconds b
       done = lane->Take();
       Advance(lane);
     } else {
-      End(head.is_collective() ? groups_[head.target].lanes : absl::MakeConstSpan(&lane, 1), status, began, ended);
+      End(head.is_collective() ? directory_.group(head).lanes : absl::MakeConstSpan(&lane, 1), status, began, ended);
     }
     RingIfWanted();
   }
@@ -217,7 +200,7 @@ void HubState::End(absl::Span<Lane* const> lanes, const absl::Status& status, Na
   for (Lane* lane : lanes) {
     if (lane == nullptr) continue;
     lane->head()->moving = false;
-    if (!status.ok() && what.empty()) what = Describe(*lane->head());
+    if (!status.ok() && what.empty()) what = directory_.Describe(*lane->head());
     if (status.ok() && error_.ok()) lane->Pop(status, began, ended);
   }
   if (!status.ok()) Fail(absl::IsInvalidArgument(status) ? Annotate(status, what) : status);
@@ -234,13 +217,13 @@ void HubState::Run() {
     events.push_back(bell_.Arm());
     std::unique_lock lock(mutex_);
     if (closing_) return;
-    events.reserve(1 + 2 * lanes_.size());
+    events.reserve(1 + 2 * directory_.lanes().size());
     seen_pending_ = &events;
-    for (auto& [key, lane] : lanes_) Advance(lane.get());
-    Group* group = ReadyLocalGroup();
+    for (const auto& [key, lane] : directory_.lanes()) Advance(lane.get());
+    const std::optional<size_t> group = ReadyLocalGroup();
     seen_pending_ = nullptr;
-    if (group != nullptr) {
-      Exchange(group, lock);
+    if (group.has_value()) {
+      Exchange(*group, lock);
       continue;
     }
     wants_task_ = false;

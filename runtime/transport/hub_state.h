@@ -5,10 +5,10 @@
 // process have it at the head of their lanes.
 #pragma once
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,24 +19,27 @@
 #include "base/world.h"
 #include "runtime/transport/collective.h"
 #include "runtime/transport/copy_team.h"
+#include "runtime/transport/directory.h"
+#include "runtime/transport/endpoint.h"
 #include "runtime/transport/gloo_lane.h"
 #include "runtime/transport/lane.h"
 
 namespace sluice::internal {
 
-class HubState {
+class HubState final : public Hub {
  public:
   // `process_of`: of each world rank. This one is `self`.
   HubState(World* world, std::vector<int> process_of, int self);
-  ~HubState();
+  ~HubState() override;
 
   absl::Status Open(WorldRank rank, const std::vector<ChannelSpec>& channels, const std::vector<GroupSpec>& groups);
-  void Close(WorldRank rank);
-  EventRef PostTransfer(WorldRank rank, ChannelId channel, Operation operation);
-  EventRef PostCollective(WorldRank rank, GroupId group, Operation operation);
-  void Abort(absl::Status cause);
+  void Close(WorldRank rank) override;
+  EventRef PostTransfer(WorldRank rank, ChannelId channel, Request request) override;
+  EventRef PostCollective(WorldRank rank, GroupId group, Request request) override;
+  void Abort(absl::Status cause) override;
+  bool slots_move() const override { return true; }
   // Of all ranks of this process.
-  int64_t bytes_moved() const;
+  int64_t bytes_moved() const override;
 
   // What this process's ranks have opened and that has ends in other processes.
   void RemoteSpecs(std::vector<ChannelSpec>* channels, std::vector<GroupSpec>* groups) const;
@@ -44,29 +47,10 @@ class HubState {
   void Connect(std::vector<std::unique_ptr<GlooLink>> links);
 
  private:
-  enum class Presence : uint8_t { kUnopened, kOpen, kElsewhere, kClosed };
-  struct Channel {
-    ChannelSpec spec;
-    int other_process = 0;  // this one, if both ends live here
-    Lane* send = nullptr;   // once its end has opened it; null for an end in another process
-    Lane* recv = nullptr;
-  };
-  struct Group {
-    GroupSpec spec;
-    bool is_local = true;
-    std::vector<Lane*> lanes;     // per member, once it has opened the group; null for members in other processes
-    std::vector<Member> members;  // while it is under way in this process
-    CollectivePlan plan;
-  };
+  using Channel = Directory<Lane>::Channel;
+  using Group = Directory<Lane>::Group;
 
   // hub_state.cc: opening and closing, posting, errors.
-  absl::Status OpenChannel(WorldRank rank, const ChannelSpec& spec);
-  absl::Status OpenGroup(WorldRank rank, const GroupSpec& spec);
-  absl::Status CheckOtherEnds(WorldRank rank) const;
-  Lane* LaneOf(WorldRank rank, QueueId queue);
-  bool IsHere(WorldRank rank) const { return process_of_[rank.index()] == self_; }
-  std::string Describe(const Operation& operation) const;
-  bool TakesPart(const Operation& operation, WorldRank rank) const;
   EventRef Post(Lane* lane, Operation operation);
   // Ends all, if any operation waits for the rank.
   void Leave(WorldRank rank);
@@ -91,13 +75,12 @@ class HubState {
   bool StartTransfers(Lane* lane);
   // Whether the group is at the head of the lanes of all its members here.
   bool IsReady(size_t group);
-  absl::Status CheckKinds(const Group& group);
   // The members' ends, whose operations are moving from now on.
   void TakeMembers(const Group& group, std::vector<Member>* members);
   void StartCollective(const Group& group);
   // Copies without the lock, what is much by the team.
-  void Exchange(Group* group, std::unique_lock<std::mutex>& lock);
-  Group* ReadyLocalGroup();
+  void Exchange(size_t group, std::unique_lock<std::mutex>& lock);
+  std::optional<size_t> ReadyLocalGroup();
   // Ends the operation at the head of the lane, for all members here if it is a collective.
   void RemoteEnded(Lane* lane, const absl::Status& status, Nanoseconds began, Nanoseconds ended);
   // Ends the operations at the heads of the lanes.
@@ -106,8 +89,6 @@ class HubState {
   void Run();
 
   World* const world_;
-  const std::vector<int> process_of_;
-  const int self_;
   const Ref<SignalPool> signals_ = MakeRef<SignalPool>();
   Doorbell bell_{signals_};
 
@@ -118,13 +99,13 @@ class HubState {
   // What heads were seen to wait for while the task looked at all lanes; null at other times. Asking them again
   // afterwards would miss an event that was done in between.
   std::vector<EventRef>* seen_pending_ = nullptr;
-  std::vector<Presence> presence_;
-  std::vector<WorldRank> closed_;
-  std::map<std::pair<WorldRank, QueueId>, std::unique_ptr<Lane>> lanes_;
-  std::deque<Channel> channels_;
-  std::deque<Group> groups_;
-  std::map<ChannelId, size_t> channel_index_;
-  std::map<GroupId, size_t> group_index_;
+  Directory<Lane> directory_;
+  // Per group that is under way in this process.
+  struct Exchanged {
+    std::vector<Member> members;
+    CollectivePlan plan;
+  };
+  std::map<size_t, Exchanged> exchanges_;
   std::vector<Lane*> work_;                       // of Advance()
   std::vector<std::unique_ptr<GlooLink>> links_;  // once connected
   std::map<Lane*, std::unique_ptr<GlooLane>> remote_lanes_;

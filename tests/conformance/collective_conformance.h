@@ -14,12 +14,11 @@ TEST_P(TransportTest, AGatherPutsAllPartsInTheGroupsOrder) {
   constexpr int kRounds = 10;
   RunRanks(3, [&](int rank) {
     for (int round = 0; round < kRounds; ++round) {
-      std::vector<int32_t> mine(rank + 1, 10 * round + rank), all(6, -1);  // 3 + 1 + 2 words
-      const TensorView part{reinterpret_cast<std::byte*>(mine.data()), DType::kI32, {rank + 1}};
-      const TensorView whole{reinterpret_cast<std::byte*>(all.data()), DType::kI32, {6}};
-      ASSERT_TRUE(world().Wait(ends_[rank]->AllGather(GroupId(0), part, whole, DoneEvent())).ok());
+      const Words mine = OnDevice(rank, std::vector<int32_t>(rank + 1, 10 * round + rank));  // 3 + 1 + 2 words
+      const Words all = OnDevice(rank, std::vector<int32_t>(6, -1));
+      ASSERT_TRUE(world().Wait(ends_[rank]->AllGather(GroupId(0), mine.view, all.view, DoneEvent())).ok());
       const int32_t r = 10 * round;
-      EXPECT_EQ(all, (std::vector<int32_t>{r + 2, r + 2, r + 2, r, r + 1, r + 1}));
+      EXPECT_EQ(ToHost(rank, all), (std::vector<int32_t>{r + 2, r + 2, r + 2, r, r + 1, r + 1}));
     }
   });
 }
@@ -28,10 +27,9 @@ TEST_P(TransportTest, AGatherWaitsForAllMembersAndForItsTurn) {
   const GroupSpec group{
       .id = GroupId(0), .members = {WorldRank(0), WorldRank(1)}, .queue = QueueId(1), .purpose = "pair"};
   OpenAll(2, {Edge(0, 0, 1, 1)}, {group});
-  int32_t mine[2] = {5, 6}, all[2][2] = {};
+  const Words mine[2] = {OnDevice(0, {5}), OnDevice(1, {6})}, all[2] = {OnDevice(0, {0, 0}), OnDevice(1, {0, 0})};
   const auto gather = [&](int rank, const EventRef& after) {
-    return ends_[rank]->AllGather(GroupId(0), {reinterpret_cast<std::byte*>(&mine[rank]), DType::kI32, {1}},
-                                  {reinterpret_cast<std::byte*>(all[rank]), DType::kI32, {2}}, after);
+    return ends_[rank]->AllGather(GroupId(0), mine[rank].view, all[rank].view, after);
   };
   auto ready = NewSignal();
   const EventRef sent = ends_[0]->Send(ChannelId(0), NewSlot(0, 1), DoneEvent());
@@ -43,10 +41,7 @@ TEST_P(TransportTest, AGatherWaitsForAllMembersAndForItsTurn) {
   EXPECT_FALSE(gathered[0]->Done() || last->Done()) << "a transfer stands before it in the queue";
   Set(ready);
   for (const EventRef& event : {sent, received, gathered[0], last}) ASSERT_TRUE(world().Wait(event).ok());
-  for (int rank : {0, 1}) {
-    EXPECT_EQ(all[rank][0], 5);
-    EXPECT_EQ(all[rank][1], 6);
-  }
+  for (int rank : {0, 1}) EXPECT_EQ(ToHost(rank, all[rank]), (std::vector<int32_t>{5, 6}));
 }
 
 // Each member's part for each other one is filled with a number of their pair and the round.
@@ -67,10 +62,10 @@ TEST_P(TransportTest, AnAllToAllGivesEachMemberItsPartOfAllInTheGroupsOrder) {
         mine.insert(mine.end(), parts[other] / 4, word(round, place, other));
         wanted.insert(wanted.end(), parts[place] / 4, word(round, other, place));
       }
-      std::vector<int32_t> all(wanted.size(), -1);
-      const EventRef done = ends_[rank]->AllToAll(GroupId(0), Words(mine), parts, Words(all), DoneEvent());
+      const Words given = OnDevice(rank, mine), all = OnDevice(rank, std::vector<int32_t>(wanted.size(), -1));
+      const EventRef done = ends_[rank]->AllToAll(GroupId(0), given.view, parts, all.view, DoneEvent());
       ASSERT_TRUE(world().Wait(done).ok());
-      EXPECT_EQ(all, wanted) << "round " << round;
+      EXPECT_EQ(ToHost(rank, all), wanted) << "round " << round;
     }
   });
 }
@@ -91,7 +86,8 @@ TEST_P(TransportTest, CollectivesOfSeveralGroupsRunAtOnceAndDoNotMix) {
   const std::vector<int64_t> parts = {4, 12};
   RunRanks(kRanks, [&](int rank) {
     struct Exchange {
-      std::vector<int32_t> mine, all, wanted;
+      Words mine, all;
+      std::vector<int32_t> wanted;
       EventRef done;
     };
     std::vector<Exchange> exchanges;
@@ -103,16 +99,16 @@ TEST_P(TransportTest, CollectivesOfSeveralGroupsRunAtOnceAndDoNotMix) {
       if (members[place].value() != rank) continue;
       const auto word = [&](int from) { return static_cast<int32_t>(1000 * g + 100 * (i / groups.size()) + from); };
       Exchange& exchange = exchanges.emplace_back();
-      exchange.mine.assign(4, word(rank));
+      exchange.mine = OnDevice(rank, std::vector<int32_t>(4, word(rank)));
       for (WorldRank from : members)
         exchange.wanted.insert(exchange.wanted.end(), parts[place] / 4, word(from.value()));
-      exchange.all.assign(exchange.wanted.size(), -1);
+      exchange.all = OnDevice(rank, std::vector<int32_t>(exchange.wanted.size(), -1));
       exchange.done =
-          ends_[rank]->AllToAll(groups[g].id, Words(exchange.mine), parts, Words(exchange.all), DoneEvent());
+          ends_[rank]->AllToAll(groups[g].id, exchange.mine.view, parts, exchange.all.view, DoneEvent());
     }
     for (const Exchange& exchange : exchanges) {
       ASSERT_TRUE(world().Wait(exchange.done).ok());
-      EXPECT_EQ(exchange.all, exchange.wanted);
+      EXPECT_EQ(ToHost(rank, exchange.all), exchange.wanted);
     }
   });
 }
@@ -134,7 +130,7 @@ TEST_P(TransportTest, CollectivesOfAnySizeBringEachWordToItsPlace) {
     for (int round = 0; round < kRounds; ++round) {
       std::vector<int64_t> words(kRanks), parts;
       for (int k = 0; k < kRanks; ++k) words[k] = kSizes[MixBits(10 * round + k) % std::size(kSizes)];
-      std::vector<int32_t> given, to_each, gathered, wanted_gathered, exchanged, wanted_exchanged;
+      std::vector<int32_t> given, to_each, wanted_gathered, wanted_exchanged;
       for (int64_t i = 0; i < words[place]; ++i) given.push_back(word(round, place, 9, i));
       for (int k = 0; k < kRanks; ++k) {
         parts.push_back(4 * words[k]);
@@ -142,31 +138,33 @@ TEST_P(TransportTest, CollectivesOfAnySizeBringEachWordToItsPlace) {
         for (int64_t i = 0; i < words[k]; ++i) to_each.push_back(word(round, place, k, i));
         for (int64_t i = 0; i < words[place]; ++i) wanted_exchanged.push_back(word(round, k, place, i));
       }
-      gathered.resize(wanted_gathered.size());
-      exchanged.resize(wanted_exchanged.size());
+      const Words mine[2] = {OnDevice(rank, given), OnDevice(rank, to_each)};
+      const Words gathered = OnDevice(rank, std::vector<int32_t>(wanted_gathered.size(), -1));
+      const Words exchanged = OnDevice(rank, std::vector<int32_t>(wanted_exchanged.size(), -1));
       const EventRef events[2] = {
-          ends_[rank]->AllGather(GroupId(0), Words(given), Words(gathered), DoneEvent()),
-          ends_[rank]->AllToAll(GroupId(0), Words(to_each), parts, Words(exchanged), DoneEvent())};
+          ends_[rank]->AllGather(GroupId(0), mine[0].view, gathered.view, DoneEvent()),
+          ends_[rank]->AllToAll(GroupId(0), mine[1].view, parts, exchanged.view, DoneEvent())};
       for (const EventRef& event : events) ASSERT_TRUE(world().Wait(event).ok()) << event->status();
-      EXPECT_TRUE(gathered == wanted_gathered) << "round " << round;
-      EXPECT_TRUE(exchanged == wanted_exchanged) << "round " << round;
+      EXPECT_TRUE(ToHost(rank, gathered) == wanted_gathered) << "round " << round;
+      EXPECT_TRUE(ToHost(rank, exchanged) == wanted_exchanged) << "round " << round;
     }
   });
 }
 
 TEST_P(TransportTest, CollectivesAndTransfersOfOneQueueKeepTheirPostingOrder) {
   OpenAll(2, {Edge(0, 0, 1, 4)}, {Pair(4)});
-  std::vector<int32_t> mine[2] = {{1, 2}, {3, 4}}, all[2] = {{0, 0}, {0, 0}}, both[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
+  const Words mine[2] = {OnDevice(0, {1, 2}), OnDevice(1, {3, 4})}, all[2] = {OnDevice(0, {0, 0}), OnDevice(1, {0, 0})};
+  const Words both[2] = {OnDevice(0, {0, 0, 0, 0}), OnDevice(1, {0, 0, 0, 0})};
   const std::vector<int64_t> parts = {4, 4};
   auto ready = NewSignal();
   std::vector<EventRef> first, later;
   Slot* target = NewSlot(1);
   for (int rank : {0, 1}) {
     first.push_back(
-        ends_[rank]->AllToAll(GroupId(0), Words(mine[rank]), parts, Words(all[rank]), rank == 0 ? ready : DoneEvent()));
+        ends_[rank]->AllToAll(GroupId(0), mine[rank].view, parts, all[rank].view, rank == 0 ? ready : DoneEvent()));
     later.push_back(rank == 0 ? ends_[0]->Send(ChannelId(0), NewSlot(0, 8), DoneEvent())
                               : ends_[1]->Recv(ChannelId(0), target, DoneEvent()));
-    later.push_back(ends_[rank]->AllGather(GroupId(0), Words(all[rank]), Words(both[rank]), DoneEvent()));
+    later.push_back(ends_[rank]->AllGather(GroupId(0), all[rank].view, both[rank].view, DoneEvent()));
   }
   LetTimePass();
   for (const EventRef& event : first) EXPECT_FALSE(event->Done());
@@ -176,16 +174,16 @@ TEST_P(TransportTest, CollectivesAndTransfersOfOneQueueKeepTheirPostingOrder) {
     for (const EventRef& event : events) ASSERT_TRUE(world().Wait(event).ok());
   }
   EXPECT_TRUE(Holds(target, 8));
-  for (int rank : {0, 1}) EXPECT_EQ(both[rank], (std::vector<int32_t>{1, 3, 2, 4}));
+  for (int rank : {0, 1}) EXPECT_EQ(ToHost(rank, both[rank]), (std::vector<int32_t>{1, 3, 2, 4}));
 }
 
 TEST_P(TransportTest, AnErrorOfWhatAnAllToAllWaitsForEndsItForAllMembers) {
   OpenAll(2, {}, {Pair(1)});
-  std::vector<int32_t> mine[2] = {{1, 2}, {3, 4}}, all[2] = {{0, 0}, {0, 0}};
+  const Words mine[2] = {OnDevice(0, {1, 2}), OnDevice(1, {3, 4})}, all[2] = {OnDevice(0, {0, 0}), OnDevice(1, {0, 0})};
   const std::vector<int64_t> parts = {4, 4};
   auto computed = NewSignal();
-  const EventRef events[2] = {ends_[0]->AllToAll(GroupId(0), Words(mine[0]), parts, Words(all[0]), DoneEvent()),
-                              ends_[1]->AllToAll(GroupId(0), Words(mine[1]), parts, Words(all[1]), computed)};
+  const EventRef events[2] = {ends_[0]->AllToAll(GroupId(0), mine[0].view, parts, all[0].view, DoneEvent()),
+                              ends_[1]->AllToAll(GroupId(0), mine[1].view, parts, all[1].view, computed)};
   LetTimePass();
   Set(computed, absl::DataLossError("layer 3 went wrong"));
   for (const EventRef& event : events) {
@@ -214,15 +212,15 @@ TEST_P(TransportTest, CollectivesWhoseMembersDisagreeAreAnErrorForAllOfThem) {
   for (const Case& c : cases) {
     OpenAll(2, {}, {Pair(1)});
     std::vector<EventRef> events;
-    std::vector<int32_t> mine[2], all[2];
+    Words mine[2], all[2];
     for (int rank : {0, 1}) {
       const End& end = rank == 0 ? fine : c.other;
-      mine[rank].resize(end.words_mine);
-      all[rank].resize(end.words_all);
+      mine[rank] = OnDevice(rank, std::vector<int32_t>(end.words_mine));
+      all[rank] = OnDevice(rank, std::vector<int32_t>(end.words_all));
       events.push_back(
           end.parts.empty()
-              ? ends_[rank]->AllGather(GroupId(0), Words(mine[rank]), Words(all[rank]), DoneEvent())
-              : ends_[rank]->AllToAll(GroupId(0), Words(mine[rank]), end.parts, Words(all[rank]), DoneEvent()));
+              ? ends_[rank]->AllGather(GroupId(0), mine[rank].view, all[rank].view, DoneEvent())
+              : ends_[rank]->AllToAll(GroupId(0), mine[rank].view, end.parts, all[rank].view, DoneEvent()));
     }
     for (const EventRef& event : events) {
       const absl::Status status = world().Wait(event);

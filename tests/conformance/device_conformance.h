@@ -225,6 +225,25 @@ TEST_P(DeviceConformance, AnErrorThatIsJoinedIsTheStreams) {
   EXPECT_EQ(world().Wait(done).code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_P(DeviceConformance, AnAbortedStreamWaitsForNothingAndSkipsTheRest) {
+  auto stream = device().NewStream("test");
+  const Buffer buffer = Allocate(4);
+  const float value = 3;
+  const EventRef before = stream->Record();
+  ASSERT_TRUE(world().Wait(before).ok());
+  stream->Wait(MakeRef<Signal>());
+  stream->CopyToDevice(&value, F32(buffer, 1));
+  const EventRef after = stream->Record();
+  EXPECT_FALSE(after->Done());
+  stream->Abort(absl::AbortedError("a peer has failed"));
+  stream->Abort(absl::InternalError("a later cause"));
+  EXPECT_EQ(world().Wait(after), absl::AbortedError("a peer has failed"));
+  EXPECT_EQ(world().Wait(stream->Record()), absl::AbortedError("a peer has failed"));
+  EXPECT_TRUE(before->status().ok());
+  auto other = device().NewStream("other");
+  EXPECT_EQ(ToHost(*other, F32(buffer, 1)), std::vector<float>{0.0f});
+}
+
 TEST_P(DeviceConformance, DrainWaitsForAllThatWasIssued) {
   auto stream = device().NewStream("test");
   const Buffer buffer = Allocate(4'000'000);

@@ -217,21 +217,20 @@ TEST_P(TransportTest, AbortCompletesPendingAndLaterOperationsOfAllWithTheFirstCa
   const GroupSpec group{
       .id = GroupId(0), .members = {WorldRank(0), WorldRank(1), WorldRank(2)}, .queue = QueueId(1), .purpose = "norm"};
   OpenAll(3, {Edge(0, 0, 1, 2), Edge(1, 1, 2, 2)}, {group});
-  int32_t word = 0, words[3] = {}, more[3] = {};
-  const TensorView one{reinterpret_cast<std::byte*>(&word), DType::kI32, {1}};
-  const TensorView three{reinterpret_cast<std::byte*>(words), DType::kI32, {3}};
-  const TensorView three_more{reinterpret_cast<std::byte*>(more), DType::kI32, {3}};
+  const Words one = OnDevice(2, {0}), three = OnDevice(2, {0, 0, 0});
+  const Words mine = OnDevice(1, {0, 0, 0}), all = OnDevice(1, {0, 0, 0});
+  const Words last_one = OnDevice(0, {0}), last_three = OnDevice(0, {0, 0, 0});
   const std::vector<int64_t> parts = {4, 4, 4};
   auto never = NewSignal();
   std::vector<EventRef> events = {
       ends_[0]->Send(ChannelId(0), NewSlot(0), never), ends_[1]->Recv(ChannelId(0), NewSlot(1), DoneEvent()),
-      ends_[1]->Send(ChannelId(1), NewSlot(1), DoneEvent()), ends_[2]->AllGather(GroupId(0), one, three, DoneEvent()),
-      ends_[1]->AllToAll(GroupId(0), three, parts, three_more, DoneEvent())};
+      ends_[1]->Send(ChannelId(1), NewSlot(1), DoneEvent()), ends_[2]->AllGather(GroupId(0), one.view, three.view, DoneEvent()),
+      ends_[1]->AllToAll(GroupId(0), mine.view, parts, all.view, DoneEvent())};
   LetTimePass();
   ends_[1]->Abort(absl::AbortedError("rank 1 saw smoke"));
   world().Wait(events[3]).IgnoreError();  // rank 2 has been told
   ends_[2]->Abort(absl::InternalError("a later cause"));
-  events.push_back(ends_[0]->AllGather(GroupId(0), one, three, DoneEvent()));
+  events.push_back(ends_[0]->AllGather(GroupId(0), last_one.view, last_three.view, DoneEvent()));
   events.push_back(ends_[2]->Recv(ChannelId(1), NewSlot(2), DoneEvent()));
   for (const EventRef& event : events) {
     const absl::Status status = world().Wait(event);

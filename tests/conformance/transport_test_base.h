@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,8 +50,12 @@ class TransportTest : public testing::TestWithParam<TransportKind> {
   }
 
   void Make(int ranks) {
+    streams_.clear();
     rig_ = nullptr;  // a thread lives in one simulated world at a time
     rig_ = GetParam().make(ranks);
+    for (int rank = 0; rank < ranks; ++rank) {
+      streams_.push_back(rig_->device(WorldRank(rank))->NewStream(absl::StrCat("test", rank)));
+    }
   }
   World& world() { return *rig_->world(); }
   void LetTimePass() { world().SleepUntil(world().Now() + kAWhile); }
@@ -68,9 +72,28 @@ class TransportTest : public testing::TestWithParam<TransportKind> {
   static GroupSpec Pair(int queue) {
     return {.id = GroupId(0), .members = {WorldRank(0), WorldRank(1)}, .queue = QueueId(queue), .purpose = "pair"};
   }
-  static TensorView Words(std::vector<int32_t>& words) {
-    return {reinterpret_cast<std::byte*>(words.data()), DType::kI32, {static_cast<int64_t>(words.size())}};
+  // Words in the memory of a rank's device.
+  struct Words {
+    Buffer buffer;
+    TensorView view;
+  };
+  Words OnDevice(int rank, const std::vector<int32_t>& words) {
+    Words result;
+    const auto count = static_cast<int64_t>(words.size());
+    auto buffer = rig_->device(WorldRank(rank))->Allocate(4 * std::max<int64_t>(count, 1), "words");
+    EXPECT_TRUE(buffer.ok()) << buffer.status();
+    result.buffer = *std::move(buffer);
+    result.view = {result.buffer.data(), DType::kI32, {count}};
+    Write(rank, words, result.view);
+    return result;
   }
+  std::vector<int32_t> ToHost(int rank, const TensorView& view) {
+    std::vector<int32_t> words(view.elements());
+    streams_[rank]->CopyToHost(view, words.data());
+    EXPECT_TRUE(world().Wait(streams_[rank]->Record()).ok());
+    return words;
+  }
+  std::vector<int32_t> ToHost(int rank, const Words& words) { return ToHost(rank, words.view); }
 
   // Opens the endpoints of all ranks, each with what concerns it.
   void OpenAll(int ranks, const std::vector<ChannelSpec>& channels, const std::vector<GroupSpec>& groups = {}) {
@@ -91,25 +114,18 @@ class TransportTest : public testing::TestWithParam<TransportKind> {
   }
 
   Slot* NewSlot(int rank, int32_t fill = -1) {
-    auto slot = std::make_unique<Slot>();
+    auto slot = std::make_unique<TestSlot>();
     auto buffer = rig_->device(WorldRank(rank))->Allocate(kBytes, "slot");
     EXPECT_TRUE(buffer.ok());
     slot->buffer = *std::move(buffer);
+    slot->rank = rank;
     Fill(slot.get(), fill);
     std::lock_guard lock(slots_mutex_);
     slots_.push_back(std::move(slot));
     return slots_.back().get();
   }
-  static void Fill(Slot* slot, int32_t value) {
-    for (int64_t i = 0; i < kWords; ++i)
-      reinterpret_cast<int32_t*>(slot->buffer.data())[i] = value + static_cast<int32_t>(i);
-  }
-  static bool Holds(const Slot* slot, int32_t value) {
-    for (int64_t i = 0; i < kWords; ++i) {
-      if (reinterpret_cast<const int32_t*>(slot->buffer.data())[i] != value + static_cast<int32_t>(i)) return false;
-    }
-    return true;
-  }
+  void Fill(Slot* slot, int32_t value) { Write(RankOf(slot), Counting(value), ViewOf(slot)); }
+  bool Holds(const Slot* slot, int32_t value) { return ToHost(RankOf(slot), ViewOf(slot)) == Counting(value); }
 
   // Runs body(rank) as one task a rank and waits for all.
   void RunRanks(int ranks, const std::function<void(int rank)>& body) {
@@ -124,10 +140,27 @@ class TransportTest : public testing::TestWithParam<TransportKind> {
     signal->Set(std::move(status), world().Now());
   }
 
+  struct TestSlot : Slot {
+    int rank = 0;
+  };
+  static int RankOf(const Slot* slot) { return static_cast<const TestSlot*>(slot)->rank; }
+  static TensorView ViewOf(const Slot* slot) { return {slot->buffer.data(), DType::kI32, {kWords}}; }
+  static std::vector<int32_t> Counting(int32_t first) {
+    std::vector<int32_t> words(kWords);
+    std::iota(words.begin(), words.end(), first);
+    return words;
+  }
+  void Write(int rank, const std::vector<int32_t>& words, const TensorView& target) {
+    if (words.empty()) return;
+    streams_[rank]->CopyToDevice(words.data(), target);
+    EXPECT_TRUE(world().Wait(streams_[rank]->Record()).ok());
+  }
+
   std::unique_ptr<TransportRig> rig_;
+  std::vector<std::unique_ptr<Stream>> streams_;  // per rank
   std::vector<std::unique_ptr<Transport>> ends_;
   std::mutex slots_mutex_;  // ranks make their own slots
-  std::vector<std::unique_ptr<Slot>> slots_;
+  std::vector<std::unique_ptr<TestSlot>> slots_;
 };
 
 }  // namespace sluice

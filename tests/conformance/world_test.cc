@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/relay_event.h"
 #include "base/signal_pool.h"
 #include "gtest/gtest.h"
 #include "tests/sim/sim_world.h"
@@ -201,6 +202,42 @@ TEST_P(WorldTest, ADoorbellLosesNoRing) {
     EXPECT_TRUE(world_->Wait(rung).ok());
   }
   for (const EventRef& producer : producers) EXPECT_TRUE(world_->Wait(producer).ok());
+}
+
+TEST_P(WorldTest, ARelayEndsAsWhatItWasBoundTo) {
+  const auto relays = MakeRef<RelayPool>();
+  for (const bool bound_first : {true, false}) {
+    const Ref<RelayEvent> relay = relays->Take();
+    const Ref<Signal> target = MakeRef<Signal>();
+    EXPECT_EQ(relay->StandsFor(), nullptr);
+    const EventRef other = world_->Spawn({.name = "other"}, [&] {
+      if (bound_first) relay->Bind(target);
+      world_->SleepUntil(world_->Now() + kMillisecond);
+      target->Set(absl::OkStatus(), 3, 7);
+      if (!bound_first) relay->Bind(target);
+    });
+    EXPECT_TRUE(world_->Wait(relay).ok());
+    EXPECT_EQ(relay->began(), 3);
+    EXPECT_EQ(relay->ended(), 7);
+    EXPECT_EQ(relay->StandsFor(), target.get());
+    EXPECT_TRUE(world_->Wait(other).ok());
+  }
+}
+
+TEST_P(WorldTest, ARelayTellsAnErrorInTheWordsItIsGiven) {
+  const auto relays = MakeRef<RelayPool>();
+  const Ref<RelayEvent> relay = relays->Take(), unbound = relays->Take();
+  const Ref<Signal> target = MakeRef<Signal>();
+  relay->Bind(target);
+  target->Set(absl::InternalError("copy failed"), world_->Now());
+  EXPECT_FALSE(relay->Done());
+  const EventRef other = world_->Spawn({.name = "other"}, [&] {
+    world_->SleepUntil(world_->Now() + kMillisecond);
+    for (const auto& event : {relay, unbound}) event->Fail(absl::InternalError("rank 1: copy failed"), world_->Now());
+  });
+  EXPECT_EQ(world_->Wait(relay), absl::InternalError("rank 1: copy failed"));
+  EXPECT_EQ(world_->Wait(unbound), absl::InternalError("rank 1: copy failed"));
+  EXPECT_TRUE(world_->Wait(other).ok());
 }
 
 TEST_P(WorldTest, PooledSignalsOutliveThePoolsOwner) {

@@ -53,6 +53,7 @@ struct Settings {
   int tp = 1;
   bool sequence_parallel = false;
   int vocabulary = 256;
+  Messages messages = Messages::kExchanged;
 };
 
 // Small, odd and complete: dropout, tied weights, clipping, held-out text, documents apart.
@@ -76,7 +77,8 @@ std::string Name(const Settings& s) {
   return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
                       " p=", s.pp, " dp=", s.dp, s.zero1 ? " zero1" : "", " C=", s.channels, " tp=", s.tp,
                       s.sequence_parallel ? " of slices" : "", " V=", s.vocabulary, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
-                      " rate ", s.learning_rate, s.post_validation ? " post-validated" : "", " ", s.file, " ", s.steps, " steps");
+                      " rate ", s.learning_rate, s.post_validation ? " post-validated" : "",
+                      s.messages == Messages::kCopied ? " copied" : "", " ", s.file, " ", s.steps, " steps");
 }
 
 class Equivalence : public ::testing::Test {
@@ -100,6 +102,7 @@ class Equivalence : public ::testing::Test {
     s.recompute = "none";
     s.chunks = 1;
     s.post_validation = false;
+    s.messages = Messages::kExchanged;
     s.file = "";
     auto [entry, is_new] = references_.try_emplace(Name(s));
     if (is_new) {
@@ -114,7 +117,7 @@ class Equivalence : public ::testing::Test {
   }
 
   void Check(const Settings& s) {
-    const auto numbers = RunJob(JobText(s), folder_);
+    const auto numbers = RunJob(JobText(s), folder_, s.messages);
     ASSERT_TRUE(numbers.ok()) << Name(s) << ": " << numbers.status();
     EXPECT_EQ(Difference(Reference(s), *numbers), "") << Name(s);
   }
@@ -290,6 +293,24 @@ TEST_F(Equivalence, ReplicasThatShareTheOptimizer) {
   sample.push_back(wild);
   for (const Settings& settings : sample) Check(settings);
   EXPECT_FALSE(std::isfinite(Reference(wild).norms.back())) << "with a rate of 1e20";
+}
+
+// As on GPUs: slots stay where they are, and what is issued waits for messages on the device.
+TEST_F(Equivalence, MessagesThatAreCopiedBetweenDevices) {
+  std::vector<Settings> sample = {
+      {"gpt2", "f32", "none", 5, 1, 3, "1f1b", 1},          {"gpt2", "bf16", "full", 5, 1, 2, "gpipe", 2},
+      {"gpt2", "f32", "none", 12, 1, 3, "interleaved_1f1b", 1, 2}, {"llama", "f32", "selective", 12, 1, 3, "zb_v", 1, 2},
+      {"gpt2", "f32", "none", 8, 2, 2, "dual_pipe", 1},     {"llama", "f32", "none", 4, 2, 2, "1f1b", 1},
+      {.micro_batches = 6, .pp = 3, .schedule = "zb_h2", .tied = false, .post_validation = true, .clip = 2.5},
+  };
+  sample[5].dp = 2;
+  sample[5].tp = 2;
+  sample[5].sequence_parallel = true;
+  sample[5].zero1 = true;
+  for (Settings& settings : sample) {
+    settings.messages = Messages::kCopied;
+    Check(settings);
+  }
 }
 
 // What was written as text is read again and trains the same, without transfers and with those that lowering gave it.

@@ -10,6 +10,7 @@
 #include "runtime/data/dataset.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/pipeline.h"
+#include "runtime/transport/peer_hub.h"
 #include "stages/parameters.h"
 
 namespace sluice {
@@ -26,13 +27,21 @@ std::string FirstDifference(const std::string& what, const std::vector<float>& a
 
 }  // namespace
 
-absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& folder) {
+absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& folder, Messages messages) {
   ASSIGN_OR_RETURN(const JobConfig job, ParseJob(text, folder + "/job.textproto", {.user_directory = folder}));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
   const auto world = NewRealWorld();
-  ASSIGN_OR_RETURN(const auto pipeline,
-                   Pipeline::Create(world.get(), plan, {.threads_per_rank = job.layout.threads_per_rank}));
+  const int ranks = job.layout.grid().ranks();
+  PeerHub hub(world.get(), ranks);
+  PipelineOptions options{.threads_per_rank = job.layout.threads_per_rank};
+  if (messages == Messages::kCopied) {
+    for (int rank = 0; rank < ranks; ++rank) options.ranks.push_back(WorldRank(rank));
+    options.open_transport = [&hub](WorldRank rank, Device* device, const auto& channels, const auto& groups) {
+      return hub.Open(rank, device, channels, groups);
+    };
+  }
+  ASSIGN_OR_RETURN(const auto pipeline, Pipeline::Create(world.get(), plan, options));
   const BatchShape shape = ShapeOf(job.training);
   Batch batch(shape), other(shape);
   const BatchMaker batches(&dataset, shape, RulesOf(job.data), job.training.seed);

@@ -1,6 +1,7 @@
 // Runs a job's training steps in this process and gives back every number that must not depend on the layout.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,8 +17,12 @@ struct JobNumbers {
   std::vector<float> held_out;                           // sums of every micro-batch of one evaluation batch
 };
 
+// How messages move between the ranks: slots are exchanged, or copied from device to device.
+enum class Messages : uint8_t { kExchanged, kCopied };
+
 // `job` is the text of a job file whose data lies in `folder`.
-absl::StatusOr<JobNumbers> RunJob(const std::string& job, const std::string& folder);
+absl::StatusOr<JobNumbers> RunJob(const std::string& job, const std::string& folder,
+                                  Messages messages = Messages::kExchanged);
 
 // Empty if all is equal bit for bit; else what differs first.
 std::string Difference(const JobNumbers& a, const JobNumbers& b);

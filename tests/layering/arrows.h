@@ -42,7 +42,8 @@ inline const std::vector<Arrow>& Arrows() {
       {"runtime/trainer/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/"}},
       {"tools/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/", "tools/"}},
       // The sanitizer's suppressions go with every test.
-      {"tools/bazel/", {"tools/bazel/", "tests/tsan"}},
+      // //tools/bazel/cuda:runtime is the toolkit in miniature where the build setting says so.
+      {"tools/bazel/", {"tools/bazel/", "tests/tsan", "tests/gpu_sim/toolkit"}},
       {"tests/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/", "tools/", "tests/"}},
   };
   return arrows;

@@ -165,11 +165,13 @@ void TestStream::RunCommands() {
 }
 
 void TestStream::Execute(Command& command) {
+  if (status_.ok() && aborted_->Done()) status_ = aborted_->status();
   if (command.record) {
     const Nanoseconds now = world_->Now();
     command.record->Set(status_, std::min(now, command.inside ? work_began_ : std::exchange(work_began_, kForever)), now);
   } else if (command.wait) {
-    if (status_.ok()) status_ = world_->Wait(command.wait);
+    const EventRef events[] = {command.wait, aborted_};
+    if (status_.ok()) status_ = events[*world_->WaitAny(events, kForever)]->status();
     if (!command.inside) work_began_ = kForever;
   } else if (status_.ok()) {
     work_began_ = std::min(work_began_, world_->Now());

@@ -27,6 +27,7 @@ class TestStream final : public Stream {
   EventRef Fork() override;
   void Join(const EventRef& event) override;
   void Drain() override;
+  void Abort(const absl::Status& cause) override { aborted_->Set(cause, world_->Now()); }
   void CopyToDevice(const void* host, TensorView device) override;
   void CopyToHost(TensorView device, void* host) override;
 
@@ -57,6 +58,7 @@ class TestStream final : public Stream {
 
   World* const world_;
   const Ref<SignalPool> signals_ = MakeRef<SignalPool>();
+  const Ref<Signal> aborted_ = MakeRef<Signal>();
   Doorbell bell_{signals_};
   std::mutex mutex_;
   std::vector<Command> issued_, running_;  // swapped when the task takes what has been issued

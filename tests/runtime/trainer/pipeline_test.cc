@@ -100,7 +100,7 @@ class PipelineTest : public ::testing::Test {
     for (int process = 0; process < processes; ++process) {
       tasks.push_back(world_->Spawn({.name = "process"}, [&, process] {
         GlooHub hub(world_.get(), {.process = process, .process_of = process_of, .exchange = board.Of(process)});
-        PipelineOptions options{.open_transport = [&](WorldRank rank, const auto& channels, const auto& groups) {
+        PipelineOptions options{.open_transport = [&](WorldRank rank, Device*, const auto& channels, const auto& groups) {
                                   return hub.Open(rank, channels, groups);
                                 },
                                 .connect_transport = [&] { return hub.Connect(); }};
