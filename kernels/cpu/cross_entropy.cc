@@ -87,7 +87,8 @@ ExponentialSum SumExponentials(const float* logits, int64_t n) {
       sum *= std::exp(maximum - largest);
       maximum = largest;
     }
-    const V shift = Set(static_cast<float>(maximum));
+    // Of nothing but logits of -infinity so far the sum is 0.
+    const V shift = Set(std::isinf(maximum) && maximum < 0 ? 0.0f : static_cast<float>(maximum));
     sum +=
         SumOverRow(count, [&](int64_t i, auto part) SIMD_LAMBDA { return Exp(hn::Sub(Load(piece + i, part), shift)); });
   }

@@ -12,6 +12,8 @@
 #ifndef __CUDACC__
 #include <cstring>
 #include <source_location>
+#include <utility>
+#include <vector>
 
 #include "gpu_sim_launch.h"
 #endif
@@ -33,25 +35,30 @@ struct LaunchConfig {
   dim3 grid, block;
   int shared_bytes = 0;  // dynamic shared memory of a block
   cudaStream_t stream = nullptr;
+  double flops = 0;  // for the simulated GPU's time; 0: memory limits it
 };
-
-#ifdef __CUDACC__
 
 // More dynamic shared memory than this must be asked for.
 inline constexpr int kSharedBytesUnasked = 48 * 1024;
 
 template <class Args>
+cudaError_t AskForSharedMemory(void (*kernel)(Args), int bytes) {
+  if (bytes <= kSharedBytesUnasked) return cudaSuccess;
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              bytes);
+}
+
+#ifdef __CUDACC__
+
+template <class Args>
 cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, absl::Span<const Region> /*reads*/,
                    absl::Span<const Region> /*writes*/, const Args& args) {
   static_assert(std::is_trivially_copyable_v<Args>);
-  const auto* function = reinterpret_cast<const void*>(kernel);
-  if (config.shared_bytes > kSharedBytesUnasked) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, config.shared_bytes);
-    if (error != cudaSuccess) return error;
-  }
+  const cudaError_t error = AskForSharedMemory(kernel, config.shared_bytes);
+  if (error != cudaSuccess) return error;
   void* arguments[] = {const_cast<Args*>(&args)};
-  return cudaLaunchKernel(function, config.grid, config.block, arguments, config.shared_bytes, config.stream);
+  return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), config.grid, config.block, arguments,
+                          config.shared_bytes, config.stream);
 }
 
 #else
@@ -66,6 +73,8 @@ cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, absl::Span<
                    absl::Span<const Region> writes, const Args& args,
                    std::source_location site = std::source_location::current()) {
   static_assert(std::is_trivially_copyable_v<Args>);
+  const cudaError_t error = AskForSharedMemory(kernel, config.shared_bytes);
+  if (error != cudaSuccess) return error;
   gpu_sim::KernelLaunch launch{
       .name = config.name,
       .kernel = reinterpret_cast<void (*)()>(kernel),
@@ -76,6 +85,7 @@ cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, absl::Span<
       .shared_bytes = config.shared_bytes,
       .stream = config.stream,
       .site = site,
+      .flops = config.flops,
   };
   std::memcpy(launch.arguments.data(), &args, sizeof(Args));
   for (const Region& region : reads) launch.reads.push_back({region.data, region.bytes, region.rows, region.stride});

@@ -9,9 +9,9 @@
 namespace sluice::cuda {
 
 // A row stays in shared memory between its mean, the mean of the squared distances from it, and its result.
-// REQUIRES: a row is of 64 KB at most.
+// REQUIRES: a row is of 80 KB at most.
 cudaError_t NormForward(cudaStream_t stream, const NormForwardArgs& args);
-// REQUIRES: a row is of 64 KB at most.
+// REQUIRES: a row is of 80 KB at most.
 cudaError_t NormInputGradient(cudaStream_t stream, const NormInputGradientArgs& args);
 // Sums over the rows: kernels/cuda/column_sums.h.
 cudaError_t NormWeightGradient(cudaStream_t stream, const NormWeightGradientArgs& args, const Workspace& workspace);

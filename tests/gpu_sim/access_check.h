@@ -44,7 +44,12 @@ class AccessCheck {
     virtual ~Listener() = default;
     virtual void OnFinding(const Finding& finding) = 0;
   };
-  explicit AccessCheck(Listener* listener) : listener_(listener), history_(kHistory) {}
+  AccessCheck() : history_(kHistory) {}
+  void StartLaunch(Listener* listener) {
+    listener_ = listener;
+    found_.clear();
+    order_.StartLaunch();
+  }
 
   Order& order() { return order_; }
   // The thread of the block that the next accesses are of.
@@ -56,14 +61,19 @@ class AccessCheck {
   void CheckAligned(const void* address, const void* pc) {
     const uintptr_t offset = shadow_.OffsetOf(address);
     if (offset - Shadow::kStack < Shadow::kDevice - Shadow::kStack) return;  // a thread's own
-    if (offset % kAlignment != 0) {
-      Find({.kind = FindingKind::kMisaligned, .access = AccessOf(address, kBytes, kKind, pc)});
-    }
+    if (offset % kAlignment != 0) [[unlikely]]
+      FindMisaligned(address, kBytes, kKind, pc);
     if (offset < Shadow::kArenaBytes && offset % Shadow::kLine + kBytes <= Shadow::kLine) {
       CheckLine<kKind>(offset, kBytes, pc);
     } else {
       Check(address, kBytes, kKind, pc);
     }
+  }
+  void FindMisaligned(const void* address, int bytes, AccessKind kind, const void* pc) {
+    Find({.kind = FindingKind::kMisaligned, .access = AccessOf(address, bytes, kind, pc)});
+  }
+  void FindNoMemory(const void* address, int bytes, AccessKind kind, const void* pc) {
+    Find({.kind = FindingKind::kNoMemory, .access = AccessOf(address, bytes, kind, pc)});
   }
   // cp.async: what it will write counts as never written until it lands.
   void MarkPending(const void* address, int64_t bytes) { shadow_.SetWritten(shadow_.OffsetOf(address), bytes, false); }
@@ -90,7 +100,7 @@ class AccessCheck {
   void FindRace(const Access& access, uint32_t other, AccessKind other_kind);
   void Find(const Finding& finding);
 
-  Listener* const listener_;
+  Listener* listener_ = nullptr;
   const Shadow& shadow_ = Shadow::Get();
   Order order_;
   uint32_t thread_ = 0;

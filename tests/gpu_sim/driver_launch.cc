@@ -3,6 +3,8 @@
 #include "absl/strings/str_cat.h"
 #include "tests/gpu_sim/bodies.h"
 #include "tests/gpu_sim/driver.h"
+#include "tests/gpu_sim/kernel_run.h"
+#include "tests/gpu_sim/memory.h"
 
 namespace gpu_sim {
 namespace {
@@ -39,12 +41,15 @@ std::function<cudaError_t()> Driver::EffectOf(const KernelLaunch& launch) {
   if (launch.library_call != nullptr) return launch.library_call;
   const Body body = options_.fidelity == Fidelity::kBodies ? FindBody(launch.name) : nullptr;
   if (body != nullptr) return [body, arguments = launch.arguments] { return RunBody(body, arguments); };
-  return [this, launch] { return RunThreads(launch); };
+  return [this, launch, seed = options_.seed + static_cast<uint64_t>(counters_.launches)] {
+    return RunThreads(launch, seed);
+  };
 }
 
-cudaError_t Driver::RunThreads(const KernelLaunch& launch) {
-  reports_.Add(ReportKind::kKernel, absl::StrCat(launch.name, " has no body, and no threads"));
-  return cudaErrorInvalidDeviceFunction;
+cudaError_t Driver::RunThreads(const KernelLaunch& launch, uint64_t seed) {
+  const RunResult result = RunEveryThread(launch, {.seed = seed});
+  for (const Report& report : result.reports) reports_.Add(report.kind, report.text);
+  return result.finished ? cudaSuccess : cudaErrorIllegalAddress;
 }
 
 cudaError_t Driver::LaunchKernel(const Caller& caller, KernelLaunch launch) {

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "tests/gpu_sim/pinned_memory.h"
 #include "tests/gpu_sim/shadow.h"
 
 namespace gpu_sim {
@@ -40,7 +41,8 @@ State& TheState() {
 
 struct sigaction previous_action;
 
-void OnFault(int signal, siginfo_t* info, void* /*context*/) {
+void OnFault(int signal, siginfo_t* info, void* context) {
+  if (HandlePinnedFault(info->si_addr, context)) return;
   const Shadow& shadow = Shadow::Get();
   if (shadow.IsClosed(info->si_addr)) {
     std::fputs(absl::StrCat("gpu_sim: host code touched device memory, ", DescribeAddress(info->si_addr),
@@ -122,9 +124,13 @@ void TranslateToStorage(std::byte* arguments, size_t bytes) {
   }
 }
 
-void MarkWritten(const void* data, int64_t bytes) {
-  const std::byte* const storage = StorageOf(data);
-  if (Shadow::Get().Contains(storage)) Shadow::Get().SetWritten(Shadow::Get().OffsetOf(storage), bytes, true);
+void MarkWritten(const LaunchRegion& region) {
+  const Shadow& shadow = Shadow::Get();
+  const std::byte* const data = StorageOf(region.data);
+  if (!shadow.Contains(data)) return;
+  for (int64_t row = 0; row < region.rows; ++row) {
+    shadow.SetWritten(shadow.OffsetOf(data + row * region.stride), region.bytes, true);
+  }
 }
 
 AddressInfo FindAddress(const void* address) {

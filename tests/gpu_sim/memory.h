@@ -10,6 +10,8 @@
 #include <source_location>
 #include <string>
 
+#include "tests/gpu_sim/include/gpu_sim_launch.h"
+
 namespace gpu_sim {
 
 // Null if the address space of device memory (4 TiB) is used up: no address is given twice, so use after free is known
@@ -23,8 +25,9 @@ std::byte* StorageOf(const void* data);
 // Every word that is an address of device memory becomes its storage's: a kernel's arguments.
 void TranslateToStorage(std::byte* arguments, size_t bytes);
 
-// What a copy, a memset, a kernel's body or a library's call has written. Takes either address.
-void MarkWritten(const void* data, int64_t bytes);
+// What a copy, a memset, a kernel's body or a library's call has written. Takes either address; host memory is passed
+// over.
+void MarkWritten(const LaunchRegion& region);
 
 enum class AddressKind : uint8_t { kHost, kGap, kLive, kFreed };
 struct AddressInfo {

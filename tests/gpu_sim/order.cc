@@ -5,7 +5,7 @@
 namespace gpu_sim {
 
 void Order::StartBlock() {
-  block_start_ = barrier_ = ++now_;
+  block_start_ = barrier_ = Tick();
   for (Warp& warp : warps_) {
     warp.all = 0;
     warp.partial = false;
@@ -14,7 +14,7 @@ void Order::StartBlock() {
 
 void Order::WarpBarrier(int number, uint32_t lanes) {
   Warp& warp = warps_[number];
-  ++now_;
+  Tick();
   if (lanes == ~0u) {
     warp.all = now_;
     return;

@@ -10,13 +10,15 @@
 #include <array>
 #include <cstdint>
 
+#include "base/check.h"
+
 namespace gpu_sim {
 
 class Order {
  public:
   static constexpr int kThreads = 1024;
   static constexpr int kLanes = 32;
-  static constexpr uint32_t kTimeMax = (1u << 20) - 1;
+  static constexpr uint32_t kFirstTime = 1, kTimeMax = (1u << 20) - 1;
 
   // Who made an access: a thread of the block, or, of reads, several of a warp, of the block, or of several blocks.
   static constexpr uint32_t kSeveralOfWarp = kThreads;  // + the warp
@@ -31,13 +33,15 @@ class Order {
   uint32_t now() const { return now_; }
   uint32_t launch_start() const { return launch_start_; }
   uint32_t block_start() const { return block_start_; }
-  bool IsNearlyFull() const { return now_ > kTimeMax / 2; }
+  // Restart it before the next launch or block.
+  bool IsLate() const { return now_ > kTimeMax / 2; }
 
-  // Time starts anew: REQUIRES that no record is kept.
-  void Reset() { now_ = 0; }
-  void StartLaunch() { launch_start_ = ++now_; }
+  // Time starts anew. REQUIRES: no record is kept but, as of other blocks, those of kFirstTime, which StartLaunch
+  // follows.
+  void Restart() { now_ = kFirstTime - 1; }
+  void StartLaunch() { launch_start_ = Tick(); }
   void StartBlock();
-  void BlockBarrier() { barrier_ = ++now_; }
+  void BlockBarrier() { barrier_ = Tick(); }
   void WarpBarrier(int warp, uint32_t lanes);
 
   // May the access of this record happen at the same time as what thread `me` does now? Of accesses before the time
@@ -64,7 +68,12 @@ class Order {
     return warp.partial ? std::max(warp.all, warp.seen[me % kLanes][other % kLanes]) : warp.all;
   }
 
-  uint32_t now_ = 0;
+  uint32_t Tick() {
+    CHECK_LT(now_, kTimeMax) << "barriers in one block of a kernel on the simulated GPU";
+    return ++now_;
+  }
+
+  uint32_t now_ = kFirstTime - 1;
   uint32_t launch_start_ = 0, block_start_ = 0;
   uint32_t barrier_ = 0;  // the block's last
   std::array<Warp, kThreads / kLanes> warps_;
