@@ -179,9 +179,9 @@ absl::Status RunWorker(const Arguments& arguments) {
   ASSIGN_OR_RETURN(self.place, PlaceOf(arguments));
   const std::vector<int> processors =
       ProcessorsOf(self.place, Processors(), static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
-  ASSIGN_OR_RETURN(const JobConfig job,
-                   LoadJob(arguments.job, ProfileFile::kRead,
-                           {.processes = self.place.processes, .processors = static_cast<int>(processors.size())}));
+  const ProcessShare share{.processes = self.place.processes, .processors = static_cast<int>(processors.size())};
+  ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job, ProfileFile::kRead, share));
+  RETURN_IF_ERROR(CheckDevice(job, share));
   const RankGrid grid = job.layout.grid();
   RETURN_IF_ERROR(CheckDivides(grid, self.place.processes));
   const bool leads = self.place.process == 0, quiet = arguments.quiet || job.output.quiet || !leads;
