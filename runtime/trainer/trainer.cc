@@ -35,6 +35,11 @@ double MeanLoss(const std::vector<float>& sums, const Batch& batch) {
   return batch.valid_targets > 0 ? total / static_cast<double>(batch.valid_targets) : 0;
 }
 
+std::function<uint64_t()> MovesOf(ControlPlane* control) {
+  if (control == nullptr) return nullptr;
+  return [control] { return control->job_moves(); };
+}
+
 PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options) {
   const JobConfig& job = plan.job;
   return {.ranks = options.ranks,
@@ -42,7 +47,8 @@ PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options)
           .connect_transport = options.connect_transport,
           .threads_per_rank = job.layout.threads_per_rank,
           .processors = job.layout.pin ? options.processors : std::vector<int>(),
-          .watchdog_seconds = job.watchdog_seconds};
+          .watchdog_seconds = job.watchdog_seconds,
+          .moves_elsewhere = MovesOf(options.control)};
 }
 
 // One run of the loop. Threads: one.
