@@ -46,55 +46,55 @@ __device__ __forceinline__ float GeluDerivative(float x) {
 template <class T>
 __global__ void GeluForwardKernel(GeluParams p) {
   constexpr int kWidth = kPackOf<T>;
-  const int64_t i = FlatElement<T>(), available = p.elements - i;
-  if (available <= 0) return;
-  Pack<kWidth> v = Load<kWidth>(static_cast<const T*>(p.x) + i, p.aligned, available);
-  for (int j = 0; j < kWidth; ++j) v[j] = Gelu<T>(v[j]);
-  Store(v, static_cast<T*>(p.y) + i, p.aligned, available);
+  ForFlatPack<T>(p.elements, p.aligned, [&](int64_t i, auto access) {
+    Pack<kWidth> v = Load<kWidth>(static_cast<const T*>(p.x) + i, access);
+    for (int j = 0; j < kWidth; ++j) v[j] = Gelu<T>(v[j]);
+    Store(v, static_cast<T*>(p.y) + i, access);
+  });
 }
 
 template <class T>
 __global__ void GeluBackwardKernel(GeluParams p) {
   constexpr int kWidth = kPackOf<T>;
-  const int64_t i = FlatElement<T>(), available = p.elements - i;
-  if (available <= 0) return;
-  const Pack<kWidth> x = Load<kWidth>(static_cast<const T*>(p.x) + i, p.aligned, available);
-  Pack<kWidth> gradient = Load<kWidth>(static_cast<const T*>(p.dy) + i, p.aligned, available);
-  for (int j = 0; j < kWidth; ++j) gradient[j] *= GeluDerivative<T>(x[j]);
-  Store(gradient, static_cast<T*>(p.y) + i, p.aligned, available);
+  ForFlatPack<T>(p.elements, p.aligned, [&](int64_t i, auto access) {
+    const Pack<kWidth> x = Load<kWidth>(static_cast<const T*>(p.x) + i, access);
+    Pack<kWidth> gradient = Load<kWidth>(static_cast<const T*>(p.dy) + i, access);
+    for (int j = 0; j < kWidth; ++j) gradient[j] *= GeluDerivative<T>(x[j]);
+    Store(gradient, static_cast<T*>(p.y) + i, access);
+  });
 }
 
 template <class T, int kWidth>
 __global__ void SwigluForwardKernel(SwigluParams p) {
-  const auto [row, column] = PackOfRow<kWidth>(p.width);
-  if (column >= p.width) return;
-  const T* const gates = static_cast<const T*>(p.gate_up) + row * 2 * p.width + column;
-  const Pack<kWidth> gate = Load<kWidth>(gates, p.aligned);
-  Pack<kWidth> y = Load<kWidth>(gates + p.width, p.aligned);
-  for (int j = 0; j < kWidth; ++j) {
-    const float e = Exp<T>(-Within(kSiluLimit, gate[j]));
-    y[j] *= gate[j] < -kSiluLimit ? 0.0f : Quotient<T>(gate[j], 1.0f + e);
-  }
-  Store(y, static_cast<T*>(p.y) + row * p.width + column, p.aligned);
+  ForRowPack<kWidth>(p.width, p.aligned, [&](int64_t row, int column, auto access) {
+    const T* const gates = static_cast<const T*>(p.gate_up) + row * 2 * p.width + column;
+    const Pack<kWidth> gate = Load<kWidth>(gates, access);
+    Pack<kWidth> y = Load<kWidth>(gates + p.width, access);
+    for (int j = 0; j < kWidth; ++j) {
+      const float e = Exp<T>(-Within(kSiluLimit, gate[j]));
+      y[j] *= gate[j] < -kSiluLimit ? 0.0f : Quotient<T>(gate[j], 1.0f + e);
+    }
+    Store(y, static_cast<T*>(p.y) + row * p.width + column, access);
+  });
 }
 
 template <class T, int kWidth>
 __global__ void SwigluBackwardKernel(SwigluParams p) {
-  const auto [row, column] = PackOfRow<kWidth>(p.width);
-  if (column >= p.width) return;
-  const int64_t offset = row * 2 * p.width + column;
-  const T* const gates = static_cast<const T*>(p.gate_up) + offset;
-  const Pack<kWidth> gate = Load<kWidth>(gates, p.aligned), up = Load<kWidth>(gates + p.width, p.aligned);
-  const Pack<kWidth> dy = Load<kWidth>(static_cast<const T*>(p.dy) + row * p.width + column, p.aligned);
-  Pack<kWidth> dgate, dup;
-  for (int j = 0; j < kWidth; ++j) {
-    const float inner = Within(kSiluLimit, gate[j]), e = Exp<T>(-inner), s = Quotient<T>(1.0f, 1.0f + e);
-    dgate[j] = dy[j] * up[j] * (s + inner * s * (e * s));  // s + gate s (1 - s)
-    dup[j] = dy[j] * (gate[j] < -kSiluLimit ? 0.0f : gate[j] * s);
-  }
-  T* const dgates = static_cast<T*>(p.y) + offset;
-  Store(dgate, dgates, p.aligned);
-  Store(dup, dgates + p.width, p.aligned);
+  ForRowPack<kWidth>(p.width, p.aligned, [&](int64_t row, int column, auto access) {
+    const int64_t offset = row * 2 * p.width + column;
+    const T* const gates = static_cast<const T*>(p.gate_up) + offset;
+    const Pack<kWidth> gate = Load<kWidth>(gates, access), up = Load<kWidth>(gates + p.width, access);
+    const Pack<kWidth> dy = Load<kWidth>(static_cast<const T*>(p.dy) + row * p.width + column, access);
+    Pack<kWidth> dgate, dup;
+    for (int j = 0; j < kWidth; ++j) {
+      const float inner = Within(kSiluLimit, gate[j]), e = Exp<T>(-inner), s = Quotient<T>(1.0f, 1.0f + e);
+      dgate[j] = dy[j] * up[j] * (s + inner * s * (e * s));  // s + gate s (1 - s)
+      dup[j] = dy[j] * (gate[j] < -kSiluLimit ? 0.0f : gate[j] * s);
+    }
+    T* const dgates = static_cast<T*>(p.y) + offset;
+    Store(dgate, dgates, access);
+    Store(dup, dgates + p.width, access);
+  });
 }
 
 }  // namespace

@@ -8,9 +8,11 @@ namespace {
 template <class T, int kWidth>
 __global__ void BiasPartialsKernel(BiasPartialsParams p) {
   const T* const dy = static_cast<const T*>(p.dy);
-  SumGroupOfRows<1, kWidth>(p.rows, p.columns, p.partials, [&](int64_t row, int column, Pack<kWidth>* sums) {
-    const Pack<kWidth> v = Load<kWidth>(dy + row * p.columns + column, p.aligned);
-    for (int i = 0; i < kWidth; ++i) sums[0][i] += v[i];
+  WithAccess<kWidth>(p.aligned, [&](auto access) {
+    SumGroupOfRows<1, kWidth>(p.rows, p.columns, p.partials, [&](int64_t row, int column, Pack<kWidth>* sums) {
+      const Pack<kWidth> v = Load<kWidth>(dy + row * p.columns + column, access);
+      for (int i = 0; i < kWidth; ++i) sums[0][i] += v[i];
+    });
   });
 }
 

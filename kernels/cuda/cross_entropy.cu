@@ -14,9 +14,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kStatistics = 3;
 enum Statistic { kMaximum, kSum, kTargetLogit };
 
-// Threads of a row: few for a short one, since the row is a block's only work. Of 1024 threads a multiprocessor has two
-// blocks, so that the rows in work (53 MB of 50,257 columns on 132 multiprocessors) mostly stay in the second-level
-// cache from their first pass to the second.
+// Threads of a row: few for a short one, since the row is a block's only work. Of 1024 threads a multiprocessor has one
+// block, so that the rows in work (26 MB of 50,257 columns on 132 multiprocessors) stay in the second-level cache from
+// their first pass to the second.
 constexpr int kLongRowColumns = 8192;
 int ThreadsOf(int64_t columns) { return columns >= kLongRowColumns ? 1024 : 128; }
 constexpr int kScratchFloats = 64;
@@ -31,8 +31,8 @@ struct ExponentialSum {
 __device__ __forceinline__ float ScaleTo(float maximum, float x) { return x == maximum ? 1.0f : expf(x - maximum); }
 
 // Of the packs of a row that are this thread's. Some logits are fetched at once and added under one maximum.
-template <int kWidth>
-__device__ ExponentialSum SumOfThread(const float* logits, int columns, bool aligned) {
+template <int kWidth, class Access>
+__device__ __forceinline__ ExponentialSum SumOfThread(const float* logits, int columns, Access access) {
   constexpr int kPacks = 8 / kWidth;
   const int step = static_cast<int>(blockDim.x) * kWidth;
   ExponentialSum all;
@@ -42,7 +42,7 @@ __device__ ExponentialSum SumOfThread(const float* logits, int columns, bool ali
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
       for (int j = 0; j < kWidth; ++j) packs[k][j] = -kInfinity;
-      if (first + k * step < columns) packs[k] = Load<kWidth>(logits + first + k * step, aligned);
+      if (first + k * step < columns) packs[k] = Load<kWidth>(logits + first + k * step, access);
     }
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
@@ -63,10 +63,11 @@ __device__ ExponentialSum SumOfThread(const float* logits, int columns, bool ali
 template <int kWidth>
 __device__ ExponentialSum SumExponentials(const float* logits, int columns, bool aligned) {
   float* const scratch = SharedMemory<float>();
-  const ExponentialSum mine = SumOfThread<kWidth>(logits, columns, aligned);
+  ExponentialSum mine;
+  WithAccess<kWidth>(aligned, [&](auto access) { mine = SumOfThread<kWidth>(logits, columns, access); });
   const float maximum = MaximumOverBlock(mine.maximum, scratch);
   const Pack<1> sum{{mine.sum * ScaleTo(maximum, mine.maximum)}};
-  return {maximum, SumOverBlock(sum, scratch)[0]};
+  return {maximum, SumOverBlock(sum, scratch + kScratchFloats / 2)[0]};
 }
 
 // Log of the sum of all parts' exponentials, from what the parts tell of a row. The target's logit is 0 in all but one.
@@ -112,42 +113,48 @@ __device__ RowGradient RowLoss(const CrossEntropyParams& p, int64_t row, int32_t
   return {shared[0], shared[1], here ? static_cast<int>(column) : -1};
 }
 
-template <class G, int kWidth>
-__device__ void WriteGradient(const CrossEntropyParams& p, const RowGradient& row, const float* logits, G* dlogits) {
+template <class G, int kWidth, class Access>
+__device__ __forceinline__ void WriteGradient(const CrossEntropyParams& p, const RowGradient& row, const float* logits,
+                                              G* dlogits, Access access) {
   const int step = static_cast<int>(blockDim.x) * kWidth;
 #pragma unroll 4
   for (int i = (p.columns - 1) / step * step + static_cast<int>(threadIdx.x) * kWidth; i >= 0; i -= step) {
     if (i >= p.columns) continue;
-    Pack<kWidth> v = Load<kWidth>(logits + i, p.aligned);
+    Pack<kWidth> v = Load<kWidth>(logits + i, access);
     for (int j = 0; j < kWidth; ++j) {
       v[j] = i + j == row.target ? row.target_gradient : expf(v[j] - row.lse) * p.scale;
     }
-    Store(v, dlogits + i, p.dlogits_aligned);
+    Store(v, dlogits + i, access);
   }
 }
 
-template <class G, int kWidth>
-__device__ void ZeroGradient(const CrossEntropyParams& p, G* dlogits) {
+template <class G, int kWidth, class Access>
+__device__ __forceinline__ void ZeroGradient(const CrossEntropyParams& p, G* dlogits, Access access) {
   for (int i = threadIdx.x * kWidth; i < p.columns; i += static_cast<int>(blockDim.x) * kWidth) {
-    Store(Pack<kWidth>{}, dlogits + i, p.dlogits_aligned);
+    Store(Pack<kWidth>{}, dlogits + i, access);
   }
 }
 
 // logits[rows, columns] -> losses[rows], dlogits[rows, columns]. The first pass has its own width, so that losses are
 // the same bits whatever the type of dlogits.
 template <class G, int kReadWidth, int kWriteWidth>
-__global__ void __launch_bounds__(1024) CrossEntropyKernel(CrossEntropyParams p) {
+__global__ void __launch_bounds__(1024, 1) CrossEntropyKernel(CrossEntropyParams p) {
   const int64_t row = blockIdx.x;
   const int32_t target = p.targets[row];
   const float* const logits = p.logits + row * p.columns;
   G* const dlogits = p.dlogits != nullptr ? static_cast<G*>(p.dlogits) + row * p.columns : nullptr;
-  if (target < 0) {
-    if (threadIdx.x == 0) p.losses[row] = 0;
-    if (dlogits != nullptr) ZeroGradient<G, kWriteWidth>(p, dlogits);
-    return;
-  }
-  const RowGradient gradient = RowLoss<kReadWidth>(p, row, target, logits);
-  if (dlogits != nullptr) WriteGradient<G, kWriteWidth>(p, gradient, logits, dlogits);
+  const bool ignored = target < 0;
+  if (ignored && threadIdx.x == 0) p.losses[row] = 0;
+  RowGradient gradient{};
+  if (!ignored) gradient = RowLoss<kReadWidth>(p, row, target, logits);
+  if (dlogits == nullptr) return;
+  WithAccess<kWriteWidth>(p.aligned && p.dlogits_aligned, [&](auto access) {
+    if (ignored) {
+      ZeroGradient<G, kWriteWidth>(p, dlogits, access);
+    } else {
+      WriteGradient<G, kWriteWidth>(p, gradient, logits, dlogits, access);
+    }
+  });
 }
 
 __global__ void SumLossesKernel(SumLossesParams p) {
@@ -157,7 +164,7 @@ __global__ void SumLossesKernel(SumLossesParams p) {
 }
 
 template <int kWidth>
-__global__ void __launch_bounds__(1024) LogitStatisticsKernel(LogitStatisticsParams p) {
+__global__ void __launch_bounds__(1024, 1) LogitStatisticsKernel(LogitStatisticsParams p) {
   const int64_t row = blockIdx.x, column = p.targets[row] - p.first_column;
   const float* const logits = p.logits + row * p.columns;
   const ExponentialSum all = SumExponentials<kWidth>(logits, p.columns, p.aligned);

@@ -9,28 +9,28 @@ namespace {
 // A pack of a token's row: elements from e on of its sample, e a multiple of 4 where the pack is wider than 1.
 template <class T, int kWidth>
 __global__ void DropoutKernel(DropoutParams p) {
-  const auto [row, column] = PackOfRow<kWidth>(p.columns);
-  if (column >= p.columns) return;
-  const int64_t token = p.first_token + row, offset = row * p.columns + column;
-  const uint32_t sample = static_cast<uint32_t>(p.samples[token / p.sequence]);
-  const uint64_t e = static_cast<uint64_t>(token % p.sequence * p.columns + column);
-  const T* const add = static_cast<const T*>(p.add);
+  ForRowPack<kWidth>(p.columns, p.aligned, [&](int64_t row, int column, auto access) {
+    const int64_t token = p.first_token + row, offset = row * p.columns + column;
+    const uint32_t sample = static_cast<uint32_t>(p.samples[token / p.sequence]);
+    const uint64_t e = static_cast<uint64_t>(token % p.sequence * p.columns + column);
+    const T* const add = static_cast<const T*>(p.add);
 
-  const Pack<kWidth> x = Load<kWidth>(static_cast<const T*>(p.x) + offset, p.aligned);
-  Pack<kWidth> y = add != nullptr ? Load<kWidth>(add + offset, p.aligned) : Pack<kWidth>{};
-  const float scale = 1.0f / (1.0f - p.rate);
+    const Pack<kWidth> x = Load<kWidth>(static_cast<const T*>(p.x) + offset, access);
+    Pack<kWidth> y = add != nullptr ? Load<kWidth>(add + offset, access) : Pack<kWidth>{};
+    const float scale = 1.0f / (1.0f - p.rate);
 #pragma unroll
-  for (int quad = 0; quad < (kWidth + 3) / 4; ++quad) {
-    const PhiloxBlock words = RandomWords(p.key.seed, p.key.name, p.key.step, sample, e / 4 + quad);
+    for (int quad = 0; quad < (kWidth + 3) / 4; ++quad) {
+      const PhiloxBlock words = RandomWords(p.key.seed, p.key.name, p.key.step, sample, e / 4 + quad);
 #pragma unroll
-    for (int word = 0; word < 4; ++word) {
-      if (kWidth == 1 && word != static_cast<int>(e % 4)) continue;
-      const int j = kWidth == 1 ? 0 : 4 * quad + word;
-      // Rounded before it is added, as on the CPU.
-      y[j] += UnitFloat(words[word]) >= p.rate ? __fmul_rn(x[j], scale) : 0.0f;
+      for (int word = 0; word < 4; ++word) {
+        if (kWidth == 1 && word != static_cast<int>(e % 4)) continue;
+        const int j = kWidth == 1 ? 0 : 4 * quad + word;
+        // Rounded before it is added, as on the CPU.
+        y[j] += UnitFloat(words[word]) >= p.rate ? __fmul_rn(x[j], scale) : 0.0f;
+      }
     }
-  }
-  Store(y, static_cast<T*>(p.y) + offset, p.aligned);
+    Store(y, static_cast<T*>(p.y) + offset, access);
+  });
 }
 
 }  // namespace

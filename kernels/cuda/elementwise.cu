@@ -10,43 +10,43 @@ namespace {
 template <class T>
 __global__ void AddKernel(AddParams p) {
   constexpr int kWidth = kPackOf<T>;
-  const int64_t i = FlatElement<T>(), available = p.elements - i;
-  if (available <= 0) return;
-  Pack<kWidth> sum = Load<kWidth>(static_cast<const T*>(p.a) + i, p.aligned, available);
-  const Pack<kWidth> b = Load<kWidth>(static_cast<const T*>(p.b) + i, p.aligned, available);
-  for (int j = 0; j < kWidth; ++j) sum[j] += b[j];
-  Store(sum, static_cast<T*>(p.y) + i, p.aligned, available);
+  ForFlatPack<T>(p.elements, p.aligned, [&](int64_t i, auto access) {
+    Pack<kWidth> sum = Load<kWidth>(static_cast<const T*>(p.a) + i, access);
+    const Pack<kWidth> b = Load<kWidth>(static_cast<const T*>(p.b) + i, access);
+    for (int j = 0; j < kWidth; ++j) sum[j] += b[j];
+    Store(sum, static_cast<T*>(p.y) + i, access);
+  });
 }
 
 template <class T>
 __global__ void SumInOrderKernel(SumInOrderParams p) {
   constexpr int kWidth = kPackOf<T>;
-  const int64_t i = FlatElement<T>(), available = p.elements - i;
-  if (available <= 0) return;
-  Pack<kWidth> sum = Load<kWidth>(static_cast<const T*>(p.parts[0]) + i, p.aligned, available);
+  ForFlatPack<T>(p.elements, p.aligned, [&](int64_t i, auto access) {
+    Pack<kWidth> sum = Load<kWidth>(static_cast<const T*>(p.parts[0]) + i, access);
 #pragma unroll 4
-  for (int part = 1; part < p.count; ++part) {
-    const Pack<kWidth> v = Load<kWidth>(static_cast<const T*>(p.parts[part]) + i, p.aligned, available);
-    for (int j = 0; j < kWidth; ++j) sum[j] += v[j];
-  }
-  Store(sum, static_cast<T*>(p.sum) + i, p.aligned, available);
+    for (int part = 1; part < p.count; ++part) {
+      const Pack<kWidth> v = Load<kWidth>(static_cast<const T*>(p.parts[part]) + i, access);
+      for (int j = 0; j < kWidth; ++j) sum[j] += v[j];
+    }
+    Store(sum, static_cast<T*>(p.sum) + i, access);
+  });
 }
 
 template <class T>
 __global__ void FillKernel(FillParams p) {
   constexpr int kWidth = kPackOf<T>;
-  const int64_t i = FlatElement<T>(), available = p.elements - i;
-  if (available <= 0) return;
-  Pack<kWidth> pack;
-  for (int j = 0; j < kWidth; ++j) pack[j] = p.value;
-  Store(pack, static_cast<T*>(p.target) + i, p.aligned, available);
+  ForFlatPack<T>(p.elements, p.aligned, [&](int64_t i, auto access) {
+    Pack<kWidth> pack;
+    for (int j = 0; j < kWidth; ++j) pack[j] = p.value;
+    Store(pack, static_cast<T*>(p.target) + i, access);
+  });
 }
 
 __global__ void CastKernel(CastParams p) {
   constexpr int kWidth = kPackOf<BFloat16>;
-  const int64_t i = FlatElement<BFloat16>(), available = p.elements - i;
-  if (available <= 0) return;
-  Store(Load<kWidth>(p.source + i, p.aligned, available), p.target + i, p.aligned, available);
+  ForFlatPack<BFloat16>(p.elements, p.aligned, [&](int64_t i, auto access) {
+    Store(Load<kWidth>(p.source + i, access), p.target + i, access);
+  });
 }
 
 }  // namespace

@@ -9,21 +9,21 @@ namespace {
 
 template <class T, int kWidth>
 __global__ void EmbeddingForwardKernel(EmbeddingForwardParams p) {
-  const auto [row, column] = PackOfRow<kWidth>(p.columns);
-  if (column >= p.columns) return;
-  const int64_t token = p.tokens[row], position = p.position_table != nullptr ? p.positions[row] : 0;
-  const int64_t table_row = token - p.first_row;
-  Pack<kWidth> y{};
-  if (token < 0 || token >= p.vocabulary || position < 0 || position >= p.position_rows) {
-    for (int j = 0; j < kWidth; ++j) y[j] = std::numeric_limits<float>::quiet_NaN();
-  } else if (table_row >= 0 && table_row < p.table_rows) {
-    y = Load<kWidth>(p.table + table_row * p.columns + column, p.aligned);
-    if (p.position_table != nullptr) {
-      const Pack<kWidth> add = Load<kWidth>(p.position_table + position * p.columns + column, p.aligned);
-      for (int j = 0; j < kWidth; ++j) y[j] += add[j];
+  ForRowPack<kWidth>(p.columns, p.aligned, [&](int64_t row, int column, auto access) {
+    const int64_t token = p.tokens[row], position = p.position_table != nullptr ? p.positions[row] : 0;
+    const int64_t table_row = token - p.first_row;
+    Pack<kWidth> y{};
+    if (token < 0 || token >= p.vocabulary || position < 0 || position >= p.position_rows) {
+      for (int j = 0; j < kWidth; ++j) y[j] = std::numeric_limits<float>::quiet_NaN();
+    } else if (table_row >= 0 && table_row < p.table_rows) {
+      y = Load<kWidth>(p.table + table_row * p.columns + column, access);
+      if (p.position_table != nullptr) {
+        const Pack<kWidth> add = Load<kWidth>(p.position_table + position * p.columns + column, access);
+        for (int j = 0; j < kWidth; ++j) y[j] += add[j];
+      }
     }
-  }
-  Store(y, static_cast<T*>(p.y) + row * p.columns + column, p.aligned);
+    Store(y, static_cast<T*>(p.y) + row * p.columns + column, access);
+  });
 }
 
 // Indices that a block looks at together, and gradients' rows that it fetches before it adds them.
@@ -68,17 +68,17 @@ __device__ int FindPlaces(const int32_t* indices, int count, int base, int index
 }
 
 // Adds the rows of dy at `places` to a row of the table, in order.
-template <class T, int kWidth>
-__device__ void AddRows(const EmbeddingGradientParams& p, const int* places, int found, float* target) {
+template <class T, int kWidth, class Access>
+__device__ void AddRows(const EmbeddingGradientParams& p, const int* places, int found, float* target, Access access) {
   const T* const dy = static_cast<const T*>(p.dy);
   for (int column = threadIdx.x * kWidth; column < p.columns; column += kSearchThreads * kWidth) {
-    Pack<kWidth> sum = Load<kWidth>(target + column, p.aligned);
+    Pack<kWidth> sum = Load<kWidth>(target + column, access);
     for (int first = 0; first < found; first += kRowsAhead) {
       Pack<kWidth> rows[kRowsAhead];
 #pragma unroll
       for (int k = 0; k < kRowsAhead; ++k) {
         if (first + k < found) {
-          rows[k] = Load<kWidth>(dy + int64_t{places[first + k]} * p.columns + column, p.aligned);
+          rows[k] = Load<kWidth>(dy + int64_t{places[first + k]} * p.columns + column, access);
         }
       }
 #pragma unroll
@@ -88,7 +88,7 @@ __device__ void AddRows(const EmbeddingGradientParams& p, const int* places, int
         }
       }
     }
-    Store(sum, target + column, p.aligned);
+    Store(sum, target + column, access);
   }
 }
 
@@ -105,8 +105,8 @@ __global__ void EmbeddingGradientKernel(EmbeddingGradientParams p) {
   for (int base = place; base < p.indices_count; base += kSearched) {
     const int found = FindPlaces(p.indices, p.indices_count, base, index, masks, places);
     if (found == 0) continue;
-    AddRows<T, kWidth>(p, places, found, p.dtable + row * p.columns);
-    __syncthreads();
+    float* const target = p.dtable + row * p.columns;
+    WithAccess<kWidth>(p.aligned, [&](auto access) { AddRows<T, kWidth>(p, places, found, target, access); });
   }
 }
 

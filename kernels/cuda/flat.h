@@ -9,26 +9,26 @@ namespace sluice::cuda {
 inline constexpr int kFlatThreads = 256;
 inline constexpr int kChunkThreads = 128;
 
-// The first element of this thread's pack.
-template <class T>
-__device__ __forceinline__ int64_t FlatElement() {
-  return (int64_t{blockIdx.x} * kFlatThreads + threadIdx.x) * kPackOf<T>;
+// Calls body(i, access) for this thread's pack of a flat tensor, which begins with element i.
+template <class T, class Body>
+__device__ __forceinline__ void ForFlatPack(int64_t elements, bool aligned, Body body) {
+  const int64_t i = (int64_t{blockIdx.x} * kFlatThreads + threadIdx.x) * kPackOf<T>;
+  const int64_t available = elements - i;
+  if (aligned && available >= kPackOf<T>) return body(i, Wide());
+  if (available > 0) body(i, Narrow{available < kPackOf<T> ? static_cast<int>(available) : kPackOf<T>});
 }
 inline LaunchConfig FlatLaunch(const char* name, cudaStream_t stream, DType type, int64_t elements) {
   return {name, dim3(DivideUp(elements * SizeOf(type), kFlatThreads * 16)), dim3(kFlatThreads), 0, stream};
 }
 
-// A block has a chunk of one row.
-struct RowPack {
-  int64_t row;
-  int column;
-};
-template <int kWidth>
-__device__ __forceinline__ RowPack PackOfRow(int columns) {
+// Calls body(row, column, access) for this thread's pack of a row; a block has a chunk of one.
+template <int kWidth, class Body>
+__device__ __forceinline__ void ForRowPack(int columns, bool aligned, Body body) {
   constexpr int kChunk = kChunkThreads * kWidth;
-  const int chunks = (columns + kChunk - 1) / kChunk;
-  return {static_cast<int>(blockIdx.x) / chunks,
-          (static_cast<int>(blockIdx.x) % chunks * kChunkThreads + static_cast<int>(threadIdx.x)) * kWidth};
+  const int chunks = (columns + kChunk - 1) / kChunk, block = static_cast<int>(blockIdx.x);
+  const int64_t row = block / chunks;
+  const int column = (block % chunks * kChunkThreads + static_cast<int>(threadIdx.x)) * kWidth;
+  if (column < columns) WithAccess<kWidth>(aligned, [&](auto access) { body(row, column, access); });
 }
 inline LaunchConfig ChunkLaunch(const char* name, cudaStream_t stream, DType type, int64_t rows, int64_t columns) {
   const int64_t chunk = kChunkThreads * RowWidth(type, columns);

@@ -35,6 +35,7 @@ struct LaunchConfig {
   dim3 grid, block;
   int shared_bytes = 0;  // dynamic shared memory of a block
   cudaStream_t stream = nullptr;
+  double flops = 0;  // for the simulated GPU's time; 0: memory limits it
 };
 
 // More dynamic shared memory than this must be asked for.
@@ -84,6 +85,7 @@ cudaError_t Launch(void (*kernel)(Args), const LaunchConfig& config, absl::Span<
       .shared_bytes = config.shared_bytes,
       .stream = config.stream,
       .site = site,
+      .flops = config.flops,
   };
   std::memcpy(launch.arguments.data(), &args, sizeof(Args));
   for (const Region& region : reads) launch.reads.push_back({region.data, region.bytes, region.rows, region.stride});

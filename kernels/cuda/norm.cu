@@ -7,105 +7,132 @@
 namespace sluice::cuda {
 namespace {
 
-// A group's row, [columns] of x -> [columns] of y; it stays in shared memory from its reading on.
-template <class T, int kWidth, class Group>
-__global__ void NormForwardKernel(NormForwardParams p) {
-  const int64_t row = Group::Row();
-  if (row >= p.rows) return;
-  const T* x = static_cast<const T*>(p.x) + row * p.columns;
-  T* y = static_cast<T*>(p.y) + row * p.columns;
-  T* kept = reinterpret_cast<T*>(Group::Kept(RowBytes<T>(p.columns)));
+// Starts bringing a group's row into shared memory; each thread will read what it has fetched itself, after WaitAsync.
+template <int kWidth, class Group, class T>
+__device__ __forceinline__ void FetchRow(const T* row, T* kept, int columns, Wide) {
+  for (int i = Group::Thread() * kWidth; i < columns; i += Group::kThreads * kWidth) CopyAsync16(kept + i, row + i);
+}
+template <int kWidth, class Group, class T>
+__device__ __forceinline__ void FetchRow(const T* row, T* kept, int columns, Narrow) {
+  for (int i = Group::Thread() * kWidth; i < columns; i += Group::kThreads * kWidth) {
+    for (int j = 0; j < kWidth; ++j) kept[i + j] = row[i + j];
+  }
+}
+
+// A row's [columns] of x -> [columns] of y. It stays in shared memory from its reading on.
+template <class T, int kWidth, class Group, class Access>
+__device__ __forceinline__ void NormRow(const NormForwardParams& p, int64_t row, Access access) {
+  T* const y = static_cast<T*>(p.y) + row * p.columns;
+  T* const x = reinterpret_cast<T*>(Group::Kept(RowBytes<T>(p.columns)));
   const int first = Group::Thread() * kWidth, step = Group::kThreads * kWidth;
   const float count = static_cast<float>(p.columns);
+  const auto own = OwnAccess<kWidth>();
+  FetchRow<kWidth, Group>(static_cast<const T*>(p.x) + row * p.columns, x, p.columns, access);
+  CommitAsync();
+  WaitAsync<0>();
 
-  Pack<1> sum{};
-#pragma unroll 4
-  for (int i = first; i < p.columns; i += step) {
-    const Pack<kWidth> v = Load<kWidth>(x + i, p.aligned);
-    Store(v, kept + i, true);
-    for (int j = 0; j < kWidth; ++j) sum[0] += v[j];
-  }
   const bool centered = p.mean != nullptr;
-  const float mean = centered ? Group::Sum(sum)[0] / count : 0.0f;
-
+  float mean = 0;
+  if (centered) {
+    Pack<1> sum{};
+    for (int i = first; i < p.columns; i += step) {
+      const Pack<kWidth> v = Load<kWidth>(x + i, own);
+      for (int j = 0; j < kWidth; ++j) sum[0] += v[j];
+    }
+    mean = Group::Sum(sum, 0)[0] / count;
+  }
   Pack<1> square{};
   for (int i = first; i < p.columns; i += step) {
-    const Pack<kWidth> v = Load<kWidth>(kept + i, true);
+    const Pack<kWidth> v = Load<kWidth>(x + i, own);
     for (int j = 0; j < kWidth; ++j) square[0] += (v[j] - mean) * (v[j] - mean);
   }
-  const float rstd = 1.0f / sqrtf(Group::Sum(square)[0] / count + p.epsilon);
+  const float rstd = 1.0f / sqrtf(Group::Sum(square, 1)[0] / count + p.epsilon);
   if (Group::Thread() == 0) {
     if (centered) p.mean[row] = mean;
     p.rstd[row] = rstd;
   }
 
   for (int i = first; i < p.columns; i += step) {
-    Pack<kWidth> v = Load<kWidth>(kept + i, true);
-    const Pack<kWidth> gamma = Load<kWidth>(p.gamma + i, p.aligned);
-    const Pack<kWidth> beta = p.beta != nullptr ? Load<kWidth>(p.beta + i, p.aligned) : Pack<kWidth>{};
+    Pack<kWidth> v = Load<kWidth>(x + i, own);
+    const Pack<kWidth> gamma = Load<kWidth>(p.gamma + i, access);
+    const Pack<kWidth> beta = p.beta != nullptr ? Load<kWidth>(p.beta + i, access) : Pack<kWidth>{};
     for (int j = 0; j < kWidth; ++j) v[j] = (v[j] - mean) * rstd * gamma[j] + beta[j];
-    Store(v, y + i, p.aligned);
+    Store(v, y + i, access);
   }
+}
+
+template <class T, int kWidth, class Group>
+__global__ void NormForwardKernel(NormForwardParams p) {
+  const int64_t row = Group::Row();
+  if (row >= p.rows) return;
+  WithAccess<kWidth>(p.aligned, [&](auto access) { NormRow<T, kWidth, Group>(p, row, access); });
 }
 
 // With n = (x - mean) * rstd and g = dy * gamma: dx = rstd * (g - average(g) - n * average(g * n)) + add, for RMSNorm
 // without mean and average(g).
-template <class T, int kWidth, class Group>
-__global__ void NormInputGradientKernel(NormInputGradientParams p) {
-  const int64_t row = Group::Row();
-  if (row >= p.rows) return;
+template <class T, int kWidth, class Group, class Access>
+__device__ __forceinline__ void NormInputGradientRow(const NormInputGradientParams& p, int64_t row, Access access) {
   const int64_t offset = row * p.columns;
-  const T* const x = static_cast<const T*>(p.x) + offset;
-  const T* const dy = static_cast<const T*>(p.dy) + offset;
   const T* const add = p.add != nullptr ? static_cast<const T*>(p.add) + offset : nullptr;
   T* const dx = static_cast<T*>(p.dx) + offset;
-  T* const kept_x = reinterpret_cast<T*>(Group::Kept(2 * RowBytes<T>(p.columns)));
-  T* const kept_dy = kept_x + RowBytes<T>(p.columns) / static_cast<int>(sizeof(T));
+  T* const x = reinterpret_cast<T*>(Group::Kept(2 * RowBytes<T>(p.columns)));
+  T* const dy = x + RowBytes<T>(p.columns) / static_cast<int>(sizeof(T));
   const int first = Group::Thread() * kWidth, step = Group::kThreads * kWidth;
   const float count = static_cast<float>(p.columns);
+  const auto own = OwnAccess<kWidth>();
+  FetchRow<kWidth, Group>(static_cast<const T*>(p.x) + offset, x, p.columns, access);
+  FetchRow<kWidth, Group>(static_cast<const T*>(p.dy) + offset, dy, p.columns, access);
+  CommitAsync();
   const bool centered = p.mean != nullptr;
   const float mean = centered ? p.mean[row] : 0.0f, rstd = p.rstd[row];
+  WaitAsync<0>();
 
   Pack<2> sums{};  // of g, of g * n
-#pragma unroll 2
   for (int i = first; i < p.columns; i += step) {
-    const Pack<kWidth> v = Load<kWidth>(x + i, p.aligned), gradient = Load<kWidth>(dy + i, p.aligned);
-    const Pack<kWidth> gamma = Load<kWidth>(p.gamma + i, p.aligned);
-    Store(v, kept_x + i, true);
-    Store(gradient, kept_dy + i, true);
+    const Pack<kWidth> v = Load<kWidth>(x + i, own), gradient = Load<kWidth>(dy + i, own);
+    const Pack<kWidth> gamma = Load<kWidth>(p.gamma + i, access);
     for (int j = 0; j < kWidth; ++j) {
       const float g = gradient[j] * gamma[j];
       sums[0] += g;
       sums[1] += g * ((v[j] - mean) * rstd);
     }
   }
-  sums = Group::Sum(sums);
+  sums = Group::Sum(sums, 0);
   const float average = centered ? sums[0] / count : 0.0f, slope = sums[1] / count;
 
   for (int i = first; i < p.columns; i += step) {
-    const Pack<kWidth> v = Load<kWidth>(kept_x + i, true), gradient = Load<kWidth>(kept_dy + i, true);
-    const Pack<kWidth> gamma = Load<kWidth>(p.gamma + i, p.aligned);
-    Pack<kWidth> result = add != nullptr ? Load<kWidth>(add + i, p.aligned) : Pack<kWidth>{};
+    const Pack<kWidth> v = Load<kWidth>(x + i, own), gradient = Load<kWidth>(dy + i, own);
+    const Pack<kWidth> gamma = Load<kWidth>(p.gamma + i, access);
+    Pack<kWidth> result = add != nullptr ? Load<kWidth>(add + i, access) : Pack<kWidth>{};
     for (int j = 0; j < kWidth; ++j) {
       result[j] += rstd * (gradient[j] * gamma[j] - average - (v[j] - mean) * rstd * slope);
     }
-    Store(result, dx + i, p.aligned);
+    Store(result, dx + i, access);
   }
+}
+
+template <class T, int kWidth, class Group>
+__global__ void NormInputGradientKernel(NormInputGradientParams p) {
+  const int64_t row = Group::Row();
+  if (row >= p.rows) return;
+  WithAccess<kWidth>(p.aligned, [&](auto access) { NormInputGradientRow<T, kWidth, Group>(p, row, access); });
 }
 
 // dy, x [rows, columns] -> partials[groups, kOutputs, columns]
 template <class T, int kWidth, int kOutputs>
 __global__ void NormWeightPartialsKernel(NormWeightPartialsParams p) {
-  const T* const dy = static_cast<const T*>(p.dy);
-  const T* const x = static_cast<const T*>(p.x);
-  SumGroupOfRows<kOutputs, kWidth>(p.rows, p.columns, p.partials, [&](int64_t row, int column, Pack<kWidth>* sums) {
-    const int64_t offset = row * p.columns + column;
-    const Pack<kWidth> gradient = Load<kWidth>(dy + offset, p.aligned), v = Load<kWidth>(x + offset, p.aligned);
-    const float mean = kOutputs == 2 ? p.mean[row] : 0.0f, rstd = p.rstd[row];
-    for (int j = 0; j < kWidth; ++j) {
-      sums[0][j] += gradient[j] * ((v[j] - mean) * rstd);
-      if (kOutputs == 2) sums[kOutputs - 1][j] += gradient[j];
-    }
+  const T* const dys = static_cast<const T*>(p.dy);
+  const T* const xs = static_cast<const T*>(p.x);
+  WithAccess<kWidth>(p.aligned, [&](auto access) {
+    SumGroupOfRows<kOutputs, kWidth>(p.rows, p.columns, p.partials, [&](int64_t row, int column, Pack<kWidth>* sums) {
+      const int64_t offset = row * p.columns + column;
+      const Pack<kWidth> dy = Load<kWidth>(dys + offset, access), x = Load<kWidth>(xs + offset, access);
+      const float mean = kOutputs == 2 ? p.mean[row] : 0.0f, rstd = p.rstd[row];
+      for (int j = 0; j < kWidth; ++j) {
+        sums[0][j] += dy[j] * ((x[j] - mean) * rstd);
+        if (kOutputs == 2) sums[kOutputs - 1][j] += dy[j];
+      }
+    });
   });
 }
 

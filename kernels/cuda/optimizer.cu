@@ -14,14 +14,20 @@ constexpr int kControlElements = sizeof(StepControl) / sizeof(float);
 // A block has kNormBlock elements of the gradient: partials[block] = the sum of their squares.
 __global__ void SquaredNormKernel(SquaredNormParams p) {
   constexpr int kWidth = kPackOf<float>, kStep = kNormThreads * kWidth;
-  const int64_t begin = int64_t{blockIdx.x} * kNormBlock + static_cast<int>(threadIdx.x) * kWidth;
-  const int64_t available = p.elements - begin;
+  const int64_t block = int64_t{blockIdx.x} * kNormBlock, available = p.elements - block;
+  const int first = static_cast<int>(threadIdx.x) * kWidth;
   Pack<1> sum{};
-#pragma unroll
-  for (int i = 0; i < kNormBlock; i += kStep) {
-    if (available <= i) continue;
-    const Pack<kWidth> v = Load<kWidth>(p.gradient + begin + i, p.aligned, available - i);
+  const auto add = [&](int i, auto access) {
+    const Pack<kWidth> v = Load<kWidth>(p.gradient + block + i, access);
     for (int j = 0; j < kWidth; ++j) sum[0] += v[j] * v[j];
+  };
+  if (p.aligned && available >= kNormBlock) {
+#pragma unroll
+    for (int i = first; i < kNormBlock; i += kStep) add(i, Wide());
+  } else {
+    for (int i = first; i < kNormBlock && i < available; i += kStep) {
+      add(i, Narrow{available - i < kWidth ? static_cast<int>(available - i) : kWidth});
+    }
   }
   sum = SumOverBlock(sum, SharedMemory<float>());
   if (threadIdx.x == 0) p.partials[blockIdx.x] = sum[0];
@@ -48,18 +54,19 @@ __global__ void GuessStepKernel(GuessStepParams p) {
 
 __global__ void AdamWKernel(AdamWParams p) {
   constexpr int kWidth = kPackOf<float>;
-  const int64_t i = FlatElement<float>(), available = p.elements - i;
-  if (available <= 0 || p.control->skip != 0) return;
-  const float scale = p.control->scale;
-  const Pack<kWidth> gradient = Load<kWidth>(p.gradient + i, p.aligned, available);
-  Pack<kWidth> parameter = Load<kWidth>(p.parameter + i, p.aligned, available);
-  Pack<kWidth> m = Load<kWidth>(p.m + i, p.aligned, available), v = Load<kWidth>(p.v + i, p.aligned, available);
-  for (int j = 0; j < kWidth; ++j) {
-    UpdateAdamW(p.factors, gradient[j] * scale, parameter[j], m[j], v[j]);
-  }
-  Store(m, p.m + i, p.aligned, available);
-  Store(v, p.v + i, p.aligned, available);
-  Store(parameter, p.parameter + i, p.aligned, available);
+  if (p.control->skip != 0) return;
+  ForFlatPack<float>(p.elements, p.aligned, [&](int64_t i, auto access) {
+    const float scale = p.control->scale;
+    const Pack<kWidth> gradient = Load<kWidth>(p.gradient + i, access);
+    Pack<kWidth> parameter = Load<kWidth>(p.parameter + i, access);
+    Pack<kWidth> m = Load<kWidth>(p.m + i, access), v = Load<kWidth>(p.v + i, access);
+    for (int j = 0; j < kWidth; ++j) {
+      UpdateAdamW(p.factors, gradient[j] * scale, parameter[j], m[j], v[j]);
+    }
+    Store(m, p.m + i, access);
+    Store(v, p.v + i, access);
+    Store(parameter, p.parameter + i, access);
+  });
 }
 
 }  // namespace

@@ -52,35 +52,61 @@ __device__ __forceinline__ uint4 Bits(const float* values, const BFloat16*) {
           PackBf16x2(values[6], values[7])};
 }
 
-// The first `available` of kWidth elements from p on; the others are 0. `aligned`: p is a multiple of 16 bytes.
+// How a pack is accessed: 16 bytes at once, or the first `available` of its elements one by one. What a thread does
+// with all its packs stands behind one branch between the two, so that it can have several loads on their way.
+struct Wide {};
+struct Narrow {
+  int available;
+};
+
 template <int kWidth, class T>
-__device__ __forceinline__ Pack<kWidth> Load(const T* p, bool aligned, int64_t available = kWidth) {
+__device__ __forceinline__ Pack<kWidth> Load(const T* p, Wide) {
+  static_assert(kWidth % kPackOf<T> == 0);
   Pack<kWidth> pack;
-  if constexpr (kWidth >= kPackOf<T>) {
-    if (aligned && available >= kWidth) {
 #pragma unroll
-      for (int i = 0; i < kWidth; i += kPackOf<T>) Unpack(Load128(p + i), p, pack.values + i);
-      return pack;
-    }
-  }
+  for (int i = 0; i < kWidth; i += kPackOf<T>) Unpack(Load128(p + i), p, pack.values + i);
+  return pack;
+}
+// The elements that aren't available are 0.
+template <int kWidth, class T>
+__device__ __forceinline__ Pack<kWidth> Load(const T* p, Narrow part) {
+  Pack<kWidth> pack;
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) pack[i] = i < available ? LoadElement(p + i) : 0.0f;
+  for (int i = 0; i < kWidth; ++i) pack[i] = i < part.available ? LoadElement(p + i) : 0.0f;
   return pack;
 }
 
 // Rounds to the type, to nearest even.
 template <int kWidth, class T>
-__device__ __forceinline__ void Store(const Pack<kWidth>& pack, T* p, bool aligned, int64_t available = kWidth) {
-  if constexpr (kWidth >= kPackOf<T>) {
-    if (aligned && available >= kWidth) {
+__device__ __forceinline__ void Store(const Pack<kWidth>& pack, T* p, Wide) {
+  static_assert(kWidth % kPackOf<T> == 0);
 #pragma unroll
-      for (int i = 0; i < kWidth; i += kPackOf<T>) Store128(p + i, Bits(pack.values + i, p));
-      return;
-    }
-  }
+  for (int i = 0; i < kWidth; i += kPackOf<T>) Store128(p + i, Bits(pack.values + i, p));
+}
+template <int kWidth, class T>
+__device__ __forceinline__ void Store(const Pack<kWidth>& pack, T* p, Narrow part) {
 #pragma unroll
   for (int i = 0; i < kWidth; ++i) {
-    if (i < available) StoreElement(pack[i], p + i);
+    if (i < part.available) StoreElement(pack[i], p + i);
+  }
+}
+
+// Calls body(access) with the access of whole packs. `aligned`: all of their addresses are multiples of 16.
+template <int kWidth, class Body>
+__device__ __forceinline__ void WithAccess(bool aligned, Body body) {
+  if constexpr (kWidth > 1) {
+    if (aligned) return body(Wide());
+  }
+  body(Narrow{kWidth});
+}
+
+// That of a pack in memory of one's own, where every pack begins at a multiple of its size.
+template <int kWidth>
+__device__ __forceinline__ auto OwnAccess() {
+  if constexpr (kWidth > 1) {
+    return Wide();
+  } else {
+    return Narrow{1};
   }
 }
 

@@ -50,19 +50,21 @@ __global__ void RopeKernel(RopeParams p) {
 
   T* const token = static_cast<T*>(p.qkv) + row * p.columns;
   const int packs = half / kWidth;  // of half a head
-  for (int item = threadIdx.x; item < p.rotated_heads * packs; item += kChunkThreads) {
-    const int i = item % packs * kWidth;
-    T* const head = token + item / packs * p.head_size + i;
-    const Pack<kWidth> first = Load<kWidth>(head, p.aligned), second = Load<kWidth>(head + half, p.aligned);
-    const Pack<kWidth> sine = Load<kWidth>(sines + i, true), cosine = Load<kWidth>(cosines + i, true);
-    Pack<kWidth> a, b;
-    for (int j = 0; j < kWidth; ++j) {
-      a[j] = fmaf(-second[j], sine[j], first[j] * cosine[j]);
-      b[j] = fmaf(first[j], sine[j], second[j] * cosine[j]);
+  WithAccess<kWidth>(p.aligned, [&](auto access) {
+    for (int item = threadIdx.x; item < p.rotated_heads * packs; item += kChunkThreads) {
+      const int i = item % packs * kWidth;
+      T* const head = token + item / packs * p.head_size + i;
+      const Pack<kWidth> first = Load<kWidth>(head, access), second = Load<kWidth>(head + half, access);
+      Pack<kWidth> a, b;
+      for (int j = 0; j < kWidth; ++j) {
+        const float sine = sines[i + j], cosine = cosines[i + j];
+        a[j] = fmaf(-second[j], sine, first[j] * cosine);
+        b[j] = fmaf(first[j], sine, second[j] * cosine);
+      }
+      Store(a, head, access);
+      Store(b, head + half, access);
     }
-    Store(a, head, p.aligned);
-    Store(b, head + half, p.aligned);
-  }
+  });
 }
 
 }  // namespace

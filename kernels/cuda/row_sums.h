@@ -28,7 +28,10 @@ __device__ __forceinline__ void SumGroupOfRows(int64_t rows, int columns, float*
   }
   float* const shared = SharedMemory<float>();  // [kCount, warps, kTile]
 #pragma unroll
-  for (int k = 0; k < kCount; ++k) Store(sums[k], shared + (k * kSumWarps + warp) * kTile + lane * kWidth, true);
+  for (int k = 0; k < kCount; ++k) {
+    float* const own = shared + (k * kSumWarps + warp) * kTile + lane * kWidth;
+    Store(sums[k], own, OwnAccess<kWidth>());
+  }
   __syncthreads();
   for (int i = threadIdx.x; i < kCount * kTile; i += kSumThreads) {
     const int k = i / kTile, c = i % kTile;

@@ -19,6 +19,7 @@ namespace sluice {
 
 struct DeviceUnderTest {
   std::unique_ptr<World> world;
+  std::shared_ptr<void> machine;  // what the device is a part of, where that is simulated too
   std::unique_ptr<Device> device;
 };
 
@@ -37,6 +38,7 @@ class DeviceConformance : public testing::TestWithParam<DeviceFactory> {
   // A thread may be in one simulated world at a time: the old one goes first.
   void Remake(int64_t memory_limit_bytes) {
     under_test_.device.reset();
+    under_test_.machine.reset();
     under_test_.world.reset();
     under_test_ = GetParam().make(memory_limit_bytes);
   }

@@ -79,7 +79,7 @@ TEST(Memory, IsClosedToTheHost) {
         std::byte* data = NewMemory(64);
         data[3] = std::byte{1};
       },
-      "host code touched memory of device 0: byte 3");
+      "host code touched device memory, byte 3 of the 64 bytes on device 0");
 }
 
 TEST(Memory, CopiesTakeBytesThereAndBack) {

@@ -7,9 +7,9 @@
 
 #include "tests/gpu_sim/driver.h"
 
-using gpu_sim::Allocation;
 using gpu_sim::Caller;
 using gpu_sim::Driver;
+using gpu_sim::LiveMemory;
 using Site = std::source_location;
 
 // Runs `expression`, in which `driver` and `caller` are known, as the call that this function is.
@@ -72,10 +72,10 @@ cudaError_t cudaMalloc(void** data, size_t bytes, Site site) {
 }
 cudaError_t cudaFree(void* data, Site site) { GPU_SIM_CALL(driver.Free(caller, data, /*pinned=*/false)); }
 cudaError_t cudaMallocHost(void** data, size_t bytes, Site site) {
-  GPU_SIM_CALL(driver.Allocate(caller, Allocation::kPinned, data, bytes));
+  GPU_SIM_CALL(driver.Allocate(caller, LiveMemory::kPinned, data, bytes));
 }
 cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned int flags, Site site) {
-  GPU_SIM_CALL(flags > 7 ? cudaErrorInvalidValue : driver.Allocate(caller, Allocation::kPinned, data, bytes));
+  GPU_SIM_CALL(flags > 7 ? cudaErrorInvalidValue : driver.Allocate(caller, LiveMemory::kPinned, data, bytes));
 }
 cudaError_t cudaFreeHost(void* data, Site site) { GPU_SIM_CALL(driver.Free(caller, data, /*pinned=*/true)); }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total, Site site) { GPU_SIM_CALL(driver.MemoryInfo(free, total)); }

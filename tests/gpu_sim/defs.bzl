@@ -1,6 +1,7 @@
-"""gpu_sim_test: a test that runs with GPU code on the simulated GPU, whatever the build's own setting."""
+"""gpu_sim_test: a test that runs with GPU code on the simulated GPU, whatever the build's own setting. gpu_tests: the same
+cases on a real GPU too."""
 
-load("//tools/bazel/cuda:defs.bzl", "without_sanitizer")
+load("//tools/bazel/cuda:defs.bzl", "needs_toolkit", "without_sanitizer")
 
 def _to_sim_impl(settings, attr):
     return {"//:gpu": "sim"}
@@ -29,7 +30,7 @@ _gpu_sim_test = rule(
     },
 )
 
-def gpu_sim_test(name, srcs, deps = [], size = "medium", tags = [], data = [], args = [], **kwargs):
+def gpu_sim_test(name, srcs = [], deps = [], size = "medium", tags = [], data = [], args = [], **kwargs):
     """A cc_test whose GPU code runs on the simulated GPU. Builds with a sanitizer leave it out.
 
     Args:
@@ -59,4 +60,37 @@ def gpu_sim_test(name, srcs, deps = [], size = "medium", tags = [], data = [], a
         tags = tags,
         target_compatible_with = without_sanitizer(),
         **kwargs
+    )
+
+def gpu_tests(name, srcs, deps, real, simulated):
+    """The same test files on a real GPU and on simulated ones. Each file is compiled once for each kind.
+
+    Args:
+      name: of one test with all files, on a real GPU; its cases are skipped where none is.
+      srcs: test files; with x_test.cc and simulated = {"sim": ...} there is x_test_sim.
+      deps: libraries of all files.
+      real: the library that gives them a real GPU.
+      simulated: suffix of a test's name -> the library that gives it a simulated GPU.
+    """
+    for src in srcs:
+        stem = src[:-len(".cc")]
+        native.cc_library(
+            name = stem + "_cases",
+            testonly = True,
+            srcs = [src],
+            # Built by the tests that need it, for their kind of GPU.
+            tags = ["manual"],
+            deps = deps,
+            alwayslink = True,
+        )
+        for suffix, gpu in simulated.items():
+            gpu_sim_test(
+                name = "%s_%s" % (stem, suffix),
+                deps = [":%s_cases" % stem, gpu],
+            )
+    native.cc_test(
+        name = name,
+        tags = ["gpu"],
+        target_compatible_with = needs_toolkit(),
+        deps = [":%s_cases" % src[:-len(".cc")] for src in srcs] + [real],
     )

@@ -2,9 +2,11 @@
 
 #include <utility>
 
+#include "absl/debugging/symbolize.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "tests/gpu_sim/environment.h"
+#include "tests/gpu_sim/memory.h"
 
 namespace gpu_sim {
 namespace {
@@ -31,9 +33,11 @@ Driver::Driver(MachineOptions options) : options_(std::move(options)), devices_(
     device.local = execution_->NewEngine();
     for (int peer = 0; peer < options_.devices; ++peer) device.to_peer.push_back(execution_->NewEngine());
   }
+  SetPinnedListener(this);
 }
 
 Driver::~Driver() {
+  SetPinnedListener(nullptr);
   execution_.reset();
   installed = nullptr;
 }
@@ -89,11 +93,11 @@ std::vector<std::string> Driver::wait_sites() const {
 }
 
 std::string Driver::NameOf(OrderCheck::Bytes bytes) const {
-  const Allocation* allocation = memory_.Find(reinterpret_cast<const void*>(bytes.begin), 1);
+  const LiveMemory* allocation = memory_.Find(reinterpret_cast<const void*>(bytes.begin), 1);
   if (allocation == nullptr) return "memory that is not live";
   const auto base = reinterpret_cast<uintptr_t>(allocation->data);
   const std::string where =
-      allocation->device == Allocation::kPinned ? "host memory" : absl::StrCat("memory of device ", allocation->device);
+      allocation->device == LiveMemory::kPinned ? "host memory" : absl::StrCat("memory of device ", allocation->device);
   return absl::StrCat("bytes ", bytes.begin - base, " to ", bytes.end - base, " of the ", where, " allocated at ",
                       allocation->site.file_name(), ":", allocation->site.line());
 }
@@ -113,8 +117,8 @@ void Driver::ReportFindings(uint32_t call, const std::vector<OrderCheck::Finding
   }
 }
 
-bool Driver::Reaches(int device, const Allocation& allocation) const {
-  return allocation.device == device || allocation.device == Allocation::kPinned ||
+bool Driver::Reaches(int device, const LiveMemory& allocation) const {
+  return allocation.device == device || allocation.device == LiveMemory::kPinned ||
          devices_[device].peers.contains(allocation.device);
 }
 
@@ -122,7 +126,7 @@ bool Driver::CheckRegions(const Caller& caller, int device, const std::vector<La
   for (const LaunchRegion& region : regions) {
     if (region.data == nullptr || region.bytes == 0 || region.rows == 0) continue;
     const int64_t bytes = (region.rows - 1) * region.stride + region.bytes;
-    const Allocation* allocation = memory_.Find(region.data, bytes);
+    const LiveMemory* allocation = memory_.Find(region.data, bytes);
     if (allocation != nullptr && Reaches(device, *allocation)) continue;
     const auto begin = reinterpret_cast<uintptr_t>(region.data);
     reports_.Add(
@@ -135,28 +139,54 @@ bool Driver::CheckRegions(const Caller& caller, int device, const std::vector<La
   return true;
 }
 
+void Driver::HostSaw(const Clock& clock) {
+  order_.HostSaw(clock);
+  pinned_use_.End([this](const PinnedUse::Use& use) { return order_.HostKnows(use.agent, use.index); });
+}
+
+void Driver::OnHostAccess(uintptr_t address, bool writes, void* instruction) {
+  std::lock_guard lock(mutex_);
+  const auto disturbed = pinned_use_.Touch(address, writes);
+  if (!disturbed.has_value()) return;
+  char function[256] = "a function";
+  absl::Symbolize(instruction, function, sizeof(function));
+  reports_.Add(ReportKind::kHostAccess,
+               absl::StrCat("host code in ", function, writes ? " writes " : " reads ", NameOf({address, address + 1}),
+                            " before it has seen that ", log_.Describe(disturbed->call), ", which ",
+                            disturbed->writes ? "writes" : "reads", " it, has ended"));
+}
+
+void Driver::Access(const Stream& stream, const std::vector<LaunchRegion>& regions, bool writes, uint32_t call,
+                    std::vector<OrderCheck::Finding>* findings) {
+  const int agent = AgentOf(stream);
+  for (const LaunchRegion& region : regions) {
+    if (region.data == nullptr || region.bytes == 0) continue;
+    for (int64_t row = 0; row < region.rows; ++row) {
+      const uintptr_t at = reinterpret_cast<uintptr_t>(region.data) + row * region.stride;
+      const OrderCheck::Bytes bytes = {at, at + static_cast<uintptr_t>(region.bytes)};
+      order_.Access(agent, bytes, writes, call, findings);
+      if (IsPinned(region.data)) pinned_use_.Begin({bytes, writes, agent, order_.Of(agent).Of(agent), call});
+    }
+  }
+}
+
 void Driver::Issue(const Caller& caller, Stream* stream, const std::vector<LaunchRegion>& reads,
                    const std::vector<LaunchRegion>& writes, Command command) {
   const uint32_t call = log_.Add(caller.name, caller.site, stream->device, stream->number,
                                  {.return_address = caller.return_address, .depth = options_.stack_depth});
   std::vector<OrderCheck::Finding> findings;
-  const int agent = AgentOf(*stream);
-  order_.Begin(agent);
-  const auto access = [&](const std::vector<LaunchRegion>& regions, bool writes) {
-    for (const LaunchRegion& region : regions) {
-      const auto begin = reinterpret_cast<uintptr_t>(region.data);
-      if (begin == 0) continue;
-      for (int64_t row = 0; row < region.rows; ++row) {
-        const uintptr_t at = begin + row * region.stride;
-        order_.Access(agent, {at, at + region.bytes}, writes, call, &findings);
-      }
-    }
-  };
-  access(reads, /*writes=*/false);
-  access(writes, /*writes=*/true);
+  order_.Begin(AgentOf(*stream));
+  Access(*stream, reads, /*writes=*/false, call, &findings);
+  Access(*stream, writes, /*writes=*/true, call, &findings);
   ReportFindings(call, findings);
   if (const Fault* fault = NextFault(caller.name, Fault::Where::kExecution)) {
     command.effect = [error = fault->error] { return error; };
+  } else if (!writes.empty()) {
+    command.effect = [effect = std::move(command.effect), writes] {
+      const cudaError_t error = effect();
+      for (const LaunchRegion& region : writes) MarkWritten(region);
+      return error;
+    };
   }
   command.device = stream->device;
   if (command.completion == nullptr) command.completion = std::make_shared<Completion>();

@@ -14,12 +14,14 @@
 #include <string>
 #include <vector>
 
+#include "tests/gpu_sim/allocations.h"
 #include "tests/gpu_sim/call_log.h"
-#include "tests/gpu_sim/device_memory.h"
 #include "tests/gpu_sim/execution.h"
 #include "tests/gpu_sim/include/cuda_runtime.h"
 #include "tests/gpu_sim/machine.h"
 #include "tests/gpu_sim/order_check.h"
+#include "tests/gpu_sim/pinned_memory.h"
+#include "tests/gpu_sim/pinned_use.h"
 #include "tests/gpu_sim/report.h"
 
 namespace gpu_sim {
@@ -37,7 +39,7 @@ struct CopySide {
   int64_t pitch = 0;
 };
 
-class Driver {
+class Driver : private PinnedListener {
  public:
   explicit Driver(MachineOptions options);
   ~Driver();
@@ -127,19 +129,23 @@ class Driver {
   Stream* Find(const Caller& caller, cudaStream_t stream);
   Event* Find(const Caller& caller, cudaEvent_t event);
   cudaError_t WaitFor(const CompletionRef& completion, const Clock& clock);
+  void HostSaw(const Clock& clock);
+  void OnHostAccess(uintptr_t address, bool writes, void* instruction) override;
   // Checks the order of a command's accesses and issues it.
   void Issue(const Caller& caller, Stream* stream, const std::vector<LaunchRegion>& reads,
              const std::vector<LaunchRegion>& writes, Command command);
+  void Access(const Stream& stream, const std::vector<LaunchRegion>& regions, bool writes, uint32_t call,
+              std::vector<OrderCheck::Finding>* findings);
   void ReportFindings(uint32_t call, const std::vector<OrderCheck::Finding>& findings);
   // "bytes 0 to 512 of what runtime/arena.cc:12 allocated on device 0".
   std::string NameOf(OrderCheck::Bytes bytes) const;
-  bool Reaches(int device, const Allocation& allocation) const;
+  bool Reaches(int device, const LiveMemory& allocation) const;
   // Whether a command of this device may touch the regions; reports the first that it may not.
   bool CheckRegions(const Caller& caller, int device, const std::vector<LaunchRegion>& regions);
   // Null: pageable host memory.
-  CopyPath PathOf(const Allocation* to, const Allocation* from, int64_t bytes);
+  CopyPath PathOf(const LiveMemory* to, const LiveMemory* from, int64_t bytes);
   // False, and reported: it begins in memory that was allocated here, and isn't all in one live allocation.
-  bool KnownEnd(const Caller& caller, const void* data, const Allocation* allocation);
+  bool KnownEnd(const Caller& caller, const void* data, const LiveMemory* allocation);
   // What a launch does when it runs.
   std::function<cudaError_t()> EffectOf(const KernelLaunch& launch);
   cudaError_t RunThreads(const KernelLaunch& launch, uint64_t seed);
@@ -151,7 +157,8 @@ class Driver {
   mutable std::mutex mutex_;
   CallLog log_;
   OrderCheck order_;
-  DeviceMemory memory_;
+  Allocations memory_;
+  PinnedUse pinned_use_;
   Counters counters_;
   std::vector<Device> devices_;
   std::deque<Stream> streams_;

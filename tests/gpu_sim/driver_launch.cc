@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tests/gpu_sim/barrier_power.h"
 #include "tests/gpu_sim/bodies.h"
 #include "tests/gpu_sim/driver.h"
 #include "tests/gpu_sim/kernel_run.h"
@@ -22,21 +23,10 @@ cudaError_t CheckShape(const DeviceDescription& device, const KernelLaunch& laun
   return cudaSuccess;
 }
 
-void MarkWritten(const std::vector<LaunchRegion>& regions) {
-  for (const LaunchRegion& region : regions) MarkWritten(region);
-}
-
-cudaError_t RunBody(Body body, KernelLaunch launch) {
-  TranslateToStorage(launch.arguments.data(), launch.arguments.size());
-  body(launch.arguments.data());
-  MarkWritten(launch.writes);
+cudaError_t RunBody(Body body, std::vector<std::byte> arguments) {
+  TranslateToStorage(arguments.data(), arguments.size());
+  body(arguments.data());
   return cudaSuccess;
-}
-
-cudaError_t RunLibraryCall(const KernelLaunch& launch) {
-  const cudaError_t error = launch.library_call();
-  MarkWritten(launch.writes);
-  return error;
 }
 
 }  // namespace
@@ -49,16 +39,18 @@ cudaError_t Driver::SetSharedBytes(const void* kernel, int bytes) {
 }
 
 std::function<cudaError_t()> Driver::EffectOf(const KernelLaunch& launch) {
-  if (launch.library_call != nullptr) return [launch] { return RunLibraryCall(launch); };
+  if (launch.library_call != nullptr) return launch.library_call;
   const Body body = options_.fidelity == Fidelity::kBodies ? FindBody(launch.name) : nullptr;
-  if (body != nullptr) return [body, launch] { return RunBody(body, launch); };
+  if (body != nullptr) return [body, arguments = launch.arguments] { return RunBody(body, arguments); };
   return [this, launch, seed = options_.seed + static_cast<uint64_t>(counters_.launches)] {
     return RunThreads(launch, seed);
   };
 }
 
 cudaError_t Driver::RunThreads(const KernelLaunch& launch, uint64_t seed) {
-  const RunResult result = RunEveryThread(launch, {.seed = seed});
+  const RunOptions run{.seed = seed};
+  const RunResult result =
+      options_.barrier_power != nullptr ? options_.barrier_power->Run(launch, run) : RunEveryThread(launch, run);
   for (const Report& report : result.reports) reports_.Add(report.kind, report.text);
   return result.finished ? cudaSuccess : cudaErrorIllegalAddress;
 }

@@ -15,6 +15,11 @@ struct Rows {
 
 LaunchRegion RegionOf(const CopySide& side, Rows rows) { return {side.data, rows.bytes, rows.count, side.pitch}; }
 
+// Where the simulator finds the bytes of a copy's side.
+std::byte* PlaceOf(const CopySide& side) {
+  return IsPinned(side.data) ? PinnedStorageOf(side.data) : StorageOf(side.data);
+}
+
 void CopyRows(std::byte* to, int64_t to_pitch, const std::byte* from, int64_t from_pitch, Rows rows) {
   for (int64_t row = 0; row < rows.count; ++row) std::memmove(to + row * to_pitch, from + row * from_pitch, rows.bytes);
 }
@@ -25,13 +30,13 @@ cudaError_t Driver::Allocate(const Caller& caller, int device, void** data, size
   if (data == nullptr) return cudaErrorInvalidValue;
   *data = nullptr;
   if (bytes == 0) return cudaSuccess;
-  const bool pinned = device == Allocation::kPinned;
+  const bool pinned = device == LiveMemory::kPinned;
   std::lock_guard lock(mutex_);
   ++(pinned ? counters_.host_allocations : counters_.device_allocations);
   ++counters_.synchronisations;  // the real one may
   const int64_t asked = static_cast<int64_t>(bytes);
   if (!pinned && (asked < 0 || asked > memory_bytes() - devices_[device].bytes)) return cudaErrorMemoryAllocation;
-  const Allocation* allocation = memory_.Allocate(device, asked, caller.site);
+  const LiveMemory* allocation = memory_.Allocate(device, asked, caller.site);
   if (allocation == nullptr) return cudaErrorMemoryAllocation;
   if (!pinned) devices_[device].bytes += asked;
   const auto begin = reinterpret_cast<uintptr_t>(allocation->data);
@@ -44,11 +49,11 @@ cudaError_t Driver::Free(const Caller& caller, void* data, bool pinned) {
   if (data == nullptr) return cudaSuccess;
   std::unique_lock lock(mutex_);
   ++counters_.synchronisations;
-  const Allocation* allocation = memory_.Find(data, 1);
-  if (allocation == nullptr || allocation->data != data || (allocation->device == Allocation::kPinned) != pinned) {
+  const LiveMemory* allocation = memory_.Find(data, 1);
+  if (allocation == nullptr || allocation->data != data || (allocation->device == LiveMemory::kPinned) != pinned) {
     return cudaErrorInvalidValue;
   }
-  const Allocation freed = *allocation;
+  const LiveMemory freed = *allocation;
   const auto begin = reinterpret_cast<uintptr_t>(data);
   const OrderCheck::Bytes bytes = {begin, begin + static_cast<uintptr_t>(freed.bytes)};
   const std::vector<OrderCheck::Finding> in_use = order_.HostAccess(bytes, /*writes=*/true);
@@ -70,6 +75,8 @@ cudaError_t Driver::Free(const Caller& caller, void* data, bool pinned) {
   lock.lock();
   if (!pinned) devices_[freed.device].bytes -= freed.bytes;
   order_.Free(bytes);
+  pinned_use_.End(
+      [&](const PinnedUse::Use& use) { return use.bytes.begin >= bytes.begin && use.bytes.begin < bytes.end; });
   memory_.Free(data, caller.site);
   return cudaSuccess;
 }
@@ -77,24 +84,24 @@ cudaError_t Driver::Free(const Caller& caller, void* data, bool pinned) {
 cudaError_t Driver::PointerAttributes(cudaPointerAttributes* attributes, const void* data) const {
   std::lock_guard lock(mutex_);
   *attributes = {.type = cudaMemoryTypeUnregistered, .device = CurrentDevice(), .hostPointer = const_cast<void*>(data)};
-  const Allocation* allocation = memory_.Find(data, 1);
+  const LiveMemory* allocation = memory_.Find(data, 1);
   if (allocation == nullptr) return cudaSuccess;
   attributes->devicePointer = const_cast<void*>(data);
   attributes->type = cudaMemoryTypeHost;
-  if (allocation->device == Allocation::kPinned) return cudaSuccess;
+  if (allocation->device == LiveMemory::kPinned) return cudaSuccess;
   *attributes = {.type = cudaMemoryTypeDevice, .device = allocation->device, .devicePointer = const_cast<void*>(data)};
   return cudaSuccess;
 }
 
-Driver::CopyPath Driver::PathOf(const Allocation* to, const Allocation* from, int64_t bytes) {
-  const auto device_of = [](const Allocation* side) { return side != nullptr ? side->device : Allocation::kPinned; };
+Driver::CopyPath Driver::PathOf(const LiveMemory* to, const LiveMemory* from, int64_t bytes) {
+  const auto device_of = [](const LiveMemory* side) { return side != nullptr ? side->device : LiveMemory::kPinned; };
   const int target = device_of(to), source = device_of(from);
-  if (target == Allocation::kPinned && source == Allocation::kPinned) return {.kind = cudaMemcpyHostToHost};
+  if (target == LiveMemory::kPinned && source == LiveMemory::kPinned) return {.kind = cudaMemcpyHostToHost};
   const DeviceDescription& device = options_.device;
-  if (source == Allocation::kPinned) {
+  if (source == LiveMemory::kPinned) {
     return {cudaMemcpyHostToDevice, devices_[target].to_device, CopyTime(device.host, bytes)};
   }
-  if (target == Allocation::kPinned)
+  if (target == LiveMemory::kPinned)
     return {cudaMemcpyDeviceToHost, devices_[source].to_host, CopyTime(device.host, bytes)};
   if (target == source) return {cudaMemcpyDeviceToDevice, devices_[source].local, LocalCopyTime(device, bytes)};
   // Without access of one to the other, by way of host memory.
@@ -112,8 +119,8 @@ cudaError_t Driver::Copy(const Caller& caller, CopySide to, CopySide from, int64
   if (on == nullptr) return cudaErrorInvalidResourceHandle;
   if (bytes == 0 || rows == 0) return cudaSuccess;
   const Rows shape = {bytes, rows};
-  const Allocation* target = memory_.Find(to.data, (rows - 1) * to.pitch + bytes);
-  const Allocation* source = memory_.Find(from.data, (rows - 1) * from.pitch + bytes);
+  const LiveMemory* target = memory_.Find(to.data, (rows - 1) * to.pitch + bytes);
+  const LiveMemory* source = memory_.Find(from.data, (rows - 1) * from.pitch + bytes);
   if (!KnownEnd(caller, to.data, target) || !KnownEnd(caller, from.data, source)) return cudaErrorInvalidValue;
   const CopyPath path = PathOf(target, source, bytes * rows);
   if (kind != cudaMemcpyDefault && kind != path.kind) return cudaErrorInvalidValue;
@@ -121,8 +128,7 @@ cudaError_t Driver::Copy(const Caller& caller, CopySide to, CopySide from, int64
   Command command = {.engine = path.engine, .latency = options_.device.launch_latency, .duration = path.duration};
   command.completion = std::make_shared<Completion>();
   command.effect = [to, from, shape] {
-    CopyRows(StorageOf(to.data), to.pitch, StorageOf(from.data), from.pitch, shape);
-    MarkWritten(RegionOf(to, shape));
+    CopyRows(PlaceOf(to), to.pitch, PlaceOf(from), from.pitch, shape);
     return cudaSuccess;
   };
   std::vector<LaunchRegion> reads, writes;
@@ -140,10 +146,9 @@ cudaError_t Driver::Copy(const Caller& caller, CopySide to, CopySide from, int64
   return execution_->WaitFor(end);
 }
 
-bool Driver::KnownEnd(const Caller& caller, const void* data, const Allocation* allocation) {
+bool Driver::KnownEnd(const Caller& caller, const void* data, const LiveMemory* allocation) {
   // Pageable memory lies outside of all that was allocated here.
-  if (allocation != nullptr || (memory_.Find(data, 1) == nullptr && FindAddress(data).kind == AddressKind::kHost))
-    return true;
+  if (allocation != nullptr || (FindAddress(data).kind == AddressKind::kHost && !IsPinned(data))) return true;
   const auto begin = reinterpret_cast<uintptr_t>(data);
   reports_.Add(ReportKind::kRegion, absl::StrCat(caller.name, " at ", caller.site.file_name(), ":", caller.site.line(),
                                                  " copies beyond live memory: ", NameOf({begin, begin + 1})));
@@ -157,8 +162,8 @@ cudaError_t Driver::CopyPeer(const Caller& caller, void* to, int to_device, cons
   }
   {
     std::lock_guard lock(mutex_);
-    const Allocation* target = memory_.Find(to, bytes);
-    const Allocation* source = memory_.Find(from, bytes);
+    const LiveMemory* target = memory_.Find(to, bytes);
+    const LiveMemory* source = memory_.Find(from, bytes);
     if (bytes > 0 &&
         (target == nullptr || target->device != to_device || source == nullptr || source->device != from_device)) {
       return cudaErrorInvalidValue;
@@ -180,7 +185,6 @@ cudaError_t Driver::Set(const Caller& caller, void* data, int value, int64_t byt
          .duration = LocalCopyTime(options_.device, bytes / 2),
          .effect = [=] {
            std::memset(StorageOf(data), value, bytes);
-           MarkWritten(region);
            return cudaSuccess;
          }});
   return cudaSuccess;

@@ -62,7 +62,7 @@ Driver::Event* Driver::Find(const Caller& caller, cudaEvent_t event) {
 cudaError_t Driver::WaitFor(const CompletionRef& completion, const Clock& clock) {
   const cudaError_t error = completion != nullptr ? execution_->WaitFor(completion) : cudaSuccess;
   std::lock_guard lock(mutex_);
-  if (error == cudaSuccess) order_.HostSaw(clock);
+  if (error == cudaSuccess) HostSaw(clock);
   return error;
 }
 
@@ -102,7 +102,7 @@ cudaError_t Driver::QueryStream(const Caller& caller, cudaStream_t stream) {
   const CompletionRef end = execution_->EndOf(found->number);
   if (end != nullptr && !execution_->IsDone(*end)) return cudaErrorNotReady;
   if (end != nullptr && end->error != cudaSuccess) return end->error;
-  order_.HostSaw(order_.Of(AgentOf(*found)));
+  HostSaw(order_.Of(AgentOf(*found)));
   return cudaSuccess;
 }
 
@@ -174,7 +174,7 @@ cudaError_t Driver::QueryEvent(const Caller& caller, cudaEvent_t event) {
   if (found == nullptr) return cudaErrorInvalidResourceHandle;
   if (found->recorded == nullptr) return cudaSuccess;
   if (!execution_->IsDone(*found->recorded)) return cudaErrorNotReady;
-  if (found->recorded->error == cudaSuccess) order_.HostSaw(found->clock);
+  if (found->recorded->error == cudaSuccess) HostSaw(found->clock);
   return found->recorded->error;
 }
 

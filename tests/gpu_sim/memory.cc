@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "tests/gpu_sim/pinned_memory.h"
 #include "tests/gpu_sim/shadow.h"
 
 namespace gpu_sim {
@@ -40,7 +41,8 @@ State& TheState() {
 
 struct sigaction previous_action;
 
-void OnFault(int signal, siginfo_t* info, void* /*context*/) {
+void OnFault(int signal, siginfo_t* info, void* context) {
+  if (HandlePinnedFault(info->si_addr, context)) return;
   const Shadow& shadow = Shadow::Get();
   if (shadow.IsClosed(info->si_addr)) {
     std::fputs(absl::StrCat("gpu_sim: host code touched device memory, ", DescribeAddress(info->si_addr),

@@ -106,6 +106,30 @@ TEST(Order, PinnedMemoryIsWatchedToo) {
   EXPECT_EQ(sim.Times(ReportKind::kRace), 2) << sim.machine.ReportText();  // on both memories
 }
 
+TEST(Order, TheHostsOwnAccessesToPinnedMemoryToo) {
+  for (bool waits : {true, false}) {
+    TestMachine sim;
+    std::byte* data = WrittenMemory(100);
+    auto* host = reinterpret_cast<volatile std::byte*>(NewHostMemory(3 * 4096));
+    const cudaStream_t stream = NewStream();
+    auto* pinned = const_cast<std::byte*>(host);
+    EXPECT_EQ(cudaMemcpyAsync(pinned + 8000, data, 50, cudaMemcpyDeviceToHost, stream), cudaSuccess);
+    EXPECT_EQ(cudaMemcpyAsync(data, pinned + 100, 50, cudaMemcpyHostToDevice, stream), cudaSuccess);
+    if (waits) MustSucceed(cudaStreamSynchronize(stream));
+    host[99] = host[149];       // read by both
+    host[7999] = std::byte{1};  // beside
+    EXPECT_EQ(sim.machine.ReportText(), "");
+    MustSucceed(cudaMemcpyAsync(pinned + 9000, data, 50, cudaMemcpyDeviceToHost, stream));
+    if (waits) MustSucceed(cudaStreamSynchronize(stream));
+    host[120] = std::byte{2};
+    host[4096] = host[8010];
+    EXPECT_EQ(sim.Times(ReportKind::kHostAccess), waits ? 0 : 2) << sim.machine.ReportText();
+    MustSucceed(cudaStreamSynchronize(stream));
+    host[120] = host[8010];
+    EXPECT_EQ(sim.Times(ReportKind::kHostAccess), waits ? 0 : 2);
+  }
+}
+
 TEST(Order, ReadingWhatWasNeverWrittenIsReported) {
   TestMachine sim;
   const cudaStream_t stream = NewStream();

@@ -1,0 +1,13 @@
+// The operations of a GPU: each call issues one command on a CudaStream; the work is done by the launchers of this
+// folder (norm.h, attention.h, ...).
+#pragma once
+
+#include <memory>
+
+#include "kernels/operations.h"
+
+namespace sluice::cuda {
+
+std::unique_ptr<Operations> NewOperations();
+
+}  // namespace sluice::cuda
