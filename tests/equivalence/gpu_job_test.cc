@@ -27,10 +27,15 @@ std::string JobText(const Settings& s, const std::string& device) {
   return absl::StrCat(
       "model { family: 'gpt2' layers: 2 heads: 1 channels: 64 positions: 16 dropout: 0.1 vocabulary: 256 }\n"
       "data { text: 'text' hold_out { fraction: 0.1 } }\n"
-      "training { steps: ", kSteps, " batch: 8 micro_batches: 4 sequence: 16 precision: ", s.precision, " }\n"
+      "training { steps: ",
+      kSteps, " batch: 8 micro_batches: 4 sequence: 16 precision: ", s.precision,
+      " }\n"
       "optimizer { learning_rate: 0.003 minimum_learning_rate: 0.0003 warm_up: 3 clip_norm: 0.5 }\n"
-      "layout { device: ", device, " pp: ", s.pp, " chunks: ", s.chunks, " threads_per_rank: 1 pin: false }\n"
-      "schedule { name: '", s.schedule, "' }\n");
+      "layout { device: ",
+      device, " pp: ", s.pp, " chunks: ", s.chunks,
+      " threads_per_rank: 1 pin: false }\n"
+      "schedule { name: '",
+      s.schedule, "' }\n");
 }
 
 class GpuJob : public testing::Test {

@@ -53,6 +53,7 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
     numbers.losses.insert(numbers.losses.end(), outcome.loss_sums.begin(), outcome.loss_sums.end());
     numbers.norms.push_back(outcome.control.norm);
     updates += outcome.control.skip == 0;
+    if (how.on_step != nullptr) how.on_step(plan, outcome);
     return absl::OkStatus();
   };
   const size_t ahead = plan.post_validation.has_value() ? 1 : 0;

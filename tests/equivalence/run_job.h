@@ -2,12 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/world.h"
+#include "runtime/planner/plan.h"
+#include "runtime/trainer/outcome.h"
 
 namespace sluice {
 
@@ -24,6 +27,7 @@ enum class Messages : uint8_t { kExchanged, kCopied };
 struct RunOptions {
   Messages messages = Messages::kExchanged;
   World* world = nullptr;  // null: a real one
+  std::function<void(const Plan& plan, const TrainingOutcome& outcome)> on_step;  // after each step; may be null
 };
 
 // `job` is the text of a job file whose data lies in `folder`. What leaves the device open runs on the CPU.
