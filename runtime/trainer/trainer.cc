@@ -51,6 +51,16 @@ PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options)
           .moves_elsewhere = MovesOf(options.control)};
 }
 
+// What each rank computed in all these steps: what slows a rank down may leave out single ones.
+std::vector<RankBreakdown> ComputeOf(const std::vector<Timeline>& steps) {
+  std::vector<RankBreakdown> ranks(steps.front().ranks);
+  for (const Timeline& step : steps) {
+    const std::vector<RankBreakdown> one = BreakDown(step);
+    for (size_t rank = 0; rank < ranks.size(); ++rank) ranks[rank].compute_ns += one[rank].compute_ns;
+  }
+  return ranks;
+}
+
 // One run of the loop. Threads: one.
 class Trainer {
  public:
@@ -385,7 +395,7 @@ void Trainer::FinishReport() {
   });
   const Timeline& median = timelines[timelines.size() / 2];
   report_.breakdown = BreakDown(median);
-  report_.stragglers = FindStragglers(report_.breakdown, BreakDown(plan_.predicted), job_.layout.grid());
+  report_.stragglers = FindStragglers(ComputeOf(timelines), BreakDown(plan_.predicted), job_.layout.grid());
   report_.measured_bubble = BubbleOf(Measure(median));
   report_.measured_step = StepTime(median);
   const Costs costs =
