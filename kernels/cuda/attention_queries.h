@@ -1,6 +1,7 @@
 // Who sees what: a warp's queries of a head and the keys they attend to. Device side of attention_tile*.cu.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/attention_tiles.h"
@@ -19,7 +20,7 @@ __device__ __forceinline__ float QuadSum(float x) {
 
 // Over the lanes of a warp.
 __device__ __forceinline__ int WarpMinimum(int x) {
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) x = min(x, __shfl_xor_sync(kAllLanes, x, distance));
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) x = std::min(x, __shfl_xor_sync(kAllLanes, x, distance));
   return x;
 }
 
@@ -27,7 +28,7 @@ __device__ __forceinline__ int WarpMinimum(int x) {
 __device__ __forceinline__ int LowestFirstKey(const int32_t* first_key, int begin, int end) {
   if (first_key == nullptr) return 0;
   int lowest = begin;
-  for (int query = begin + Lane(); query < end; query += kWarp) lowest = min(lowest, first_key[query]);
+  for (int query = begin + Lane(); query < end; query += kWarp) lowest = std::min(lowest, first_key[query]);
   return WarpMinimum(lowest);
 }
 

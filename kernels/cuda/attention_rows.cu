@@ -1,6 +1,7 @@
 // Attention in f32 arithmetic, for f32 tensors and head sizes without a kernel on tensor cores. A warp owns one query (or
 // one key), and passes over tiles of keys (queries) in shared memory: first each lane takes one of them for the dot
 // products, then some of the head's elements for the weighted sums.
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/attention_kernels.h"
@@ -100,7 +101,7 @@ struct QueryBlock {
         head(blockIdx.x % p.at.heads),
         kv_head(head / p.at.group()),
         begin(static_cast<int>(blockIdx.y) * kWarps),
-        end(min(begin + kWarps, p.at.sequence)),
+        end(std::min(begin + kWarps, p.at.sequence)),
         query(begin + Warp()),
         first_key(p.first_key == nullptr ? nullptr : p.first_key + row * p.at.sequence) {}
   __device__ bool has_query() const { return query < end; }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/attention_queries.h"
@@ -94,7 +95,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileForwardKernel(AttentionParams
   const int64_t row = blockIdx.x / p.at.heads, width = p.at.width();
   const int head = blockIdx.x % p.at.heads;
   const int begin = static_cast<int>(gridDim.y - 1 - blockIdx.y) * kTileQueries;  // the longest first
-  const int end = min(begin + kTileQueries, p.at.sequence);
+  const int end = std::min(begin + kTileQueries, p.at.sequence);
   constexpr Tile<kSize> q{0};
   const auto stage = [](int key, int part) {
     return Tile<kSize>{(kTileQueries + (key & kStep) * 2 + part * kStep) * Tile<kSize>::kRowBytes};

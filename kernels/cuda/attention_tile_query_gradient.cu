@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/attention_queries.h"
@@ -31,7 +32,7 @@ __device__ __forceinline__ void DotRows(const BFloat16* y, const BFloat16* dy, i
   for (int row = static_cast<int>(threadIdx.x) / kChunks; row < kTileQueries; row += kRowsAtOnce) {
     float sum = 0.0f;
     if (row < count) {
-      const Pack<8> a = Load<8>(y + row * stride + chunk * 8, true), b = Load<8>(dy + row * stride + chunk * 8, true);
+      const Pack<8> a = Load<8>(y + row * stride + chunk * 8, Wide{}), b = Load<8>(dy + row * stride + chunk * 8, Wide{});
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum += a[i] * b[i];
     }
@@ -72,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileQueryGradientKernel(Attention
   const int64_t row = blockIdx.x / p.at.heads, width = p.at.width(), y_width = p.at.y_width();
   const int head = blockIdx.x % p.at.heads;
   const int begin = static_cast<int>(gridDim.y - 1 - blockIdx.y) * kTileQueries;  // the longest first
-  const int end = min(begin + kTileQueries, p.at.sequence);
+  const int end = std::min(begin + kTileQueries, p.at.sequence);
   constexpr Tile<kSize> q{0}, dy{kTileQueries * Tile<kSize>::kRowBytes};
   const auto stage = [](int key, int part) {
     return Tile<kSize>{(2 * kTileQueries + (key & kStep) * 2 + part * kStep) * Tile<kSize>::kRowBytes};

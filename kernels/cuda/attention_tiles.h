@@ -186,6 +186,7 @@ template <int kM, int kN, int kColumns>
 __device__ __forceinline__ void StoreRows(const Results<kM, kN>& results, Tile<kColumns> staging,
                                           int staging_row, BFloat16* to, int64_t stride, int count) {
   const int lane = Lane();
+  __syncwarp();
 #pragma unroll
   for (int i = 0; i < kM * 2; ++i) {
 #pragma unroll

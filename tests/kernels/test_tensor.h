@@ -49,6 +49,7 @@ class TestTensor {
 
   TensorView view() { return {reinterpret_cast<std::byte*>(bytes_.data()), dtype_, shape_}; }
   DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
   int64_t elements() const { return shape_.elements(); }
   double at(int64_t i) const {
     return dtype_ == DType::kBF16  ? ToFloat(as<BFloat16>()[i])

@@ -10,52 +10,25 @@ set -euo pipefail
 
 readonly program=$1 license=$2
 where=${3:-.}
-readonly user_directory=${BUILD_WORKING_DIRECTORY:-$PWD} workspace=${BUILD_WORKSPACE_DIRECTORY:-}
-
-# What belongs to glibc, and so to the system that the archive is unpacked on.
-readonly glibc='^(ld-linux.*|libc|libm|libpthread|libdl|librt|libresolv|libutil|libanl|libmvec|linux-vdso)\.so'
+readonly workspace=${BUILD_WORKSPACE_DIRECTORY:-}
+source tools/bundle/packing.sh
 
 version=$("$program" --version | awk '{print $NF}')
 system=$(. /etc/os-release && echo "$ID${VERSION_ID:-}")
 name=sluice-$version-$system-$(uname -m)
-[[ $where == /* ]] || where=$user_directory/$where
 [[ $where == *.tar.gz ]] || where=$where/$name.tar.gz
-where=$(realpath -m -- "$where")
+where=$(absolute "$where")
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 readonly root=$scratch/$name
-mkdir -p "$root/lib" "$root/licenses"
-
-# The shared libraries that the program file $1 needs, as paths.
-libraries_of() {
-  local resolved
-  resolved=$(ldd "$1")
-  if grep 'not found' <<<"$resolved" >&2; then
-    echo "bundle: libraries missing" >&2
-    return 1
-  fi
-  awk '$2 == "=>" {print $3}' <<<"$resolved" | while read -r path; do
-    [[ $(basename "$path") =~ $glibc ]] || echo "$path"
-  done
-}
+mkdir -p "$root/lib"
 
 cp -L "$program" "$root/lib/sluice"
 chmod 755 "$root/lib/sluice"
 cp -L "$license" "$root/LICENSE"
 libraries=$(libraries_of "$program")
-while read -r path; do
-  cp -L "$path" "$root/lib/"
-  # Debian's notice of the package that the library comes from.
-  real=$(readlink -f "$path")
-  package=$({ dpkg -S "$real" || dpkg -S "${real#/usr}"; } 2>/dev/null | head -n 1 | cut -d: -f1) || true
-  notice=/usr/share/doc/$package/copyright
-  if [[ -n $package && -f $notice ]]; then
-    cp -L "$notice" "$root/licenses/$package"
-  else
-    echo "bundle: no copyright notice found for $path" >&2
-  fi
-done <<<"$libraries"
+pack_libraries "$root/lib" "$root/licenses" <<<"$libraries"
 
 cat >"$root/sluice" <<'LAUNCHER'
 #!/bin/bash
@@ -91,8 +64,5 @@ README
 
 # What was packed must start with what was packed.
 env -i PATH="$PATH" "$root/sluice" --version >/dev/null
-mkdir -p "$(dirname "$where")"
-tar -C "$scratch" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(stat -Lc %Y "$program")" -cf - "$name" |
-  gzip -9n >"$where.part"
-mv "$where.part" "$where"
+archive "$root" "$where" "$(stat -Lc %Y "$program")"
 echo "$where ($(du -h "$where" | cut -f1))"

@@ -8,7 +8,7 @@
 
 #include "kernels/cpu/team.h"
 #include "tests/kernels/cpu/host_tensor.h"
-#include "tests/kernels/cpu/reference.h"
+#include "tests/kernels/reference_attention.h"
 
 namespace sluice::cpu {
 namespace {

@@ -206,3 +206,28 @@ def kernel_table_test(name, libraries, page, launches):
             data = [page, launches, code],
             target_compatible_with = needs_toolkit(),
         )
+
+def _to_none_impl(settings, attr):
+    # Only where it changes anything: another value is another configuration, and compiles everything anew.
+    return {"//:gpu": "none" if AVAILABLE else settings["//:gpu"]}
+
+_to_none = transition(
+    implementation = _to_none_impl,
+    inputs = ["//:gpu"],
+    outputs = ["//:gpu"],
+)
+
+def _program_without_gpu_impl(ctx):
+    link = ctx.actions.declare_file(ctx.label.name)
+    ctx.actions.symlink(output = link, target_file = ctx.executable.program, is_executable = True)
+    return [DefaultInfo(executable = link, runfiles = ctx.runfiles(files = [ctx.executable.program]))]
+
+program_without_gpu = rule(
+    implementation = _program_without_gpu_impl,
+    doc = "A program as it is built where no CUDA toolkit is.",
+    executable = True,
+    attrs = {
+        "program": attr.label(executable = True, cfg = _to_none, mandatory = True),
+        "_allowlist_function_transition": attr.label(default = "@bazel_tools//tools/allowlists/function_transition_allowlist"),
+    },
+)
