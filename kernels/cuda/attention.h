@@ -8,7 +8,7 @@
 // one gradient and every sum has one order. A row's results don't depend on the other rows.
 #pragma once
 
-#include "kernels/cuda/launch.h"
+#include "cuda_runtime.h"
 #include "kernels/cuda/workspace.h"
 #include "kernels/operations.h"
 
