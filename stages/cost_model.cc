@@ -15,7 +15,9 @@ int64_t Nanoseconds(double seconds) { return std::llround(seconds * 1e9); }
 
 int64_t TimeOf(const OperationCost& cost, double flops_per_second, const DeviceDescription& device) {
   if (cost.flops == 0 && cost.bytes == 0) return 0;
-  return Nanoseconds(std::max(cost.flops / flops_per_second, cost.bytes / device.bytes_per_second)) +
+  const double products = std::max(cost.flops / flops_per_second, cost.product_bytes / device.bytes_per_second);
+  const double others = (cost.bytes - cost.product_bytes) / device.bytes_per_second;
+  return Nanoseconds(products + others) + std::llround(cost.operations * static_cast<double>(device.launch_ns)) +
          device.layer_overhead_ns;
 }
 
@@ -47,13 +49,13 @@ int64_t OptimizerTime(int64_t parameters, const DeviceDescription& device) {
 }
 
 int64_t CollectiveTime(const Traffic& traffic, const DeviceDescription& device) {
-  const double rate = device.link_bytes_per_second > 0 ? device.link_bytes_per_second : device.bytes_per_second / 2;
-  return traffic.collectives * device.link_latency_ns + Nanoseconds(static_cast<double>(traffic.bytes) / rate);
+  const double rate = device.peer.bytes_per_second > 0 ? device.peer.bytes_per_second : device.bytes_per_second / 2;
+  return traffic.collectives * device.peer.latency_ns + Nanoseconds(static_cast<double>(traffic.bytes) / rate);
 }
 
 int64_t TransferTime(int64_t bytes, const DeviceDescription& device) {
-  const double copy = device.link_bytes_per_second > 0 ? static_cast<double>(bytes) / device.link_bytes_per_second : 0;
-  return device.link_latency_ns + Nanoseconds(copy);
+  const double copy = device.peer.bytes_per_second > 0 ? static_cast<double>(bytes) / device.peer.bytes_per_second : 0;
+  return device.peer.latency_ns + Nanoseconds(copy);
 }
 
 }  // namespace sluice

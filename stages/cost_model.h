@@ -7,22 +7,12 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "base/device_description.h"
 #include "stages/graph.h"
 #include "stages/tensor_parallel.h"
 #include "stages/tensor_traffic.h"
 
 namespace sluice {
-
-// What one rank computes on. The numbers are rates that programs reach, not the data sheet's.
-struct DeviceDescription {
-  std::string name = "one CPU core";
-  double flops_f32 = 5e10;  // per second, matrix products
-  double flops_bf16 = 5e10;
-  double bytes_per_second = 8e9;      // of memory, streaming
-  int64_t layer_overhead_ns = 5'000;  // of issuing and starting one layer's pass
-  double link_bytes_per_second = 0;   // between ranks; 0: messages are handed over, not copied
-  int64_t link_latency_ns = 20'000;
-};
 
 // Of one micro-batch, in nanoseconds.
 struct LayerTimes {
@@ -33,8 +23,8 @@ struct LayerTimes {
   int64_t total_ns() const { return forward_ns + input_gradient_ns + weight_gradient_ns; }
 };
 
-// Work takes the larger of its FLOPs' and its bytes' time, plus the overhead; a shard of a tensor-parallel group also
-// waits for what is exchanged.
+// Operations run one after another, each for the larger of its FLOPs' and its bytes' time, plus overheads; a shard of a
+// tensor-parallel group also waits for what is exchanged with the others, over `device.peer`.
 LayerTimes AnalyticTimes(const Node& node, int64_t rows, int64_t sequence, Precision precision, Recomputation recompute,
                          const DeviceDescription& device, const TensorParallel& tensor = {});
 

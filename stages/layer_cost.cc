@@ -13,21 +13,25 @@ struct Sizes {
   double shards;
 };
 
+OperationCost Product(double flops, double bytes) { return {flops, bytes, bytes, 1}; }
+OperationCost Pass(double bytes) { return {0, bytes, 0, 1}; }  // over memory
+
 // y[M,N] = x[M,K] . weight^T; the gradient of the weight is f32 and is added to.
 LayerCost Linear(const Sizes& s, double n, double k, double output_bytes) {
   const double flops = 2 * s.tokens * n * k, x = s.element * s.tokens * k, weight = s.element * n * k;
   const double dy = s.element * s.tokens * n;
-  return {.forward = {flops, x + weight + output_bytes * s.tokens * n},
-          .input_gradient = {flops, dy + weight + x},
-          .weight_gradient = {flops, dy + x + 8 * n * k}};
+  return {.forward = Product(flops, x + weight + output_bytes * s.tokens * n),
+          .input_gradient = Product(flops, dy + weight + x),
+          .weight_gradient = Product(flops, dy + x + 8 * n * k)};
 }
 
 LayerCost Linear(const Sizes& s, double n, double k) { return Linear(s, n, k, s.element); }
 
 LayerCost Norm(const Sizes& s, double channels) {
   const double activation = s.element * s.outside * channels;
-  return {
-      .forward = {0, 2 * activation}, .input_gradient = {0, 4 * activation}, .weight_gradient = {0, 2 * activation}};
+  return {.forward = Pass(2 * activation),
+          .input_gradient = Pass(4 * activation),
+          .weight_gradient = Pass(2 * activation)};
 }
 
 // Scores and their product with the values; backward has five products of that size in place of two.
@@ -35,9 +39,9 @@ LayerCost AttentionCore(const Sizes& s, const Node& node) {
   const double heads = node.heads, size = node.head_size, kv = node.kv_heads;
   const double flops = 2 * s.rows * heads * size * s.sequence * (s.sequence + 1);
   const double qkv = s.element * s.tokens * (heads + 2 * kv) * size, y = s.element * s.tokens * heads * size;
-  LayerCost cost{.forward = {flops, qkv + y}, .input_gradient = {2.5 * flops, 2 * qkv + 2 * y}};
+  LayerCost cost{.forward = Product(flops, qkv + y), .input_gradient = Product(2.5 * flops, 2 * qkv + 2 * y)};
   if (node.rope_theta > 0) {
-    const OperationCost rope{0, 2 * s.element * s.tokens * (heads + kv) * size};
+    const OperationCost rope = Pass(2 * s.element * s.tokens * (heads + kv) * size);
     cost.forward += rope;
     cost.input_gradient += rope;
   }
@@ -48,12 +52,18 @@ LayerCost AttentionCore(const Sizes& s, const Node& node) {
 LayerCost Dropout(const Sizes& s, const Node& node) {
   if (node.dropout == 0) return {};
   const double activation = s.element * s.outside * static_cast<double>(node.channels);
-  return {.forward = {0, 3 * activation}, .input_gradient = {0, 2 * activation}};
+  return {.forward = Pass(3 * activation), .input_gradient = Pass(2 * activation)};
 }
 
 // A sum over the shards: each reads all parts of its share of the tokens.
 OperationCost SumOverShards(const Sizes& s, double channels) {
-  return {0, s.shards == 1 ? 0 : s.element * s.tokens * channels * (1 + 1 / s.shards)};
+  return s.shards == 1 ? OperationCost{} : Pass(s.element * s.tokens * channels * (1 + 1 / s.shards));
+}
+
+// The last product of a block reads it.
+void AddResidual(const Sizes& s, double channels, OperationCost* forward) {
+  forward->bytes += s.element * s.outside * channels;
+  forward->product_bytes += s.element * s.outside * channels;
 }
 
 LayerCost Sum(const LayerCost& a, const LayerCost& b) {
@@ -68,7 +78,7 @@ LayerCost Attention(const Sizes& s, const Node& node) {
   const double channels = static_cast<double>(node.channels);
   const LayerCost norm = Norm(s, channels), in = Linear(s, qkv, channels), core = AttentionCore(s, node);
   LayerCost cost = Sum(Sum(norm, in), Sum(core, Sum(Linear(s, channels, inner), Dropout(s, node))));
-  cost.forward.bytes += s.element * s.outside * channels;  // the residual
+  AddResidual(s, channels, &cost.forward);
   cost.forward += SumOverShards(s, channels);
   cost.input_gradient += SumOverShards(s, channels);
   cost.recompute_selective = norm.forward;
@@ -80,10 +90,10 @@ LayerCost Mlp(const Sizes& s, const Node& node) {
   const double width = static_cast<double>(node.width), channels = static_cast<double>(node.channels);
   const double in_width = (node.activation == Activation::kSwiglu ? 2 : 1) * width;
   const LayerCost norm = Norm(s, channels), in = Linear(s, in_width, channels);
-  const LayerCost activation{.forward = {0, s.element * s.tokens * (in_width + width)},
-                             .input_gradient = {0, s.element * s.tokens * (2 * in_width + width)}};
+  const LayerCost activation{.forward = Pass(s.element * s.tokens * (in_width + width)),
+                             .input_gradient = Pass(s.element * s.tokens * (2 * in_width + width))};
   LayerCost cost = Sum(Sum(norm, in), Sum(activation, Sum(Linear(s, channels, width), Dropout(s, node))));
-  cost.forward.bytes += s.element * s.outside * channels;
+  AddResidual(s, channels, &cost.forward);
   cost.forward += SumOverShards(s, channels);
   cost.input_gradient += SumOverShards(s, channels);
   cost.recompute_selective = norm.forward + activation.forward;
@@ -93,12 +103,15 @@ LayerCost Mlp(const Sizes& s, const Node& node) {
 
 // A table row is read per token; on the way back the rows are added to.
 LayerCost Embedding(const Sizes& s, const Node& node) {
-  const double elements = s.tokens * static_cast<double>(node.channels), tables = node.positions > 0 ? 2 : 1;
+  const double elements = s.tokens * static_cast<double>(node.channels);
+  const int tables = node.positions > 0 ? 2 : 1;
   LayerCost cost = Dropout(s, node);
   // A shard finds its part of the tokens in its table.
-  cost.forward.bytes += (4 * tables / s.shards + s.element) * elements;
+  cost.forward += Pass((4 * tables / s.shards + s.element) * elements);
   cost.forward += SumOverShards(s, static_cast<double>(node.channels));
-  cost.weight_gradient.bytes += (1 / s.shards + tables - 1) * (8 + s.element) * elements;
+  for (int table = 0; table < tables; ++table) {
+    cost.weight_gradient += Pass((table == 0 ? 1 / s.shards : 1) * (8 + s.element) * elements);
+  }
   return cost;
 }
 
@@ -108,15 +121,16 @@ LayerCost Head(const Sizes& s, const Node& node) {
   Sizes chunk = s;
   chunk.tokens /= chunks;  // on average
   const LayerCost linear = Linear(chunk, vocabulary, static_cast<double>(node.channels), 4);
-  const OperationCost cross_entropy{0, (4 + s.element) * chunk.tokens * vocabulary};
+  const OperationCost cross_entropy = Pass((4 + s.element) * chunk.tokens * vocabulary);
   const OperationCost one = linear.forward + cross_entropy + linear.input_gradient + linear.weight_gradient;
   const OperationCost sum = SumOverShards(s, static_cast<double>(node.channels));
-  return {.input_gradient = sum + OperationCost{chunks * one.flops, chunks * one.bytes}};
+  return {.input_gradient = sum + OperationCost{chunks * one.flops, chunks * one.bytes, chunks * one.product_bytes,
+                                                chunks * one.operations}};
 }
 
 LayerCost ActivationCost(const Sizes& s, const Node& node) {
   const double elements = s.element * s.outside * static_cast<double>(node.channels);
-  return {.forward = {0, 2 * elements}, .input_gradient = {0, 3 * elements}};
+  return {.forward = Pass(2 * elements), .input_gradient = Pass(3 * elements)};
 }
 
 }  // namespace

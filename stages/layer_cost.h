@@ -10,14 +10,19 @@
 namespace sluice {
 
 // `flops`: two per multiply-add of the matrix products, attention's included (causal: half of the square). `bytes`:
-// what all operations together read and write, each tensor once per operation.
+// what all operations together read and write, each tensor once per operation; `product_bytes` of them belong to the
+// operations that the FLOPs are of, which may do both at once. `operations`: how many run one after another.
 struct OperationCost {
   double flops = 0;
   double bytes = 0;
+  double product_bytes = 0;
+  double operations = 0;
 
   OperationCost& operator+=(const OperationCost& other) {
     flops += other.flops;
     bytes += other.bytes;
+    product_bytes += other.product_bytes;
+    operations += other.operations;
     return *this;
   }
   friend OperationCost operator+(OperationCost a, const OperationCost& b) { return a += b; }

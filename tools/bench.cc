@@ -47,7 +47,8 @@ absl::Status Report(const std::vector<Change>& changes, const Arguments& argumen
 
 absl::Status RunHere(const Arguments& arguments) {
   const std::string directory = UserDirectory();
-  ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job));
+  ASSIGN_OR_RETURN(JobConfig job, LoadJob(arguments.job));
+  RETURN_IF_ERROR(KeepToCpu(arguments.job, &job));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
   const auto world = NewRealWorld();

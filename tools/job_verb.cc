@@ -6,9 +6,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "kernels/cuda/factory.h"
 #include "runtime/config/paths.h"
 
 namespace sluice::tools {
@@ -20,6 +22,9 @@ void AddJobArguments(CLI::App& verb, JobArguments* arguments) {
       ->type_name("PATH=VALUE")
       ->take_all()
       ->expected(1);
+  verb.add_option("--device", arguments->device, "where ranks compute, whatever the job says: auto, cpu or cuda")
+      ->type_name("DEVICE")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
 }
 
 std::string UserDirectory() { return sluice::UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")); }
@@ -52,12 +57,47 @@ absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std:
   return path;
 }
 
+absl::Status CheckDevice(const JobConfig& job, const ProcessShare& share) {
+  if (job.layout.device != DeviceKind::kCuda) return absl::OkStatus();
+  if (share.processes > 1) {
+    return absl::UnimplementedError(
+        "layout.device is cuda: GPUs of several processes can't reach each other yet; start one process for all GPUs of "
+        "a machine with `sluice train`");
+  }
+  return Annotate(cuda::FindCudaDevices().status(), "layout.device is cuda");
+}
+
+absl::Status KeepToCpu(const JobArguments& arguments, JobConfig* job) {
+  if (arguments.device == "cuda") return absl::UnimplementedError("--device cuda: this verb measures the CPU");
+  job->layout.device = DeviceKind::kCpu;
+  return absl::OkStatus();
+}
+
+std::string DescribeDevices(const JobConfig& job) {
+  const auto found = cuda::FindCudaDevices();
+  if (job.layout.device == DeviceKind::kCpu) {
+    return found.ok() ? "on the CPU" : absl::StrCat("on the CPU: ", found.status().message());
+  }
+  const int ranks = job.layout.grid().ranks(), gpus = found.ok() ? static_cast<int>(found->size()) : 0;
+  const int used = std::min(ranks, gpus);
+  return absl::StrCat(ranks, ranks == 1 ? " rank on " : " ranks on ", used, used == 1 ? " GPU" : " GPUs",
+                      gpus > 0 ? absl::StrCat(": ", found->front().name) : "");
+}
+
 absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file, const ProcessShare& share) {
   const std::string directory = UserDirectory();
-  ASSIGN_OR_RETURN(
-      JobConfig job,
-      sluice::LoadJob(ResolvePath(directory, arguments.file),
-                      {.user_directory = directory, .overrides = arguments.overrides, .profile_file = profile_file}));
+  std::vector<std::string> overrides = arguments.overrides;
+  if (!arguments.device.empty()) {
+    overrides.push_back(absl::StrCat("layout.device=", arguments.device == "auto" ? "automatic" : arguments.device));
+  }
+  ASSIGN_OR_RETURN(JobConfig job, sluice::LoadJob(ResolvePath(directory, arguments.file),
+                                                  {.user_directory = directory,
+                                                   .overrides = std::move(overrides),
+                                                   .profile_file = profile_file}));
+  if (job.layout.device == DeviceKind::kAuto) {
+    const bool gpus = share.processes == 1 && cuda::FindCudaDevices().ok();
+    job.layout.device = gpus ? DeviceKind::kCuda : DeviceKind::kCpu;
+  }
   if (job.layout.threads_per_rank == 0) {
     const int processors = share.processors > 0 ? share.processors : static_cast<int>(Processors().size());
     const int ranks = std::max(1, job.layout.grid().ranks() / share.processes);

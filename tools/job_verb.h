@@ -13,6 +13,7 @@ namespace sluice::tools {
 struct JobArguments {
   std::string file;
   std::vector<std::string> overrides;
+  std::string device;  // in place of layout.device; empty: as the job says
 };
 
 // Adds the arguments JOB and --set; they are filled when the command line is parsed.
@@ -24,10 +25,17 @@ struct ProcessShare {
   int processors = 0;  // that this process may use; 0: all of Processors()
 };
 
-// Reads the job. threads_per_rank is settled: the processors of this process shared among its ranks, if the job doesn't
-// say.
+// Reads the job. What it leaves open is settled: threads_per_rank, the processors of this process shared among its ranks;
+// and the device, GPUs if this program finds any.
 absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file = ProfileFile::kRead,
                                   const ProcessShare& share = {});
+
+// Whether this machine has what the job computes on. FAILED_PRECONDITION: it wants GPUs, and why there are none.
+absl::Status CheckDevice(const JobConfig& job, const ProcessShare& share = {});
+// For verbs that measure the CPU: the job's device is that.
+absl::Status KeepToCpu(const JobArguments& arguments, JobConfig* job);
+// "4 ranks on 2 GPUs: NVIDIA H100 80GB HBM3", or "on the CPU", and why if nobody has asked for that.
+std::string DescribeDevices(const JobConfig& job);
 
 // Where a verb's output goes, as the user typed it. INVALID_ARGUMENT: it is the job file itself.
 absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std::string& output);

@@ -44,7 +44,8 @@ std::string LogLevel() {
 std::vector<std::string> WorkerCommand(const Arguments& arguments, const std::string& program, const std::string& job) {
   std::vector<std::string> command = {program, "--log", LogLevel(), "worker", job};
   for (const std::string& override : arguments.job.overrides) command.insert(command.end(), {"--set", override});
-  for (const auto& [option, value] : {std::pair("--interface", arguments.interface),
+  for (const auto& [option, value] : {std::pair("--device", arguments.job.device),
+                                      {"--interface", arguments.interface},
                                       {"--heartbeat", arguments.heartbeat},
                                       {"--join-timeout", arguments.join_timeout}}) {
     if (!value.empty()) command.insert(command.end(), {option, value});

@@ -61,7 +61,8 @@ absl::Status PrintCuts(const Plan& plan, const LayerProfile& profile, double mea
 }
 
 absl::Status RunProfile(const Arguments& arguments) {
-  ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job, ProfileFile::kIgnored));
+  ASSIGN_OR_RETURN(JobConfig job, LoadJob(arguments.job, ProfileFile::kIgnored));
+  RETURN_IF_ERROR(KeepToCpu(arguments.job, &job));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
   std::string path = job.layout.profile;

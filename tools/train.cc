@@ -9,6 +9,7 @@
 #include "runtime/data/dataset.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/trainer.h"
+#include "spdlog/spdlog.h"
 #include "tools/job_verb.h"
 #include "tools/training.h"
 #include "tools/verbs.h"
@@ -24,12 +25,15 @@ struct Arguments {
 
 absl::Status RunTrain(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job));
+  RETURN_IF_ERROR(CheckDevice(job));
   const bool quiet = arguments.quiet || job.output.quiet;
   RETURN_IF_ERROR(CheckOutputs(job));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
   LogProgram(plan.training);
   if (!quiet) std::printf("%s\n", ToText(plan).c_str());
+  spdlog::info("training {}", DescribeDevices(job));
+  if (!quiet && job.layout.device == DeviceKind::kCuda) std::printf("%s\n\n", DescribeDevices(job).c_str());
   const std::vector<int> processors = Processors();
   WarnAbout(plan, job.layout.grid().ranks(), static_cast<int>(processors.size()));
   const std::atomic<bool>* const stop = CatchInterrupts(kStoppingAfterThisStep);

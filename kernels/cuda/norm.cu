@@ -39,14 +39,14 @@ __device__ __forceinline__ void NormRow(const NormForwardParams& p, int64_t row,
       const Pack<kWidth> v = Load<kWidth>(x + i, own);
       for (int j = 0; j < kWidth; ++j) sum[0] += v[j];
     }
-    mean = Group::Sum(sum)[0] / count;
+    mean = Group::Sum(sum, 0)[0] / count;
   }
   Pack<1> square{};
   for (int i = first; i < p.columns; i += step) {
     const Pack<kWidth> v = Load<kWidth>(x + i, own);
     for (int j = 0; j < kWidth; ++j) square[0] += (v[j] - mean) * (v[j] - mean);
   }
-  const float rstd = 1.0f / sqrtf(Group::Sum(square)[0] / count + p.epsilon);
+  const float rstd = 1.0f / sqrtf(Group::Sum(square, 1)[0] / count + p.epsilon);
   if (Group::Thread() == 0) {
     if (centered) p.mean[row] = mean;
     p.rstd[row] = rstd;
@@ -97,7 +97,7 @@ __device__ __forceinline__ void NormInputGradientRow(const NormInputGradientPara
       sums[1] += g * ((v[j] - mean) * rstd);
     }
   }
-  sums = Group::Sum(sums);
+  sums = Group::Sum(sums, 0);
   const float average = centered ? sums[0] / count : 0.0f, slope = sums[1] / count;
 
   for (int i = first; i < p.columns; i += step) {

@@ -4,7 +4,7 @@
 
 #include "base/check.h"
 #include "kernels/cuda/activation.h"
-#include "kernels/cuda/column_sums.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/cross_entropy.h"
 #include "kernels/cuda/dropout.h"
 #include "kernels/cuda/elementwise.h"
@@ -61,10 +61,11 @@ class CudaOperations final : public Operations {
   }
 
   void AttentionForward(Stream& stream, const AttentionForwardArgs& args) const override {
-    Issue(stream, "AttentionForward", [](cudaStream_t) { return cudaErrorNotSupported; });
+    Issue(stream, "AttentionForward", [args](cudaStream_t s) { return cuda::AttentionForward(s, args); });
   }
   void AttentionBackward(Stream& stream, const AttentionBackwardArgs& args) const override {
-    Issue(stream, "AttentionBackward", [](cudaStream_t) { return cudaErrorNotSupported; });
+    Issue(stream, "AttentionBackward", AttentionBackwardWorkspaceBytes(args.shape, args.qkv.dtype),
+          [args](cudaStream_t s, const Workspace& w) { return cuda::AttentionBackward(s, args, w); });
   }
   void Rope(Stream& stream, const RopeArgs& args) const override {
     Issue(stream, "Rope", [args](cudaStream_t s) { return cuda::Rope(s, args); });

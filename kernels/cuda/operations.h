@@ -1,5 +1,5 @@
-// The operations of a GPU: each call issues one command on a CudaStream; the work is done by the launchers of this folder
-// (norm.h, attention.h, ...).
+// The operations of a GPU: each call issues one command on a CudaStream; the work is done by the launchers of this
+// folder (norm.h, attention.h, ...).
 #pragma once
 
 #include <memory>

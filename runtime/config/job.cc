@@ -124,6 +124,8 @@ LayoutConfig LayoutFrom(const proto::Layout& from, const ScheduleConfig& schedul
   TAKE(from, layout, zero1);
   TAKE(from, layout, sequence_parallel);
   layout.chunks = from.has_chunks() ? Narrow(from.chunks()) : ChunksOf(schedule.name);
+  if (from.device() == proto::Layout::cpu) layout.device = DeviceKind::kCpu;
+  if (from.device() == proto::Layout::cuda) layout.device = DeviceKind::kCuda;
   if (from.has_threads_per_rank()) layout.threads_per_rank = Narrow(from.threads_per_rank());
   TAKE(from, layout, pin);
   TAKE(from, layout, profile);

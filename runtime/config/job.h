@@ -71,7 +71,11 @@ struct OptimizerConfig {
   double clip_norm = 1;  // 0: no clipping
 };
 
+// Where ranks compute. kAuto is settled before a plan is made: GPUs where this program finds them.
+enum class DeviceKind : uint8_t { kAuto, kCpu, kCuda };
+
 struct LayoutConfig {
+  DeviceKind device = DeviceKind::kAuto;
   int pp = 1;
   int dp = 1;
   int tp = 1;

@@ -12,6 +12,7 @@
 #include "kernels/cpu/operations.h"
 #include "runtime/config/layer_profile.h"
 #include "runtime/config/schedule.h"
+#include "runtime/planner/hosts.h"
 #include "runtime/planner/stage_sizes.h"
 #include "scheduler/lowering.h"
 #include "stages/parameters.h"
@@ -20,18 +21,30 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kCollectiveNs = 20'000;  // a hand-over and a wake-up per member; only the simulation leans on it
+DeviceDescription DeviceOf(const JobConfig& job, const PlanOptions& options) {
+  if (options.device.has_value()) return *options.device;
+  DeviceDescription device;
+  const int threads = std::max(1, job.layout.threads_per_rank);
+  device.name = absl::StrCat(threads, " x ", device.name);
+  device.flops_f32 *= threads;
+  device.flops_bf16 *= threads;
+  device.bytes_per_second *= threads;
+  return device;
+}
 
 // Fills a plan step by step; each function is one step and relies on those before it.
 class Planner {
  public:
   Planner(const JobConfig& job, const PlanOptions& options)
-      : packed_bytes_(options.packed_bytes), device_(options.device), measured_(options.measured) {
+      : packed_bytes_(options.packed_bytes), device_(DeviceOf(job, options)), measured_(options.measured) {
     plan_.job = job;
-    const double threads = std::max(1, job.layout.threads_per_rank);
-    device_.flops_f32 *= threads;
-    device_.flops_bf16 *= threads;
-    device_.bytes_per_second *= threads;
+    const RankGrid grid = job.layout.grid();
+    within_host_ = device_.peer;
+    messages_ = LinkAlong(GridAxis::kPipeline, grid, device_);
+    reductions_ = LinkAlong(GridAxis::kData, grid, device_);
+    plan_.scenario.network = NetworkOf(grid, device_);
+    // From here on the device is one shard's, and the others of its group are its peers.
+    device_.peer = LinkAlong(GridAxis::kTensor, grid, device_);
     if (!packed_bytes_) {
       packed_bytes_ = [operations = std::shared_ptr<Operations>(cpu::NewOperations())](const LinearShape& shape) {
         return operations->PackedLinearBytes(shape);
@@ -106,10 +119,10 @@ class Planner {
         cost.input_gradient_ns += times_[stage][node].input_gradient_ns;
         cost.weight_gradient_ns += times_[stage][node].weight_gradient_ns;
       }
-      cost.transfer_ns = device_.link_latency_ns;
-      if (device_.link_bytes_per_second > 0) {
+      cost.transfer_ns = messages_.latency_ns;
+      if (messages_.bytes_per_second > 0) {
         cost.transfer_ns += static_cast<int64_t>(1e9 * static_cast<double>(memory_[stage].output_message) /
-                                                 device_.link_bytes_per_second);
+                                                 messages_.bytes_per_second);
       }
       // A stash slot is held as a whole until W.
       cost.forward_bytes = cost.weight_bytes = memory_[stage].stash_slot + memory_[stage].input_message;
@@ -188,7 +201,7 @@ class Planner {
     }
     for (const ProfiledLayer& layer : profile.layers) measured_.push_back(layer.times);
     optimizer_ns_per_parameter_ = profile.optimizer_ns_per_parameter;
-    if (profile.hand_over_ns > 0) device_.link_latency_ns = profile.hand_over_ns;
+    if (profile.hand_over_ns > 0) messages_.latency_ns = device_.peer.latency_ns = profile.hand_over_ns;
     plan_.cost_source = absl::StrCat("measured on ", profile.processor);
     return absl::OkStatus();
   }
@@ -211,9 +224,8 @@ class Planner {
       }
     }
     if (!plan_.cost_source.empty()) return;
-    plan_.cost_source = measured_.empty() ? absl::StrCat("estimated from FLOPs and bytes for ",
-                                                         std::max(1, job().layout.threads_per_rank), " x ", device_.name)
-                                          : "measured";
+    plan_.cost_source =
+        measured_.empty() ? absl::StrCat("estimated from FLOPs and bytes for ", device_.name) : "measured";
   }
 
   // Time of the messages over the border after a node. Handed-over memory is still cold for the core that reads it.
@@ -221,7 +233,7 @@ class Planner {
     const int64_t all = job().training.rows_per_micro_batch() * job().training.sequence;
     const int64_t tokens = TokensOf(all, TensorParallelOf(job())).count;
     const int64_t bytes = 2 * tokens * OutputBytesPerToken(node, job().training.precision);
-    const double rate = device_.link_bytes_per_second > 0 ? device_.link_bytes_per_second : device_.bytes_per_second;
+    const double rate = messages_.bytes_per_second > 0 ? messages_.bytes_per_second : device_.bytes_per_second;
     return static_cast<int64_t>(1e9 * static_cast<double>(bytes) / rate);
   }
 
@@ -340,10 +352,11 @@ class Planner {
       bytes.fixed = memory.ArenaBytes(0, 0) + overhead_[stage.id.index()];
       plan_.costs.stages.push_back(stage.costs);
     }
-    plan_.costs.transfer_latency_ns = device_.link_latency_ns;
-    plan_.costs.transfer_bytes_per_second = device_.link_bytes_per_second;
-    plan_.costs.collective_ns = kCollectiveNs;
-    plan_.costs.collective_bytes_per_second = device_.link_bytes_per_second;
+    const LinkDescription& alone = plan_.scenario.network.Competes() ? within_host_ : messages_;
+    plan_.costs.transfer_latency_ns = alone.latency_ns;
+    plan_.costs.transfer_bytes_per_second = alone.bytes_per_second;
+    plan_.costs.collective_ns = reductions_.latency_ns;
+    plan_.costs.collective_bytes_per_second = reductions_.bytes_per_second;
     const TensorParallel tensor = TensorParallelOf(job());
     plan_.costs.norm_bytes = 4 * NormPartials(job().graph, {0, job().graph.nodes.size()}, tensor);
     for (const TiedUses& tied : plan_.tied) {
@@ -380,7 +393,7 @@ class Planner {
   }
 
   absl::Status Predict() {
-    ASSIGN_OR_RETURN(plan_.predicted, Simulate(plan_.training, plan_.costs));
+    ASSIGN_OR_RETURN(plan_.predicted, Simulate(plan_.training, plan_.costs, plan_.scenario));
     plan_.metrics = Measure(plan_.predicted);
     if (!plan_.post_validation.has_value()) return absl::OkStatus();
     // Where ranks run ahead of each other a step takes less than it lasts.
@@ -392,7 +405,8 @@ class Planner {
   }
 
   std::function<int64_t(const LinearShape&)> packed_bytes_;
-  DeviceDescription device_;          // of a rank: all its threads
+  DeviceDescription device_;              // of a rank: all its threads
+  LinkDescription within_host_, messages_, reductions_;  // of any two, of the pipeline, of replicas
   std::vector<LayerTimes> measured_;  // per node; empty: none were
   double optimizer_ns_per_parameter_ = 0;  // 0: not measured
   Plan plan_;

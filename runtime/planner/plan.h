@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/device_description.h"
 #include "runtime/config/job.h"
 #include "runtime/executor/links.h"
 #include "scheduler/lowering.h"
@@ -50,6 +51,7 @@ struct Plan {
   std::vector<TiedUses> tied;           // weights that several layers use
   std::vector<StageBytes> stage_bytes;  // per stage: one slot of each pool, and what is fixed
   Costs costs;                          // of `training`, predicted
+  Scenario scenario;                    // in which it was: where ranks stand in several hosts
   VerifyReport report;                  // of `training`: bytes per rank, as the devices will hold them
   Timeline predicted;                   // one step of `training`
   TimelineMetrics metrics;              // of `predicted`; step_ns from step to step in a row of them
@@ -59,7 +61,7 @@ struct Plan {
 };
 
 struct PlanOptions {
-  DeviceDescription device;  // of one core; a rank has threads_per_rank of them
+  std::optional<DeviceDescription> device;  // of a rank; absent: threads_per_rank CPU cores
   // Times of one micro-batch per node of the graph, in place of those from `device`; empty: none were measured.
   std::vector<LayerTimes> measured;
   // Bytes of a weight as the device packs it; null: as the CPU does.

@@ -27,6 +27,24 @@ absl::Status FinishAll(const std::vector<std::unique_ptr<Rank>>& ranks) {
   return first;
 }
 
+// The transport of ranks that are all in this process.
+void OpenHere(PipelineShared* shared) {
+  const int ranks = static_cast<int>(shared->ranks.size());
+  if (shared->plan->job.layout.device == DeviceKind::kCuda) {
+    shared->peer_hub = std::make_unique<PeerHub>(shared->world, ranks);
+    shared->options.open_transport = [hub = shared->peer_hub.get()](WorldRank rank, Device* device,
+                                                                    const auto& channels, const auto& groups) {
+      return hub->Open(rank, device, channels, groups);
+    };
+  } else {
+    shared->hub = std::make_unique<InProcessHub>(shared->world, ranks);
+    shared->options.open_transport = [hub = shared->hub.get()](WorldRank rank, Device*, const auto& channels,
+                                                               const auto& groups) {
+      return hub->Open(rank, channels, groups);
+    };
+  }
+}
+
 }  // namespace
 
 struct Pipeline::State {
@@ -81,12 +99,11 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
     CHECK(options.ranks.empty()) << "ranks in other processes are reached by no transport";
     const int ranks = shared.layout.grid.ranks();
     for (int rank = 0; rank < ranks; ++rank) shared.ranks.push_back(WorldRank(rank));
-    shared.hub = std::make_unique<InProcessHub>(world, ranks);
-    shared.options.open_transport = [hub = shared.hub.get()](WorldRank rank, Device*, const auto& channels,
-                                                                   const auto& groups) {
-      return hub->Open(rank, channels, groups);
-    };
+    OpenHere(&shared);
   }
+  ASSIGN_OR_RETURN(shared.devices, RankDevices::Create(plan, {.ranks = shared.ranks,
+                                                              .threads_per_rank = options.threads_per_rank,
+                                                              .processors = options.processors}));
   for (const WorldRank rank : shared.ranks) {
     pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, rank));
   }
@@ -226,6 +243,12 @@ std::string Pipeline::FailureReport() const {
     absl::StrAppend(&text, state_->shared.layout.grid.Describe(rank->rank()), ":\n", rank->FlightRecord());
   }
   return text;
+}
+
+uint64_t Pipeline::moves() const {
+  uint64_t moves = state_->shared.abort->moves();
+  for (const auto& rank : state_->ranks) moves += rank->bytes_moved();
+  return moves;
 }
 
 const EventRef& Pipeline::failed() const { return state_->shared.abort->event(); }

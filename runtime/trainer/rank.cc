@@ -1,28 +1,13 @@
 #include "runtime/trainer/rank.h"
 
-#include <algorithm>
 #include <exception>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
-#include "kernels/cpu/cpu_device.h"
 
 namespace sluice {
-namespace {
-
-// The ranks of a process share its processors, in the order of their numbers.
-std::vector<int> ProcessorsOf(const PipelineShared& shared, WorldRank rank) {
-  const auto& processors = shared.options.processors;
-  const size_t threads = shared.options.threads_per_rank;
-  if (processors.size() < threads * shared.ranks.size()) return {};
-  const auto here = std::find(shared.ranks.begin(), shared.ranks.end(), rank) - shared.ranks.begin();
-  const auto first = processors.begin() + static_cast<int64_t>(here * threads);
-  return {first, first + static_cast<int64_t>(threads)};
-}
-
-}  // namespace
 
 Rank::Rank(const PipelineShared* shared, WorldRank rank)
     : shared_(shared),
@@ -106,12 +91,7 @@ void Rank::Run() {
 }
 
 absl::Status Rank::SetUp() {
-  const int threads = shared_->options.threads_per_rank;
-  const auto& limits = shared_->plan->job.layout.memory_limit;
-  device_ = cpu::NewCpuDevice(shared_->world,
-                              {.threads = threads,
-                               .processors = ProcessorsOf(*shared_, rank_),
-                               .memory_limit_bytes = limits.empty() ? 0 : limits[place_.pipeline.index()]});
+  ASSIGN_OR_RETURN(device_, shared_->devices.New(shared_->world, rank_));
   if (shared_->options.wrap_device) wrapped_device_ = shared_->options.wrap_device(device_.get(), rank_);
   Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
   stream_ = device->NewStream(absl::StrCat("compute", rank_.value()));
@@ -119,7 +99,8 @@ absl::Status Rank::SetUp() {
   std::vector<std::unique_ptr<Stage>> stages;
   RETURN_IF_ERROR(MakeStages(&stages));
   ASSIGN_OR_RETURN(model_, RankModel::Create(device, stream_.get(), std::move(stages), ModelOptions()));
-  Watchdog watchdog{.predicted_step = shared_->plan->metrics.step_ns};
+  Watchdog watchdog{.predicted_step = shared_->plan->metrics.step_ns,
+                    .moves_elsewhere = shared_->options.moves_elsewhere};
   const double seconds = shared_->options.watchdog_seconds;
   constexpr double kLongest = 1e9;  // thirty years: as good as off, and far from the end of time
   watchdog.limit = static_cast<Nanoseconds>((seconds > 0 ? std::min(seconds, kLongest) : kLongest) * kSecond);
@@ -199,7 +180,7 @@ void Rank::TakeDown() {
 }
 
 RankMemory Rank::memory() const {
-  const MemoryUse use = device_->memory();
+  const MemoryUse use = device_ == nullptr ? MemoryUse{} : device_->memory();
   return {.planned_bytes = shared_->plan->report.ranks[place_.pipeline.index()].allocated_bytes,
           .peak_bytes = use.peak_bytes,
           .allocations = use.allocations};

@@ -19,7 +19,9 @@
 #include "runtime/executor/pipeline_abort.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/pipeline.h"
+#include "runtime/trainer/rank_devices.h"
 #include "runtime/transport/in_process.h"
+#include "runtime/transport/peer_hub.h"
 #include "stages/layer_stage.h"
 
 namespace sluice {
@@ -33,7 +35,10 @@ struct PipelineShared {
   std::vector<WorldRank> ranks;   // in this process
   PipelineLayout layout;          // of these programs, for replica 0 and shard 0
   std::unique_ptr<PipelineAbort> abort;
+  RankDevices devices;
+  // Where all ranks are here, one of them: CPU ranks exchange their slots, GPUs copy.
   std::unique_ptr<InProcessHub> hub;
+  std::unique_ptr<PeerHub> peer_hub;
 };
 
 class Rank {
@@ -61,6 +66,8 @@ class Rank {
   void Keep(const StepResult& result, size_t place);
   RankOutcome OutcomeAt(size_t place) const;
   RankMemory memory() const;
+  // Of its process's messages. REQUIRES: set up, and not closed.
+  int64_t bytes_moved() const { return transport_->bytes_moved(); }
   std::string FlightRecord() const;
 
  private:

@@ -117,7 +117,7 @@ class Equivalence : public ::testing::Test {
   }
 
   void Check(const Settings& s) {
-    const auto numbers = RunJob(JobText(s), folder_, s.messages);
+    const auto numbers = RunJob(JobText(s), folder_, {.messages = s.messages});
     ASSERT_TRUE(numbers.ok()) << Name(s) << ": " << numbers.status();
     EXPECT_EQ(Difference(Reference(s), *numbers), "") << Name(s);
   }

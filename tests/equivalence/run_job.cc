@@ -27,21 +27,22 @@ std::string FirstDifference(const std::string& what, const std::vector<float>& a
 
 }  // namespace
 
-absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& folder, Messages messages) {
+absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& folder, const RunOptions& how) {
   ASSIGN_OR_RETURN(const JobConfig job, ParseJob(text, folder + "/job.textproto", {.user_directory = folder}));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
-  const auto world = NewRealWorld();
+  const auto real_world = how.world == nullptr ? NewRealWorld() : nullptr;
+  World* const world = how.world == nullptr ? real_world.get() : how.world;
   const int ranks = job.layout.grid().ranks();
-  PeerHub hub(world.get(), ranks);
+  PeerHub hub(world, ranks);
   PipelineOptions options{.threads_per_rank = job.layout.threads_per_rank};
-  if (messages == Messages::kCopied) {
+  if (how.messages == Messages::kCopied) {
     for (int rank = 0; rank < ranks; ++rank) options.ranks.push_back(WorldRank(rank));
     options.open_transport = [&hub](WorldRank rank, Device* device, const auto& channels, const auto& groups) {
       return hub.Open(rank, device, channels, groups);
     };
   }
-  ASSIGN_OR_RETURN(const auto pipeline, Pipeline::Create(world.get(), plan, options));
+  ASSIGN_OR_RETURN(const auto pipeline, Pipeline::Create(world, plan, options));
   const BatchShape shape = ShapeOf(job.training);
   Batch batch(shape), other(shape);
   const BatchMaker batches(&dataset, shape, RulesOf(job.data), job.training.seed);
@@ -52,6 +53,7 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
     numbers.losses.insert(numbers.losses.end(), outcome.loss_sums.begin(), outcome.loss_sums.end());
     numbers.norms.push_back(outcome.control.norm);
     updates += outcome.control.skip == 0;
+    if (how.on_step != nullptr) how.on_step(plan, outcome);
     return absl::OkStatus();
   };
   const size_t ahead = plan.post_validation.has_value() ? 1 : 0;

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/world.h"
+#include "runtime/planner/plan.h"
+#include "runtime/trainer/outcome.h"
 
 namespace sluice {
 
@@ -17,12 +21,17 @@ struct JobNumbers {
   std::vector<float> held_out;                           // sums of every micro-batch of one evaluation batch
 };
 
-// How messages move between the ranks: slots are exchanged, or copied from device to device.
+// How messages move between CPU ranks: slots are exchanged, or copied from device to device, as between GPUs.
 enum class Messages : uint8_t { kExchanged, kCopied };
 
-// `job` is the text of a job file whose data lies in `folder`.
-absl::StatusOr<JobNumbers> RunJob(const std::string& job, const std::string& folder,
-                                  Messages messages = Messages::kExchanged);
+struct RunOptions {
+  Messages messages = Messages::kExchanged;
+  World* world = nullptr;  // null: a real one
+  std::function<void(const Plan& plan, const TrainingOutcome& outcome)> on_step;  // after each step; may be null
+};
+
+// `job` is the text of a job file whose data lies in `folder`. What leaves the device open runs on the CPU.
+absl::StatusOr<JobNumbers> RunJob(const std::string& job, const std::string& folder, const RunOptions& options = {});
 
 // Empty if all is equal bit for bit; else what differs first.
 std::string Difference(const JobNumbers& a, const JobNumbers& b);

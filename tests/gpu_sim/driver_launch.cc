@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "tests/gpu_sim/barrier_power.h"
 #include "tests/gpu_sim/bodies.h"
 #include "tests/gpu_sim/driver.h"
 #include "tests/gpu_sim/kernel_run.h"
@@ -47,7 +48,9 @@ std::function<cudaError_t()> Driver::EffectOf(const KernelLaunch& launch) {
 }
 
 cudaError_t Driver::RunThreads(const KernelLaunch& launch, uint64_t seed) {
-  const RunResult result = RunEveryThread(launch, {.seed = seed});
+  const RunOptions run{.seed = seed};
+  const RunResult result =
+      options_.barrier_power != nullptr ? options_.barrier_power->Run(launch, run) : RunEveryThread(launch, run);
   for (const Report& report : result.reports) reports_.Add(report.kind, report.text);
   return result.finished ? cudaSuccess : cudaErrorIllegalAddress;
 }

@@ -24,6 +24,7 @@
 
 namespace gpu_sim {
 
+class BarrierPower;
 class Driver;
 
 // How launches of kernels run.
@@ -58,6 +59,8 @@ struct MachineOptions {
   std::vector<Fault> faults;
   // The power of the checks: the wait at this site (Machine::wait_sites()) is left out wherever it is reached.
   std::string wait_left_out;
+  // With kEveryThread: launches run through it. It outlives the machine.
+  BarrierPower* barrier_power = nullptr;
   int stack_depth = 0;  // callers that a call's site names; waits have kWaitStackDepth
 };
 

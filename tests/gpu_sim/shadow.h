@@ -50,6 +50,7 @@ class Shadow {
   // Bits of a line: byte i has ever been written.
   uint16_t* written(uintptr_t offset) const { return written_ + offset / kLine; }
 
+  bool IsWritten(uintptr_t offset) const { return *written(offset) >> offset % kLine & 1; }
   void SetWritten(uintptr_t offset, int64_t bytes, bool value) const;
   void SetDeclared(uintptr_t offset, int64_t bytes, bool write, bool value) const;
   // The range as if never touched and never written.

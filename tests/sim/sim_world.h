@@ -7,6 +7,7 @@
 // across a wait. Everything that happens must come from tasks of this world: a thread outside it is not seen.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -60,7 +61,7 @@ class SimWorld final : public World {
 
   const SimWorldOptions options_;
   mutable std::mutex mutex_;
-  Nanoseconds now_ = 0;
+  std::atomic<Nanoseconds> now_ = 0;
   uint64_t random_state_;
   uint64_t trace_hash_ = 0;
   Task* running_ = nullptr;

@@ -176,6 +176,20 @@ __forceinline__ void __stcg(T* p, T value) {
   *p = value;
 }
 
+// The smaller and the larger of two, of each arithmetic type.
+#define GPU_SIM_MIN_MAX(type)                                                  \
+  __forceinline__ constexpr type min(type x, type y) { return y < x ? y : x; } \
+  __forceinline__ constexpr type max(type x, type y) { return x < y ? y : x; }
+GPU_SIM_MIN_MAX(int)
+GPU_SIM_MIN_MAX(unsigned)
+GPU_SIM_MIN_MAX(long)
+GPU_SIM_MIN_MAX(unsigned long)
+GPU_SIM_MIN_MAX(long long)
+GPU_SIM_MIN_MAX(unsigned long long)
+GPU_SIM_MIN_MAX(float)
+GPU_SIM_MIN_MAX(double)
+#undef GPU_SIM_MIN_MAX
+
 // Arithmetic. The fast forms are exact here, as the hardware's may be.
 __forceinline__ float __expf(float x) { return std::exp(x); }
 __forceinline__ float __exp10f(float x) { return std::pow(10.0f, x); }

@@ -9,8 +9,8 @@ namespace sluice::cuda {
 
 class SimulatedGpu final : public TestGpu {
  public:
-  explicit SimulatedGpu(gpu_sim::Fidelity fidelity)
-      : world_(SimWorldOptions{}), machine_({.world = &world_, .fidelity = fidelity}) {}
+  explicit SimulatedGpu(gpu_sim::Fidelity fidelity, gpu_sim::BarrierPower* power = nullptr)
+      : world_(SimWorldOptions{}), machine_({.world = &world_, .fidelity = fidelity, .barrier_power = power}) {}
   std::string Faults() override { return machine_.ReportText(); }
 
  private:

@@ -17,6 +17,7 @@
 #include "runtime/data/dataset.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/pipeline.h"
+#include "runtime/trainer/rank_devices.h"
 #include "runtime/transport/gloo_hub.h"
 #include "tests/runtime/transport/blob_board.h"
 
@@ -24,6 +25,7 @@ namespace sluice {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // A device that gives out only so many allocations.
 class PoorDevice final : public Device {
@@ -325,6 +327,33 @@ TEST_F(PipelineTest, AnActionOfOneShardOverlapsThatOfTheOther) {
     }
   }
   EXPECT_EQ(pairs, 3 * 4) << "of each stage and micro-batch";
+}
+
+TEST_F(PipelineTest, RanksHaveGpusOfTheirOwnOrShareThemWithTheirNeighbours) {
+  EXPECT_EQ(SpreadOverGpus(2, 4), (std::vector<int>{0, 1}));
+  EXPECT_EQ(SpreadOverGpus(4, 4), (std::vector<int>{0, 1, 2, 3}));
+  EXPECT_EQ(SpreadOverGpus(4, 2), (std::vector<int>{0, 0, 1, 1}));
+  EXPECT_EQ(SpreadOverGpus(3, 1), (std::vector<int>{0, 0, 0}));
+}
+
+TEST_F(PipelineTest, WhatDoesNotFitIntoAGpuIsRefusedWithThePlansNumbers) {
+  const std::vector<WorldRank> ranks = {WorldRank(0), WorldRank(1), WorldRank(2)};
+  const auto gpu = [](int64_t free_mib) {
+    return cuda::CudaDeviceInfo{.name = "G", .memory_bytes = int64_t{80} << 30, .free_bytes = free_mib << 20};
+  };
+  EXPECT_TRUE(CheckGpuMemory(plan_, ranks, {0, 0, 1}, {gpu(1000), gpu(1000)}).ok());
+  const absl::Status status = CheckGpuMemory(plan_, ranks, {0, 0, 1}, {gpu(300), gpu(1000)});
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  for (const char* part : {"GPU 0 (G)", "300 MiB free of 81920 MiB", "rank 0", "rank 1", "recompute"}) {
+    EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+  }
+  EXPECT_THAT(std::string(status.message()), Not(HasSubstr("rank 2")));
+}
+
+TEST_F(PipelineTest, GpusThatAreNotThereAreRefusedBeforeAnythingIsBuilt) {
+  if (cuda::FindCudaDevices().ok()) GTEST_SKIP() << "there is a GPU here";
+  const auto pipeline = Pipeline::Create(world_.get(), PlanOf({"layout.device=cuda"}), {});
+  EXPECT_EQ(pipeline.status().code(), absl::StatusCode::kFailedPrecondition) << pipeline.status();
 }
 
 }  // namespace

@@ -1,0 +1,81 @@
+#include "runtime/trainer/rank_devices.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "kernels/cpu/cpu_device.h"
+
+namespace sluice {
+namespace {
+
+// What a rank takes of a GPU besides what is planned: workspaces, rounding, what CUDA keeps for itself.
+constexpr int64_t kRankOverheadBytes = int64_t{256} << 20;
+
+std::string Mebibytes(int64_t bytes) { return absl::StrCat((bytes + (1 << 20) - 1) >> 20, " MiB"); }
+
+int64_t PlannedBytes(const Plan& plan, WorldRank rank) {
+  const PipelineRank place = plan.job.layout.grid().PlaceOf(rank).pipeline;
+  return plan.report.ranks[place.index()].allocated_bytes;
+}
+
+}  // namespace
+
+std::vector<int> SpreadOverGpus(int ranks, int gpus) {
+  std::vector<int> gpu_of(ranks);
+  for (int rank = 0; rank < ranks; ++rank) gpu_of[rank] = ranks <= gpus ? rank : rank * gpus / ranks;
+  return gpu_of;
+}
+
+absl::Status CheckGpuMemory(const Plan& plan, const std::vector<WorldRank>& ranks, const std::vector<int>& gpu_of,
+                            const std::vector<cuda::CudaDeviceInfo>& gpus) {
+  for (size_t gpu = 0; gpu < gpus.size(); ++gpu) {
+    std::string each;
+    int64_t bytes = 0;
+    for (size_t i = 0; i < ranks.size(); ++i) {
+      if (gpu_of[i] != static_cast<int>(gpu)) continue;
+      const int64_t planned = PlannedBytes(plan, ranks[i]);
+      bytes += planned + kRankOverheadBytes;
+      absl::StrAppend(&each, each.empty() ? "" : ", ", "rank ", ranks[i].value(), " ", Mebibytes(planned));
+    }
+    if (bytes <= gpus[gpu].free_bytes) continue;
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "GPU ", gpu, " (", gpus[gpu].name, ") has ", Mebibytes(gpus[gpu].free_bytes), " free of ",
+        Mebibytes(gpus[gpu].memory_bytes), ", and needs ", Mebibytes(bytes), " (planned: ", each, "; and ",
+        Mebibytes(kRankOverheadBytes),
+        " a rank for workspaces): take more stages, smaller micro-batches or recompute, or see who else uses it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RankDevices> RankDevices::Create(const Plan& plan, RankDevicesOptions options) {
+  RankDevices devices;
+  devices.plan_ = &plan;
+  devices.options_ = std::move(options);
+  if (plan.job.layout.device != DeviceKind::kCuda) return devices;
+  ASSIGN_OR_RETURN(const std::vector<cuda::CudaDeviceInfo> gpus, cuda::FindCudaDevices());
+  const std::vector<WorldRank>& ranks = devices.options_.ranks;
+  devices.gpu_of_ = SpreadOverGpus(static_cast<int>(ranks.size()), static_cast<int>(gpus.size()));
+  RETURN_IF_ERROR(CheckGpuMemory(plan, ranks, devices.gpu_of_, gpus));
+  return devices;
+}
+
+absl::StatusOr<std::unique_ptr<Device>> RankDevices::New(World* world, WorldRank rank) const {
+  const size_t here = std::find(options_.ranks.begin(), options_.ranks.end(), rank) - options_.ranks.begin();
+  const auto& limits = plan_->job.layout.memory_limit;
+  const PipelineRank place = plan_->job.layout.grid().PlaceOf(rank).pipeline;
+  const int64_t limit = limits.empty() ? 0 : limits[place.index()];
+  if (!gpu_of_.empty()) {
+    return cuda::NewCudaDevice(world, {.ordinal = gpu_of_[here], .memory_limit_bytes = limit, .peers = gpu_of_});
+  }
+  cpu::CpuDeviceOptions options{.threads = options_.threads_per_rank, .memory_limit_bytes = limit};
+  const size_t threads = options_.threads_per_rank;
+  if (options_.processors.size() >= threads * options_.ranks.size()) {
+    const auto first = options_.processors.begin() + static_cast<int64_t>(here * threads);
+    options.processors = {first, first + static_cast<int64_t>(threads)};
+  }
+  return cpu::NewCpuDevice(world, options);
+}
+
+}  // namespace sluice
