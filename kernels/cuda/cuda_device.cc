@@ -48,8 +48,13 @@ absl::Status ReachPeers(int ordinal, const std::vector<int>& peers) {
 
 class CudaDevice final : public Device {
  public:
-  CudaDevice(const CudaDeviceOptions& options, CudaDeviceInfo info, std::unique_ptr<DeviceState> state)
-      : options_(options), info_(std::move(info)), state_(std::move(state)), operations_(NewOperations()) {}
+  CudaDevice(const CudaDeviceOptions& options, CudaDeviceInfo info, std::unique_ptr<DeviceState> state,
+             std::unique_ptr<Matmul> matmul)
+      : options_(options),
+        info_(std::move(info)),
+        state_(std::move(state)),
+        matmul_(std::move(matmul)),
+        operations_(NewOperations(matmul_.get())) {}
 
   ~CudaDevice() override {
     setup_stream_ = nullptr;
@@ -135,6 +140,7 @@ class CudaDevice final : public Device {
   const CudaDeviceOptions options_;
   const CudaDeviceInfo info_;
   const std::unique_ptr<DeviceState> state_;
+  const std::unique_ptr<Matmul> matmul_;
   const std::unique_ptr<Operations> operations_;
   std::mutex setup_mutex_;
   std::unique_ptr<CudaStream> setup_stream_;
@@ -163,7 +169,8 @@ absl::StatusOr<std::unique_ptr<Device>> NewCudaDevice(World* world, const CudaDe
   ASSIGN_OR_RETURN(auto state, DeviceState::Create(world, options.ordinal,
                                                    absl::StrCat("GPU ", options.ordinal, " (", info.name, ")")));
   RETURN_IF_ERROR(ReachPeers(options.ordinal, options.peers));
-  return std::make_unique<CudaDevice>(options, std::move(info), std::move(state));
+  ASSIGN_OR_RETURN(auto matmul, Matmul::Create());
+  return std::make_unique<CudaDevice>(options, std::move(info), std::move(state), std::move(matmul));
 }
 
 }  // namespace sluice::cuda

@@ -4,10 +4,12 @@
 
 #include <memory>
 
+#include "kernels/cuda/matmul.h"
 #include "kernels/operations.h"
 
 namespace sluice::cuda {
 
-std::unique_ptr<Operations> NewOperations();
+// `matmul` outlives it.
+std::unique_ptr<Operations> NewOperations(Matmul* matmul);
 
 }  // namespace sluice::cuda
