@@ -133,6 +133,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileQueryGradientKernel(Attention
     AddProduct(Rounded(scores), Stacked<kSize>(stage(key, 0)), sums);
   }
   sums.Multiply(p.scale);
+  __syncwarp();
   StoreRows(sums, q, Warp() * kTiles * 16,
             static_cast<BFloat16*>(p.dqkv) + p.at.QkvAt(row, head) + queries.begin * width, width,
             p.at.sequence - queries.begin);
