@@ -1,5 +1,4 @@
 #include "kernels/cuda/attention.h"
-
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/row_group.h"
 #include "kernels/tensor_check.h"

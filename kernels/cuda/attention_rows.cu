@@ -1,5 +1,5 @@
-// Attention in f32 arithmetic, for f32 tensors and head sizes without a kernel on tensor cores. A warp owns one query (or
-// one key), and passes over tiles of keys (queries) in shared memory: first each lane takes one of them for the dot
+// Attention in f32 arithmetic, for f32 tensors and head sizes without a kernel on tensor cores. A warp owns one query
+// (or one key), and passes over tiles of keys (queries) in shared memory: first each lane takes one of them for the dot
 // products, then some of the head's elements for the weighted sums.
 #include <algorithm>
 #include <cstdint>

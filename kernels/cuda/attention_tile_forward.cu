@@ -123,8 +123,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileForwardKernel(AttentionParams
     __syncthreads();
     if (key + kStep < end) load(key + kStep);
     if (queries.Precede(key)) continue;
-    auto scores =
-        DotProducts<kTiles, kStep / 8>(Stacked<kSize>(q, Warp() * kTiles * 16), Beside<kSize>(stage(key, 0)));
+    auto scores = DotProducts<kTiles, kStep / 8>(Stacked<kSize>(q, Warp() * kTiles * 16), Beside<kSize>(stage(key, 0)));
     if (!queries.SeeAllBefore(key + kStep)) Mask(queries, key, -kInfinity, scores);
     Exponentiate(p.scale * kLog2E, scores, softmax, sums);
     AddProduct(Rounded(scores), Stacked<kSize>(stage(key, 1)), sums);
