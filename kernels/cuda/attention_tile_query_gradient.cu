@@ -32,7 +32,8 @@ __device__ __forceinline__ void DotRows(const BFloat16* y, const BFloat16* dy, i
   for (int row = static_cast<int>(threadIdx.x) / kChunks; row < kTileQueries; row += kRowsAtOnce) {
     float sum = 0.0f;
     if (row < count) {
-      const Pack<8> a = Load<8>(y + row * stride + chunk * 8, Wide{}), b = Load<8>(dy + row * stride + chunk * 8, Wide{});
+      const Pack<8> a = Load<8>(y + row * stride + chunk * 8, Wide{}),
+                    b = Load<8>(dy + row * stride + chunk * 8, Wide{});
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum += a[i] * b[i];
     }

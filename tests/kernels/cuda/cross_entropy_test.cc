@@ -171,6 +171,16 @@ TEST(CrossEntropyLimits, NaNReachesTheTotal) {
   }
 }
 
+// More rows than a block fetches at once for the total, which is the sum of the losses in order.
+TEST(CrossEntropyTotal, OfManyRowsIsTheSumInOrder) {
+  constexpr int64_t kRows = 1300, kColumns = 4;
+  TestTensor logits = TestTensor::Random(DType::kF32, {kRows, kColumns}, 1, 4.0);
+  float total = 0;
+  double sum = 0;
+  for (const double loss : LossesOf(&logits, RandomTargets(kRows, kColumns), &total)) sum += loss;
+  EXPECT_EQ(total, static_cast<float>(sum));
+}
+
 class EmbeddingTest : public testing::TestWithParam<MatrixCase> {
  protected:
   static constexpr int32_t kVocabulary = 11, kPositions = 70;
