@@ -16,14 +16,18 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/status.h"
 #include "base/time.h"
+#include "runtime/config/device_file.h"
 #include "runtime/config/paths.h"
 #include "runtime/trace/file_writer.h"
 #include "tools/comparison.h"
+#include "tools/forecast.h"
 #include "tools/job_verb.h"
 #include "tools/schedule_input.h"
+#include "tools/timeline_file.h"
 #include "tools/verbs.h"
 
 namespace sluice::tools {
@@ -39,6 +43,9 @@ struct SimulateArguments {
   double jitter = 0, host_latency = 0, host_bandwidth = 0;
   uint64_t seed = 1;
   int hosts = 1;
+  std::string devices;                 // --on
+  std::vector<std::string> overrides;  // of the job
+  std::string timeline;                // a file
 };
 
 struct Straggler {
@@ -146,8 +153,71 @@ int Width(const SimulateArguments& arguments) {
   return 120;
 }
 
+absl::Status Print(const SimulateArguments& arguments, const std::string& text) {
+  if (!arguments.output.empty()) return WriteWholeFile(ResolvePath(UserDirectory(), arguments.output), text);
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size()
+             ? absl::OkStatus()
+             : absl::ErrnoToStatus(errno, "cannot write to standard output");
+}
+
+// With --on the one input is a job, which says everything else.
+absl::Status CheckForecast(const SimulateArguments& arguments, const std::string& format) {
+  const ScheduleArguments& schedule = arguments.schedule;
+  if (arguments.inputs.size() != 1 || NamesSchedule(arguments.inputs.front())) {
+    return absl::InvalidArgumentError("--on takes one job file: sluice simulate JOB --on \"8x H100\"; another schedule "
+                                      "by --set schedule.name=...");
+  }
+  std::vector<const CLI::Option*> others = schedule.costs;
+  others.insert(others.end(), {schedule.ranks, schedule.chunks, schedule.micro_batches});
+  for (const CLI::Option* option : others) {
+    if (option->count() == 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat(option->get_name(), ": with --on the job and the device say it; ",
+                                                   "--set changes the job, as in --set layout.pp=8"));
+  }
+  if (!schedule.job_file.empty() || !schedule.costs_file.empty()) {
+    return absl::InvalidArgumentError("--job and --costs have no place beside --on, which takes the costs of the job "
+                                      "that stands first");
+  }
+  if (format == "csv") return absl::InvalidArgumentError("--on writes its table as text or json");
+  return CheckIsNoInput(arguments.timeline, arguments.inputs);
+}
+
+absl::Status RunForecast(const SimulateArguments& arguments, const std::string& format) {
+  RETURN_IF_ERROR(CheckForecast(arguments, format));
+  std::string timeline_format;
+  if (!arguments.timeline.empty()) {
+    ASSIGN_OR_RETURN(timeline_format, TimelineFormat(arguments.timeline));
+  }
+  ASSIGN_OR_RETURN(JobConfig job, LoadJob({.file = arguments.inputs.front(), .overrides = arguments.overrides},
+                                          ProfileFile::kIgnored));
+  ASSIGN_OR_RETURN(const Forecast forecast, MakeForecast(std::move(job), arguments.devices, UserDirectory()));
+  const Plan& plan = forecast.plan;
+  ASSIGN_OR_RETURN(Scenario scenario, ScenarioFor(arguments, plan.job.layout.pp, plan.costs));
+  if (arguments.hosts == 1) {
+    const TransferEngines engines = scenario.network.engines;
+    scenario.network = plan.scenario.network;
+    scenario.network.engines = engines;
+  }
+  ASSIGN_OR_RETURN(const Timeline timeline, Simulate(plan.training, plan.costs, scenario));
+  if (!arguments.timeline.empty()) {
+    RETURN_IF_ERROR(WriteTimeline(ResolvePath(UserDirectory(), arguments.timeline), timeline_format, timeline));
+  }
+  return Print(arguments,
+               format == "json" ? ForecastToJson(forecast, timeline) : ForecastToText(forecast, timeline));
+}
+
+absl::Status CheckNoForecast(const SimulateArguments& arguments) {
+  if (arguments.overrides.empty() && arguments.timeline.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(arguments.overrides.empty() ? "--timeline" : "--set",
+                                                 " goes with --on, as in sluice simulate JOB --on \"8x H100\"",
+                                                 arguments.overrides.empty() ? "; of a schedule, visualize draws it"
+                                                                             : ""));
+}
+
 absl::Status RunSimulate(const SimulateArguments& arguments) {
   ASSIGN_OR_RETURN(const std::string format, FormatOf(arguments));
+  if (!arguments.devices.empty()) return RunForecast(arguments, format);
+  RETURN_IF_ERROR(CheckNoForecast(arguments));
   RETURN_IF_ERROR(CheckIsNoInput(arguments.output, arguments.inputs));
   RETURN_IF_ERROR(ReadStragglers(arguments.stragglers).status());
   ASSIGN_OR_RETURN(const ScheduleSetting setting, Settle(arguments.schedule));
@@ -161,10 +231,23 @@ absl::Status RunSimulate(const SimulateArguments& arguments) {
   const std::string text = format == "csv"    ? RowsToCsv(rows)
                            : format == "json" ? RowsToJson(rows)
                                               : RowsToText(rows, Width(arguments));
-  if (!arguments.output.empty()) return WriteWholeFile(ResolvePath(UserDirectory(), arguments.output), text);
-  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size()
-             ? absl::OkStatus()
-             : absl::ErrnoToStatus(errno, "cannot write to standard output");
+  return Print(arguments, text);
+}
+
+void AddForecastArguments(CLI::App& verb, SimulateArguments* arguments) {
+  const std::string group = "A job on devices that aren't here";
+  verb.add_option("--on", arguments->devices,
+                  "how the job that stands in place of schedules would run there; of " +
+                      absl::StrJoin(ShippedDevices(), ", ") + ", or a .textproto file")
+      ->group(group)
+      ->type_name("\"8x H100\"");
+  verb.add_option("--set", arguments->overrides, "changes a field of the job: layout.pp=8 (may be given repeatedly)")
+      ->group(group)
+      ->type_name("PATH=VALUE")
+      ->take_all()
+      ->expected(1);
+  verb.add_option("--timeline", arguments->timeline, "file to draw the step into: .svg, .png, .html, .txt, .json, .pftrace")
+      ->group(group);
 }
 
 }  // namespace
@@ -176,6 +259,7 @@ Run AddSimulate(CLI::App& verb) {
   verb.add_option("-o,--output", arguments->output, "file to write; left out: standard output");
   verb.add_option("--format", arguments->format, "left out: by the output's ending, or text")
       ->check(CLI::IsMember({"text", "csv", "json"}));
+  AddForecastArguments(verb, arguments.get());
   AddScheduleArguments(verb, &arguments->schedule);
   const std::string group = "Scenario";
   verb.add_option("--jitter", arguments->jitter, "each action takes up to this share more or less, by --seed")

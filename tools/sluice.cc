@@ -30,6 +30,7 @@ constexpr Verb kVerbs[] = {
     {"supervise", "run a job's processes on one host; `sluice launch --hosts` starts it there",
      sluice::tools::AddSupervise},
     {"plan", "print what a job would do: stages, memory, predicted step time", sluice::tools::AddPlan},
+    {"devices", "list what this machine has to compute on, and why something is not used", sluice::tools::AddDevices},
     {"simulate", "time schedules and compare them: makespan, span, bubbles and their causes, memory, messages",
      sluice::tools::AddSimulate},
     {"visualize", "draw the timeline of a recorded trace or of a schedule", sluice::tools::AddVisualize},

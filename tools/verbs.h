@@ -34,6 +34,7 @@ Run AddLaunch(CLI::App& verb);
 Run AddSupervise(CLI::App& verb);
 Run AddWorker(CLI::App& verb);
 Run AddPlan(CLI::App& verb);
+Run AddDevices(CLI::App& verb);
 Run AddTokenize(CLI::App& verb);
 Run AddSimulate(CLI::App& verb);
 Run AddVisualize(CLI::App& verb);

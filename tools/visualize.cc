@@ -14,7 +14,6 @@
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status.h"
@@ -31,6 +30,7 @@
 #include "scheduler/simulate.h"
 #include "tools/png.h"
 #include "tools/schedule_input.h"
+#include "tools/timeline_file.h"
 #include "tools/verbs.h"
 
 namespace sluice::tools {
@@ -52,18 +52,7 @@ struct VisualizeOptions {
 absl::StatusOr<std::string> FormatOf(const VisualizeOptions& options) {
   if (!options.format.empty()) return options.format;
   if (options.output.empty()) return "text";
-  for (const auto& [ending, format] : {std::pair(".svg", "svg"),
-                                       {".png", "png"},
-                                       {".html", "html"},
-                                       {".txt", "text"},
-                                       {".json", "json"},
-                                       {".pftrace", "perfetto"},
-                                       {".perfetto-trace", "perfetto"}}) {
-    if (absl::EndsWith(options.output, ending)) return format;
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the ending of '", options.output,
-      "' does not say what to draw: end it in .svg, .png, .html, .txt, .json or .pftrace, or give --format"));
+  return TimelineFormat(options.output);
 }
 
 std::string OutputPath(const VisualizeOptions& options) {

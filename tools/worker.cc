@@ -24,6 +24,7 @@
 #include "runtime/transport/gloo_hub.h"
 #include "spdlog/spdlog.h"
 #include "tools/job_verb.h"
+#include "tools/launch/address.h"
 #include "tools/launch/environment.h"
 #include "tools/launch/processors.h"
 #include "tools/training.h"
@@ -128,6 +129,16 @@ void TellPort(int port, int file) {
   close(file);
 }
 
+// Where process 0 listens: at the name by which others call it, unless that leads home.
+std::string BindOf(const Arguments& arguments, const ProcessPlace& place) {
+  if (!arguments.bind.empty()) return arguments.bind;
+  const bool may_have_others = place.local_processes < place.processes;
+  if (place.process != 0 || !may_have_others || !IsNameOfLoopback(place.host)) return place.host;
+  spdlog::warn("{} leads to loopback on this machine (/etc/hosts?), where no other host reaches process 0: it listens on all addresses; --bind ADDRESS chooses one",
+               place.host);
+  return "0.0.0.0";
+}
+
 Nanoseconds Duration(double seconds) { return static_cast<Nanoseconds>(seconds * kSecond); }
 
 // One process that has met the others.
@@ -149,7 +160,7 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> JoinJob(World* world, const Argume
                       .host_name = HostName(),
                       .host = self.place.host,
                       .port = static_cast<uint16_t>(self.place.port),
-                      .bind = arguments.bind.empty() ? self.place.host : arguments.bind,
+                      .bind = BindOf(arguments, self.place),
                       .on_listening = [file = self.place.port_file](int port) { TellPort(port, file); },
                       .on_note = [](const std::string& text) { spdlog::warn("control plane: {}", text); }};
   options.limits.heartbeat = Duration(arguments.heartbeat_seconds);
@@ -167,6 +178,7 @@ absl::StatusOr<std::unique_ptr<GlooHub>> MakeHub(World* world, const Arguments& 
                          .exchange = [control](const std::string& name, std::string mine) {
                            return control->ExchangeBlobs(name, std::move(mine));
                          }};
+  if (options.interface.empty() && !options.one_host) options.interface = AddressTowards(self.place.host);
   for (int rank = 0; rank < grid.ranks(); ++rank) {
     options.process_of.push_back(rank / (grid.ranks() / self.place.processes));
   }

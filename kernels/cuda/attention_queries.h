@@ -32,8 +32,8 @@ __device__ __forceinline__ int LowestFirstKey(const int32_t* first_key, int begi
   return WarpMinimum(lowest);
 }
 
-// The kTiles * 16 queries from `begin` on, as rows of results: a lane has rows At(m, 0) and At(m, 1). Queries behind the
-// sequence's end are there, and nobody asks for their results. Its state is small, as registers are scarce.
+// The kTiles * 16 queries from `begin` on, as rows of results: a lane has rows At(m, 0) and At(m, 1). Queries behind
+// the sequence's end are there, and nobody asks for their results. Its state is small, as registers are scarce.
 template <int kTiles>
 struct WarpQueries {
   const int32_t* first_key;  // of the row, or null

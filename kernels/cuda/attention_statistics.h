@@ -12,25 +12,24 @@ __host__ __device__ inline int PaddedQueries(int sequence) {
   return (sequence + kTileQueries - 1) / kTileQueries * kTileQueries;
 }
 
-// Of one head's queries. A query behind the sequence's end has the base infinity: all its probabilities are 0.
-struct QueryStatistics {
-  static constexpr int kPlanes = 3;
-  float* base;         // log2(e) * lse
-  float* delta;        // dy . y: the mean of the probabilities' gradients
-  int32_t* first_key;  // only where the call has first keys
-
-  __device__ __forceinline__ QueryStatistics(const AttentionParams& p, int64_t row, int head) {
-    const int padded = PaddedQueries(p.at.sequence);
-    base = p.statistics + (row * p.at.heads + head) * kPlanes * padded;
-    delta = base + padded;
-    first_key = reinterpret_cast<int32_t*>(delta + padded);
-  }
+// A query behind the sequence's end has the base infinity: all its probabilities are 0.
+enum class QueryPlane {
+  kBase = 0,      // f32: log2(e) * lse
+  kDelta = 1,     // f32: dy . y, the mean of the gradients of the probabilities
+  kFirstKey = 2,  // i32: only where the call has first keys
+  kEnd = 3,
 };
+inline constexpr int kQueryPlanes = 3;
+
+// Words before those of query 0 of a head.
+__device__ __forceinline__ int64_t StatisticsAt(const AttentionLayout& at, int64_t row, int head, QueryPlane plane) {
+  return ((row * at.heads + head) * kQueryPlanes + static_cast<int>(plane)) * PaddedQueries(at.sequence);
+}
 
 inline Region StatisticsRegion(const AttentionParams& p) {
   const int64_t plane = PaddedQueries(p.at.sequence) * static_cast<int64_t>(sizeof(float));
-  const int used = p.first_key == nullptr ? QueryStatistics::kPlanes - 1 : QueryStatistics::kPlanes;
-  return {p.statistics, used * plane, int64_t{p.rows} * p.at.heads, QueryStatistics::kPlanes * plane};
+  const int used = p.first_key == nullptr ? kQueryPlanes - 1 : kQueryPlanes;
+  return {p.statistics, used * plane, int64_t{p.rows} * p.at.heads, kQueryPlanes * plane};
 }
 
 }  // namespace sluice::cuda

@@ -81,6 +81,7 @@ __device__ __forceinline__ void StoreResults(const AttentionParams& p, const War
       p.lse[p.at.LseAt(row, head) + query] = softmax.largest[m][i % 2] * p.scale + logf(sum);
     }
   }
+  __syncwarp();
   StoreRows(sums, staging, queries.begin % kTileQueries,
             static_cast<BFloat16*>(p.y) + p.at.YAt(row, head) + queries.begin * p.at.y_width(), p.at.y_width(),
             p.at.sequence - queries.begin);
@@ -123,8 +124,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileForwardKernel(AttentionParams
     __syncthreads();
     if (key + kStep < end) load(key + kStep);
     if (queries.Precede(key)) continue;
-    auto scores =
-        DotProducts<kTiles, kStep / 8>(Stacked<kSize>(q, Warp() * kTiles * 16), Beside<kSize>(stage(key, 0)));
+    auto scores = DotProducts<kTiles, kStep / 8>(Stacked<kSize>(q, Warp() * kTiles * 16), Beside<kSize>(stage(key, 0)));
     if (!queries.SeeAllBefore(key + kStep)) Mask(queries, key, -kInfinity, scores);
     Exponentiate(p.scale * kLog2E, scores, softmax, sums);
     AddProduct(Rounded(scores), Stacked<kSize>(stage(key, 1)), sums);

@@ -7,24 +7,23 @@
 namespace sluice::cuda {
 namespace {
 
-constexpr int kKeys = 128;    // of a block
-constexpr int kQueries = 64;  // of a stage
-
-// A warp's keys, in tiles of 16, and how many queries it takes at once: two sums of kTiles * 16 rows, scores and their
+constexpr int kKeys = 128;  // of a block
+// A warp's keys, in tiles of 16, and how many queries it meets at once: two sums of kTiles * 16 rows, scores and their
 // gradients share its registers.
 template <int kSize>
 constexpr int kTiles = kSize == 64 ? 2 : 1;
-template <int kSize>
 constexpr int kStep = 32;
+template <int kSize>
+constexpr int kQueries = kSize == 64 ? kStep : 2 * kStep;  // of a stage
 template <int kSize>
 constexpr int kThreads = kKeys / (kTiles<kSize> * 16) * kWarp;
 
 // Keys and values; then two stages of queries, dy and the queries' statistics.
 template <int kSize>
 struct Shared {
-  static constexpr int kTileBytes = kQueries * Tile<kSize>::kRowBytes, kPlaneBytes = kQueries * 4;
+  static constexpr int kTileBytes = kQueries<kSize> * Tile<kSize>::kRowBytes, kPlaneBytes = kQueries<kSize> * 4;
   static constexpr int kStagesBegin = 2 * kKeys * Tile<kSize>::kRowBytes;
-  static constexpr int kStageBytes = 2 * kTileBytes + QueryStatistics::kPlanes * kPlaneBytes;
+  static constexpr int kStageBytes = 2 * kTileBytes + kQueryPlanes * kPlaneBytes;
   static constexpr int kBytes = kStagesBegin + 2 * kStageBytes;
   static_assert(kStageBytes % 128 == 0);
 
@@ -34,64 +33,70 @@ struct Shared {
   __device__ __forceinline__ Tile<kSize> q() const { return {begin}; }
   __device__ __forceinline__ Tile<kSize> dy() const { return {begin + kTileBytes}; }
   template <class T>
-  __device__ __forceinline__ T* Plane(int plane) const {
-    return reinterpret_cast<T*>(SharedMemory<unsigned char>() + begin + 2 * kTileBytes + plane * kPlaneBytes);
+  __device__ __forceinline__ T* Plane(QueryPlane plane) const {
+    const int at = begin + 2 * kTileBytes + static_cast<int>(plane) * kPlaneBytes;
+    return reinterpret_cast<T*>(SharedMemory<unsigned char>() + at);
   }
-};
-
-// Which queries a block of keys meets: of each head of its group those from `begin` on, one tile after another.
-struct QueryTile {
-  int head;
-  int query;
-};
-struct QueryTiles {
-  int begin, end;
-  int head_end;
-  __device__ __forceinline__ QueryTile Next(QueryTile tile) const {
-    tile.query += kQueries;
-    return tile.query < end ? tile : QueryTile{tile.head + 1, begin};
-  }
-  __device__ __forceinline__ bool Has(const QueryTile& tile) const { return tile.head < head_end; }
 };
 
 // The end of the queries that see any of the keys [key, key_end).
-__device__ __forceinline__ int QueriesEnd(const int32_t* first_key, int key, int key_end, int sequence) {
-  if (first_key == nullptr) return sequence;
+__device__ __forceinline__ int QueriesEnd(const AttentionParams& p, int64_t row, int key, int key_end) {
+  if (p.first_key == nullptr) return p.at.sequence;
+  const int32_t* const first_key = p.first_key + row * p.at.sequence;
   int last = key;
-  for (int query = key + Lane(); query < sequence; query += kWarp) {
+  for (int query = key + Lane(); query < p.at.sequence; query += kWarp) {
     if (first_key[query] < key_end) last = query;
   }
   return -WarpMinimum(-last) + 1;
 }
 
+// A thread's share of copying queries, their dy and their statistics; it passes over the queries of a head, then those
+// of the next.
 template <int kSize>
-__device__ __forceinline__ void LoadStage(const AttentionParams& p, int64_t row, QueryTile tile, Shared<kSize> stage) {
-  constexpr int kAll = kThreads<kSize>;
-  const int64_t width = p.at.width(), y_width = p.at.y_width();
-  const int count = p.at.sequence - tile.query;
-  RowSource<kSize, kAll>(static_cast<const BFloat16*>(p.qkv) + p.at.QkvAt(row, tile.head) + tile.query * width, width)
-      .template CopyAsync<kQueries>(0, count, stage.q());
-  RowSource<kSize, kAll>(static_cast<const BFloat16*>(p.dy) + p.at.YAt(row, tile.head) + tile.query * y_width, y_width)
-      .template CopyAsync<kQueries>(0, count, stage.dy());
-  const QueryStatistics statistics(p, row, tile.head);
-  constexpr int kChunks = kQueries / 4;
-  const int plane = static_cast<int>(threadIdx.x) / kChunks, word = static_cast<int>(threadIdx.x) % kChunks * 4;
-  if (plane < (p.first_key == nullptr ? QueryStatistics::kPlanes - 1 : QueryStatistics::kPlanes)) {
-    CopyAsync16(stage.template Plane<float>(plane) + word,
-                statistics.base + plane * PaddedQueries(p.at.sequence) + tile.query + word);
+struct QuerySource {
+  RowSource<kSize, kThreads<kSize>> q, dy;
+  int statistics;  // words before this thread's
+
+  __device__ __forceinline__ QuerySource(const AttentionParams& p, int64_t row, int head, int query)
+      : q(static_cast<const BFloat16*>(p.qkv) + p.at.QkvAt(row, head) + query * p.at.width(), p.at.width()),
+        dy(static_cast<const BFloat16*>(p.dy) + p.at.YAt(row, head) + query * p.at.y_width(), p.at.y_width()),
+        statistics(static_cast<int>(StatisticsAt(p.at, row, head, Plane())) + query + Word()) {}
+  __device__ __forceinline__ static QueryPlane Plane() {
+    return static_cast<QueryPlane>(static_cast<int>(threadIdx.x) / (kQueries<kSize> / 4));
   }
-  CommitAsync();
-}
+  __device__ __forceinline__ static int Word() { return static_cast<int>(threadIdx.x) % (kQueries<kSize> / 4) * 4; }
+  __device__ __forceinline__ void Skip(int queries) {
+    q.Skip(queries);
+    dy.Skip(queries);
+    statistics += queries;
+  }
+  __device__ __forceinline__ void NextHead(const AttentionParams& p) {
+    q.chunk += kSize;
+    dy.chunk += kSize;
+    statistics += kQueryPlanes * PaddedQueries(p.at.sequence);
+  }
+  // `count` queries exist.
+  __device__ __forceinline__ void CopyAsync(const AttentionParams& p, int count, Shared<kSize> stage) const {
+    q.template CopyAsync<kQueries<kSize>>(0, count, stage.q());
+    dy.template CopyAsync<kQueries<kSize>>(0, count, stage.dy());
+    if (Plane() < (p.first_key == nullptr ? QueryPlane::kFirstKey : QueryPlane::kEnd)) {
+      CopyAsync16(stage.template Plane<float>(Plane()) + Word(), p.statistics + statistics);
+    }
+    CommitAsync();
+  }
+};
 
 // Scores and the probabilities' gradients of keys (rows) by queries (columns), from `query` of the stage on -> the
-// probabilities and, but for the scale, the scores' gradients. `distance`: from this lane's first query to its first key.
+// probabilities and, but for the scale, the scores' gradients. `distance`: from this lane's first query to its first
+// key.
 template <int kSize, int kM, int kN>
 __device__ __forceinline__ void ScoreGradients(float scale, Shared<kSize> stage, int query, int distance, bool masked,
-                                               const int32_t* first_key, Results<kM, kN>& p, Results<kM, kN>& dp) {
+                                               Results<kM, kN>& p, Results<kM, kN>& dp) {
 #pragma unroll
   for (int j = 0; j < kN * 2; ++j) {
     const int further = j / 2 * 8 + j % 2, column = query + Lane() % 4 * 2 + further;
-    const float base = stage.template Plane<float>(0)[column], delta = stage.template Plane<float>(1)[column];
+    const float base = stage.template Plane<float>(QueryPlane::kBase)[column];
+    const float delta = stage.template Plane<float>(QueryPlane::kDelta)[column];
 #pragma unroll
     for (int i = 0; i < kM * 2; ++i) {
       float& score = p.at[i / 2][j / 2][i % 2 * 2 + j % 2];
@@ -108,7 +113,8 @@ template <int kSize, int kM, int kN>
 __device__ __forceinline__ void MaskFirstKeys(Shared<kSize> stage, int query, int key, Results<kM, kN>& scores) {
 #pragma unroll
   for (int j = 0; j < kN * 2; ++j) {
-    const int first = stage.template Plane<int32_t>(2)[query + Lane() % 4 * 2 + j / 2 * 8 + j % 2];
+    const int column = query + Lane() % 4 * 2 + j / 2 * 8 + j % 2;
+    const int first = stage.template Plane<int32_t>(QueryPlane::kFirstKey)[column];
 #pragma unroll
     for (int i = 0; i < kM * 2; ++i) {
       if (key + i * 8 < first) scores.at[i / 2][j / 2][i % 2 * 2 + j % 2] = -kInfinity;
@@ -121,47 +127,54 @@ __device__ __forceinline__ void MaskFirstKeys(Shared<kSize> stage, int query, in
 // left-hand side of the next product as they are.
 template <int kSize>
 __global__ void __launch_bounds__(kThreads<kSize>, kSize == 64 ? 2 : 1) TileKeyGradientKernel(AttentionParams p) {
-  constexpr int kM = kTiles<kSize>, kN = kStep<kSize> / 8;
+  constexpr int kM = kTiles<kSize>, kN = kStep / 8;
   const int64_t row = blockIdx.x / p.at.kv_heads, width = p.at.width();
   const int kv_head = blockIdx.x % p.at.kv_heads;
-  const int begin = static_cast<int>(blockIdx.y) * kKeys;
-  const int warp_row = Warp() * kM * 16, warp_key = begin + warp_row;
-  const int32_t* const first_key = p.first_key == nullptr ? nullptr : p.first_key + row * p.at.sequence;
-  const int first_head = kv_head * p.at.group();
-  const QueryTiles tiles{begin, QueriesEnd(first_key, begin, begin + kKeys, p.at.sequence), first_head + p.at.group()};
+  const int begin = static_cast<int>(blockIdx.y) * kKeys, warp_row = Warp() * kM * 16, warp_key = begin + warp_row;
   const int64_t keys_at = p.at.QkvAt(row, p.at.KeyPart(kv_head)) + begin * width;
   const RowSource<kSize, kThreads<kSize>> keys(static_cast<const BFloat16*>(p.qkv) + keys_at, width);
   keys.template CopyAsync<kKeys>(0, p.at.sequence - begin, Shared<kSize>::keys);
   keys.template CopyAsync<kKeys>(p.at.kv_heads * kSize, p.at.sequence - begin, Shared<kSize>::values);
-  QueryTile tile{first_head, begin};
-  LoadStage(p, row, tile, Shared<kSize>(0));
+  QuerySource<kSize> source(p, row, kv_head * p.at.group(), begin);
+  source.CopyAsync(p, p.at.sequence - begin, Shared<kSize>(0));
 
+  const int end = QueriesEnd(p, row, begin, begin + kKeys);
   Results<kM, kSize / 8> dk, dv;
   dk.Clear();
   dv.Clear();
-  for (int i = 0; tiles.Has(tile); i ^= 1) {
+  int heads = p.at.group();  // that are left
+  for (int tile = begin, i = 0; heads > 0; i ^= 1) {
     const Shared<kSize> stage(i);
-    const QueryTile next = tiles.Next(tile);
     WaitAsync<0>();
     __syncthreads();
-    if (tiles.Has(next)) LoadStage(p, row, next, Shared<kSize>(i ^ 1));
+    int next = tile + kQueries<kSize>;
+    source.Skip(kQueries<kSize>);
+    if (next >= end) {
+      source.Skip(begin - next);
+      source.NextHead(p);
+      next = begin;
+      --heads;
+    }
+    if (heads > 0) source.CopyAsync(p, p.at.sequence - next, Shared<kSize>(i ^ 1));
 #pragma unroll 1
-    for (int step = 0; step < kQueries; step += kStep<kSize>) {
-      const int query = tile.query + step;
-      if (query + kStep<kSize> <= warp_key) continue;  // all of them come before the keys
+    for (int step = 0; step < kQueries<kSize>; step += kStep) {
+      const int query = tile + step;
+      if (query + kStep <= warp_key) continue;  // all of them come before the keys
       auto scores = DotProducts<kM, kN>(Stacked<kSize>(Shared<kSize>::keys, warp_row), Beside<kSize>(stage.q(), step));
       auto dp = DotProducts<kM, kN>(Stacked<kSize>(Shared<kSize>::values, warp_row), Beside<kSize>(stage.dy(), step));
       const int key = warp_key + Lane() / 4;
-      if (first_key != nullptr) MaskFirstKeys(stage, step, key, scores);
+      if (p.first_key != nullptr) MaskFirstKeys(stage, step, key, scores);
       const bool masked = query < warp_key + kM * 16 - 1;
-      ScoreGradients(p.scale * kLog2E, stage, step, key - (query + Lane() % 4 * 2), masked, first_key, scores, dp);
+      ScoreGradients(p.scale * kLog2E, stage, step, key - (query + Lane() % 4 * 2), masked, scores, dp);
       AddProduct(Rounded(scores), Stacked<kSize>(stage.dy(), step), dv);
       AddProduct(Rounded(dp), Stacked<kSize>(stage.q(), step), dk);
     }
     tile = next;
   }
   dk.Multiply(p.scale);
+  __syncwarp();
   BFloat16* const gradient = static_cast<BFloat16*>(p.dqkv) + keys_at + warp_row * width;
+  __syncwarp();
   StoreRows(dk, Shared<kSize>::keys, warp_row, gradient, width, p.at.sequence - warp_key);
   StoreRows(dv, Shared<kSize>::values, warp_row, gradient + p.at.kv_heads * kSize, width, p.at.sequence - warp_key);
 }

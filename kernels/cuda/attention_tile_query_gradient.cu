@@ -20,7 +20,7 @@ constexpr int kKeys = kSize == 64 ? 64 : 32;
 template <int kSize>
 constexpr int kFloatsBegin = (2 * kTileQueries + 2 * 2 * kKeys<kSize>)*Tile<kSize>::kRowBytes;
 template <int kSize>
-constexpr int kSharedBytes = kFloatsBegin<kSize> + kTileQueries * static_cast<int>(sizeof(float));
+constexpr int kSharedBytes = kFloatsBegin<kSize> + kTileQueries* static_cast<int>(sizeof(float));
 
 // deltas[i] = dy[i] . y[i] of the rows below `count`, else 0: by neighbouring lanes, a chunk each.
 template <int kSize>
@@ -32,7 +32,8 @@ __device__ __forceinline__ void DotRows(const BFloat16* y, const BFloat16* dy, i
   for (int row = static_cast<int>(threadIdx.x) / kChunks; row < kTileQueries; row += kRowsAtOnce) {
     float sum = 0.0f;
     if (row < count) {
-      const Pack<8> a = Load<8>(y + row * stride + chunk * 8, true), b = Load<8>(dy + row * stride + chunk * 8, true);
+      const Pack<8> a = Load<8>(y + row * stride + chunk * 8, Wide{}),
+                    b = Load<8>(dy + row * stride + chunk * 8, Wide{});
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum += a[i] * b[i];
     }
@@ -65,8 +66,8 @@ __device__ __forceinline__ void ScoreGradients(float scale, const RowStatistics&
   }
 }
 
-// Block (row and head, block of queries): dq of kTileQueries queries, which pass over the keys they see as in the forward
-// pass; and the statistics of these queries.
+// Block (row and head, block of queries): dq of kTileQueries queries, which pass over the keys they see as in the
+// forward pass; and the statistics of these queries.
 template <int kSize>
 __global__ void __launch_bounds__(kThreads, 2) TileQueryGradientKernel(AttentionParams p) {
   constexpr int kStep = kKeys<kSize>;
@@ -102,11 +103,13 @@ __global__ void __launch_bounds__(kThreads, 2) TileQueryGradientKernel(Attention
     __syncthreads();
     const float* const lse = p.lse + p.at.LseAt(row, head);
     const auto base = [&](int query) { return query < p.at.sequence ? lse[query] * kLog2E : kInfinity; };
-    const QueryStatistics all(p, row, head);
     const int query = begin + static_cast<int>(threadIdx.x);
-    all.base[query] = base(query);
-    all.delta[query] = deltas[threadIdx.x];
-    if (first_key != nullptr) all.first_key[query] = queries.FirstKey(query);
+    const auto store = [&](QueryPlane plane, auto value) {
+      reinterpret_cast<decltype(value)*>(p.statistics + StatisticsAt(p.at, row, head, plane))[query] = value;
+    };
+    store(QueryPlane::kBase, base(query));
+    store(QueryPlane::kDelta, deltas[threadIdx.x]);
+    if (first_key != nullptr) store(QueryPlane::kFirstKey, queries.FirstKey(query));
     RowStatistics rows;
 #pragma unroll
     for (int i = 0; i < kTiles * 2; ++i) {
@@ -131,6 +134,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileQueryGradientKernel(Attention
     AddProduct(Rounded(scores), Stacked<kSize>(stage(key, 0)), sums);
   }
   sums.Multiply(p.scale);
+  __syncwarp();
   StoreRows(sums, q, Warp() * kTiles * 16,
             static_cast<BFloat16*>(p.dqkv) + p.at.QkvAt(row, head) + queries.begin * width, width,
             p.at.sequence - queries.begin);
@@ -139,15 +143,14 @@ __global__ void __launch_bounds__(kThreads, 2) TileQueryGradientKernel(Attention
 }  // namespace
 
 int64_t TileStatisticsBytes(const AttentionShape& shape) {
-  return shape.rows * shape.heads * QueryStatistics::kPlanes * PaddedQueries(static_cast<int>(shape.sequence)) *
+  return shape.rows * shape.heads * kQueryPlanes * PaddedQueries(static_cast<int>(shape.sequence)) *
          static_cast<int64_t>(sizeof(float));
 }
 
 cudaError_t LaunchTileQueryGradient(cudaStream_t stream, const AttentionParams& p) {
   const bool small = p.at.head_size == 64;
-  const LaunchConfig config{"AttentionQueryGradient",
-                            dim3(p.rows * p.at.heads, DivideUp(p.at.sequence, kTileQueries)), dim3(kThreads),
-                            small ? kSharedBytes<64> : kSharedBytes<128>, stream};
+  const LaunchConfig config{"AttentionQueryGradient", dim3(p.rows * p.at.heads, DivideUp(p.at.sequence, kTileQueries)),
+                            dim3(kThreads), small ? kSharedBytes<64> : kSharedBytes<128>, stream};
   return Launch(small ? TileQueryGradientKernel<64> : TileQueryGradientKernel<128>, config,
                 {QkvRegion(p), FirstKeyRegion(p), YRegion(p, p.y), YRegion(p, p.dy), LseRegion(p)},
                 {QueryGradientRegion(p), StatisticsRegion(p)}, p);

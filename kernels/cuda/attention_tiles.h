@@ -69,10 +69,10 @@ struct Fragments {
     const int lane = Lane(), second = lane / 8 % 2, last = lane / 16;
     const int below = kMatrices == Matrices::kStacked ? second : last;
     const int beside = kMatrices == Matrices::kStacked ? last : second;
-    begin = tile.begin + (row + lane % 8 + below * 8) * Tile<kColumns>::kRowBytes + ((lane % 8) ^ beside) * 16;
+    begin = Opaque(tile.begin + (row + lane % 8 + below * 8) * Tile<kColumns>::kRowBytes + ((lane % 8) ^ beside) * 16);
   }
-  // 16 x 16 elements, from a row (a multiple of 8) and a chunk (even) on. One register for all: the lower bits are
-  // flipped in place, the rest is the instruction's offset.
+  // 16 x 16 elements, from a row (a multiple of 8) and a chunk (even) on. One register serves all: its lower bits are
+  // flipped, the rest is the instruction's offset. Opaque, lest the compiler keep every flipped address through a loop.
   template <MatrixOrder kOrder = MatrixOrder::kPlain>
   __device__ __forceinline__ void Load(int row, int chunk, uint32_t (&fragment)[4]) const {
     const unsigned char* flipped = SharedMemory<unsigned char>() + (begin ^ (chunk % 8 * 16));
@@ -181,12 +181,11 @@ __device__ __forceinline__ void AddProduct(const LeftHandSide<kM, kK>& left, con
 }
 
 // Rounds a warp's results and writes them to `count` rows (of at most kM * 16) of global memory, 16 bytes at a time, by
-// way of rows of shared memory that are the warp's own.
+// way of rows of shared memory that are the warp's own, and whose last reading a __syncwarp() has ended.
 template <int kM, int kN, int kColumns>
-__device__ __forceinline__ void StoreRows(const Results<kM, kN>& results, Tile<kColumns> staging,
-                                          int staging_row, BFloat16* to, int64_t stride, int count) {
+__device__ __forceinline__ void StoreRows(const Results<kM, kN>& results, Tile<kColumns> staging, int staging_row,
+                                          BFloat16* to, int64_t stride, int count) {
   const int lane = Lane();
-  __syncwarp();
 #pragma unroll
   for (int i = 0; i < kM * 2; ++i) {
 #pragma unroll

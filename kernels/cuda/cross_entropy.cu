@@ -67,7 +67,7 @@ __device__ ExponentialSum SumExponentials(const float* logits, int columns, bool
   WithAccess<kWidth>(aligned, [&](auto access) { mine = SumOfThread<kWidth>(logits, columns, access); });
   const float maximum = MaximumOverBlock(mine.maximum, scratch);
   const Pack<1> sum{{mine.sum * ScaleTo(maximum, mine.maximum)}};
-  return {maximum, SumOverBlock(sum, scratch)[0]};
+  return {maximum, SumOverBlock(sum, scratch + kScratchFloats / 2)[0]};
 }
 
 // Log of the sum of all parts' exponentials, from what the parts tell of a row. The target's logit is 0 in all but one.

@@ -30,10 +30,31 @@ absl::StatusOr<CudaDeviceInfo> Describe(int ordinal) {
   return info;
 }
 
+// REQUIRES: the calling thread's GPU is `ordinal`.
+absl::Status ReachPeers(int ordinal, const std::vector<int>& peers) {
+  for (const int peer : peers) {
+    int can = 0;
+    if (peer == ordinal) continue;
+    cudaError_t error = cudaDeviceCanAccessPeer(&can, ordinal, peer);
+    if (error == cudaSuccess && can != 0) error = cudaDeviceEnablePeerAccess(peer, 0);
+    if (error == cudaErrorPeerAccessAlreadyEnabled) {
+      IgnoreError(cudaGetLastError());
+    } else if (error != cudaSuccess) {
+      return CudaError(error, "cudaDeviceEnablePeerAccess", absl::StrCat("GPU ", ordinal, " for GPU ", peer));
+    }
+  }
+  return absl::OkStatus();
+}
+
 class CudaDevice final : public Device {
  public:
-  CudaDevice(const CudaDeviceOptions& options, CudaDeviceInfo info, std::unique_ptr<DeviceState> state)
-      : options_(options), info_(std::move(info)), state_(std::move(state)), operations_(NewOperations()) {}
+  CudaDevice(const CudaDeviceOptions& options, CudaDeviceInfo info, std::unique_ptr<DeviceState> state,
+             std::unique_ptr<Matmul> matmul)
+      : options_(options),
+        info_(std::move(info)),
+        state_(std::move(state)),
+        matmul_(std::move(matmul)),
+        operations_(NewOperations(matmul_.get())) {}
 
   ~CudaDevice() override {
     setup_stream_ = nullptr;
@@ -56,8 +77,9 @@ class CudaDevice final : public Device {
       Return(bytes);
       size_t free_bytes = 0, total = 0;
       IgnoreError(cudaMemGetInfo(&free_bytes, &total));
-      return CudaError(error, "cudaMalloc", absl::StrCat(state_->name(), " for ", purpose, ": ", bytes, " bytes asked for, ",
-                                                         memory().bytes, " held, ", free_bytes, " of ", total, " free"));
+      return CudaError(error, "cudaMalloc",
+                       absl::StrCat(state_->name(), " for ", purpose, ": ", bytes, " bytes asked for, ", memory().bytes,
+                                    " held, ", free_bytes, " of ", total, " free"));
     }
     Buffer buffer(this, static_cast<std::byte*>(data), bytes);
     RETURN_IF_ERROR(Zero(buffer));
@@ -118,6 +140,7 @@ class CudaDevice final : public Device {
   const CudaDeviceOptions options_;
   const CudaDeviceInfo info_;
   const std::unique_ptr<DeviceState> state_;
+  const std::unique_ptr<Matmul> matmul_;
   const std::unique_ptr<Operations> operations_;
   std::mutex setup_mutex_;
   std::unique_ptr<CudaStream> setup_stream_;
@@ -145,7 +168,9 @@ absl::StatusOr<std::unique_ptr<Device>> NewCudaDevice(World* world, const CudaDe
   ASSIGN_OR_RETURN(CudaDeviceInfo info, Describe(options.ordinal));
   ASSIGN_OR_RETURN(auto state, DeviceState::Create(world, options.ordinal,
                                                    absl::StrCat("GPU ", options.ordinal, " (", info.name, ")")));
-  return std::make_unique<CudaDevice>(options, std::move(info), std::move(state));
+  RETURN_IF_ERROR(ReachPeers(options.ordinal, options.peers));
+  ASSIGN_OR_RETURN(auto matmul, Matmul::Create());
+  return std::make_unique<CudaDevice>(options, std::move(info), std::move(state), std::move(matmul));
 }
 
 }  // namespace sluice::cuda

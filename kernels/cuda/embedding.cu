@@ -107,7 +107,6 @@ __global__ void EmbeddingGradientKernel(EmbeddingGradientParams p) {
     if (found == 0) continue;
     float* const target = p.dtable + row * p.columns;
     WithAccess<kWidth>(p.aligned, [&](auto access) { AddRows<T, kWidth>(p, places, found, target, access); });
-    __syncthreads();
   }
 }
 

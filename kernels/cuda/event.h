@@ -25,7 +25,7 @@ struct IssueContext {
   Ref<Staging> staging;
   uint64_t staged = 0;  // pieces of host copies that have ended once it is done
   Ref<TimedEvent> base;
-  Ref<TimedEvent> began;  // null: nothing was issued since the last record
+  Ref<TimedEvent> began;                     // null: nothing was issued since the last record
   std::shared_ptr<const std::string> where;  // for errors
 };
 

@@ -15,6 +15,8 @@ namespace sluice::cuda {
 struct CudaDeviceOptions {
   int ordinal = 0;                 // as CUDA counts, after CUDA_VISIBLE_DEVICES
   int64_t memory_limit_bytes = 0;  // 0: what the GPU has
+  // GPUs that this one copies from: directly where their links allow it, else through the host.
+  std::vector<int> peers;
 };
 
 struct CudaDeviceInfo {

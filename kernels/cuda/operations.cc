@@ -1,15 +1,14 @@
 #include "kernels/cuda/operations.h"
 
-#include <algorithm>
-
 #include "base/check.h"
 #include "kernels/cuda/activation.h"
-#include "kernels/cuda/column_sums.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/cross_entropy.h"
 #include "kernels/cuda/dropout.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/embedding.h"
 #include "kernels/cuda/hash.h"
+#include "kernels/cuda/linear.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/optimizer.h"
 #include "kernels/cuda/random_init.h"
@@ -35,18 +34,28 @@ void Issue(Stream& stream, const char* operation, const Body& body) {
 
 class CudaOperations final : public Operations {
  public:
-  int64_t PackedLinearBytes(const LinearShape& shape) const override { return 64; }
+  explicit CudaOperations(Matmul* matmul) : matmul_(matmul) {}
+
+  int64_t PackedLinearBytes(const LinearShape& shape) const override { return cuda::PackedLinearBytes(shape); }
   void PackLinear(Stream& stream, const LinearShape& shape, TensorView weight, TensorView packed) const override {
-    Issue(stream, "PackLinear", [](cudaStream_t) { return cudaErrorNotSupported; });
+    Issue(stream, "PackLinear", [=](cudaStream_t s) { return cuda::PackLinear(s, shape, weight, packed); });
   }
   void LinearForward(Stream& stream, const LinearForwardArgs& args) const override {
-    Issue(stream, "LinearForward", [](cudaStream_t) { return cudaErrorNotSupported; });
+    Issue(stream, "LinearForward", LinearWorkspaceBytes(), [args, matmul = matmul_](cudaStream_t s, const Workspace& w) {
+      return cuda::LinearForward(*matmul, s, args, w);
+    });
   }
   void LinearInputGradient(Stream& stream, const LinearInputGradientArgs& args) const override {
-    Issue(stream, "LinearInputGradient", [](cudaStream_t) { return cudaErrorNotSupported; });
+    Issue(stream, "LinearInputGradient", LinearWorkspaceBytes(),
+          [args, matmul = matmul_](cudaStream_t s, const Workspace& w) {
+            return cuda::LinearInputGradient(*matmul, s, args, w);
+          });
   }
   void LinearWeightGradient(Stream& stream, const LinearWeightGradientArgs& args) const override {
-    Issue(stream, "LinearWeightGradient", [](cudaStream_t) { return cudaErrorNotSupported; });
+    Issue(stream, "LinearWeightGradient", LinearWorkspaceBytes(),
+          [args, matmul = matmul_](cudaStream_t s, const Workspace& w) {
+            return cuda::LinearWeightGradient(*matmul, s, args, w);
+          });
   }
 
   void NormForward(Stream& stream, const NormForwardArgs& args) const override {
@@ -57,14 +66,15 @@ class CudaOperations final : public Operations {
   }
   void NormWeightGradient(Stream& stream, const NormWeightGradientArgs& args) const override {
     Issue(stream, "NormWeightGradient", NormWeightGradientWorkspaceBytes(args.x.rows(), args.x.columns()),
-          [args](cudaStream_t s, const Workspace& workspace) { return cuda::NormWeightGradient(s, args, workspace); });
+          [args](cudaStream_t s, const Workspace& w) { return cuda::NormWeightGradient(s, args, w); });
   }
 
   void AttentionForward(Stream& stream, const AttentionForwardArgs& args) const override {
-    Issue(stream, "AttentionForward", [](cudaStream_t) { return cudaErrorNotSupported; });
+    Issue(stream, "AttentionForward", [args](cudaStream_t s) { return cuda::AttentionForward(s, args); });
   }
   void AttentionBackward(Stream& stream, const AttentionBackwardArgs& args) const override {
-    Issue(stream, "AttentionBackward", [](cudaStream_t) { return cudaErrorNotSupported; });
+    Issue(stream, "AttentionBackward", AttentionBackwardWorkspaceBytes(args.shape, args.qkv.dtype),
+          [args](cudaStream_t s, const Workspace& w) { return cuda::AttentionBackward(s, args, w); });
   }
   void Rope(Stream& stream, const RopeArgs& args) const override {
     Issue(stream, "Rope", [args](cudaStream_t s) { return cuda::Rope(s, args); });
@@ -141,15 +151,18 @@ class CudaOperations final : public Operations {
   }
   void Hash(Stream& stream, TensorView source, TensorView hash) const override {
     Issue(stream, "Hash", HashWorkspaceBytes(source.bytes()),
-          [=](cudaStream_t s, const Workspace& workspace) { return cuda::Hash(s, source, hash, workspace); });
+          [=](cudaStream_t s, const Workspace& w) { return cuda::Hash(s, source, hash, w); });
   }
   void InitNormal(Stream& stream, const InitNormalArgs& args) const override {
     Issue(stream, "InitNormal", [args](cudaStream_t s) { return cuda::InitNormal(s, args); });
   }
+
+ private:
+  Matmul* const matmul_;
 };
 
 }  // namespace
 
-std::unique_ptr<Operations> NewOperations() { return std::make_unique<CudaOperations>(); }
+std::unique_ptr<Operations> NewOperations(Matmul* matmul) { return std::make_unique<CudaOperations>(matmul); }
 
 }  // namespace sluice::cuda

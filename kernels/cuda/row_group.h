@@ -29,8 +29,8 @@ __device__ __forceinline__ Pack<kCount> SumOverWarp(Pack<kCount> sums) {
   return sums;
 }
 
-// Every thread of a block gets the sums; `scratch` has room for kCount floats of each warp. Ends with a barrier before
-// which scratch has been read.
+// Every thread of a block gets the sums; `scratch` has room for kCount floats of each warp. It is still being read when this
+// returns: what writes it next comes after a barrier.
 template <int kCount>
 __device__ __forceinline__ Pack<kCount> SumOverBlock(Pack<kCount> sums, float* scratch) {
   sums = SumOverWarp(sums);
@@ -44,11 +44,10 @@ __device__ __forceinline__ Pack<kCount> SumOverBlock(Pack<kCount> sums, float* s
 #pragma unroll
     for (int i = 0; i < kCount; ++i) sums[i] += scratch[warp * kCount + i];
   }
-  __syncthreads();
   return sums;
 }
 
-// Passes over a NaN. `scratch` has room for a float of each warp.
+// Passes over a NaN. `scratch` has room for a float of each warp, and is as above.
 __device__ __forceinline__ float MaximumOverBlock(float x, float* scratch) {
   for (int distance = kWarp / 2; distance > 0; distance /= 2) {
     x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, distance));
@@ -56,7 +55,6 @@ __device__ __forceinline__ float MaximumOverBlock(float x, float* scratch) {
   if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = x;
   __syncthreads();
   for (int warp = 0; warp < static_cast<int>(blockDim.x) / kWarp; ++warp) x = fmaxf(x, scratch[warp]);
-  __syncthreads();
   return x;
 }
 
@@ -68,21 +66,23 @@ struct ShortRows {
   __device__ static unsigned char* Kept(int bytes) {
     return SharedMemory<unsigned char>() + threadIdx.x / kWarp * bytes;
   }
+  // `turn`: 0, 1 for a kernel's first and second sum.
   template <int kCount>
-  __device__ static Pack<kCount> Sum(Pack<kCount> sums) {
+  __device__ static Pack<kCount> Sum(Pack<kCount> sums, int /*turn*/) {
     return SumOverWarp(sums);
   }
 };
 
 struct LongRows {
   static constexpr int kThreads = kLongRowThreads;
-  static constexpr int kScratchBytes = 256;  // two floats of each warp at most
+  static constexpr int kTurnFloats = 2 * kThreads / kWarp;  // two of each warp at most
+  static constexpr int kScratchBytes = 2 * kTurnFloats * static_cast<int>(sizeof(float));
   __device__ static int64_t Row() { return blockIdx.x; }
   __device__ static int Thread() { return threadIdx.x; }
   __device__ static unsigned char* Kept(int) { return SharedMemory<unsigned char>() + kScratchBytes; }
   template <int kCount>
-  __device__ static Pack<kCount> Sum(Pack<kCount> sums) {
-    return SumOverBlock(sums, SharedMemory<float>());
+  __device__ static Pack<kCount> Sum(Pack<kCount> sums, int turn) {
+    return SumOverBlock(sums, SharedMemory<float>() + turn * kTurnFloats);
   }
 };
 

@@ -22,6 +22,13 @@ __device__ __forceinline__ T* SharedMemory() {
 #endif
 }
 
+// The same number, of which the compiler knows nothing: what is computed from it is computed here, and not before a loop,
+// where it would occupy registers.
+__device__ __forceinline__ int Opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // 16 bytes at once. REQUIRES: the address is a multiple of 16.
 __device__ __forceinline__ uint4 Load128(const void* from) {
 #ifdef __CUDACC__

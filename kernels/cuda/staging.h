@@ -1,6 +1,6 @@
-// Pinned host memory that a stream's copies between host and device go through: a copy of memory that isn't pinned would
-// wait for the device. What comes from the device lies here until whoever sees that the copy has ended lets it land.
-// Made by MakeRef; events keep it alive. Threads: any.
+// Pinned host memory that a stream's copies between host and device go through: a copy of memory that isn't pinned
+// would wait for the device. What comes from the device lies here until whoever sees that the copy has ended lets it
+// land. Made by MakeRef; events keep it alive. Threads: any.
 #pragma once
 
 #include <cstddef>

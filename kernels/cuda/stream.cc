@@ -59,7 +59,8 @@ void CudaStream::GoOn() {
     if (!command.run(this, command)) break;
     ++done_;
   }
-  if (room_ && issued_ - done_ < kCommands) std::exchange(room_, nullptr)->Set(absl::OkStatus(), state_->world()->Now());
+  if (room_ && issued_ - done_ < kCommands)
+    std::exchange(room_, nullptr)->Set(absl::OkStatus(), state_->world()->Now());
 }
 
 CudaStream::Command* CudaStream::NewCommand(std::unique_lock<std::mutex>& lock) {
@@ -221,9 +222,10 @@ void CudaStream::CopyToDevice(const void* host, TensorView device) {
     lock.unlock();
     if (piece == nullptr) return;
     std::memcpy(piece, static_cast<const std::byte*>(host) + done, piece_bytes);
-    Issue("cudaMemcpyAsync to the device", [to = device.data + done, piece, piece_bytes](cudaStream_t stream, const Workspace&) {
-      return cudaMemcpyAsync(to, piece, piece_bytes, cudaMemcpyHostToDevice, stream);
-    });
+    Issue("cudaMemcpyAsync to the device",
+          [to = device.data + done, piece, piece_bytes](cudaStream_t stream, const Workspace&) {
+            return cudaMemcpyAsync(to, piece, piece_bytes, cudaMemcpyHostToDevice, stream);
+          });
   }
 }
 
@@ -235,9 +237,10 @@ void CudaStream::CopyToHost(TensorView device, void* host) {
     std::byte* const piece = Stage(lock, piece_bytes, static_cast<std::byte*>(host) + done);
     lock.unlock();
     if (piece == nullptr) return;
-    Issue("cudaMemcpyAsync to the host", [from = device.data + done, piece, piece_bytes](cudaStream_t stream, const Workspace&) {
-      return cudaMemcpyAsync(piece, from, piece_bytes, cudaMemcpyDeviceToHost, stream);
-    });
+    Issue("cudaMemcpyAsync to the host",
+          [from = device.data + done, piece, piece_bytes](cudaStream_t stream, const Workspace&) {
+            return cudaMemcpyAsync(piece, from, piece_bytes, cudaMemcpyDeviceToHost, stream);
+          });
   }
 }
 

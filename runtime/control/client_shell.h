@@ -33,6 +33,7 @@ class ControlClient {
   absl::Status Leave();
   void Abort(const absl::Status& cause);
   ClockOffset clock_offset() const { return member_.clock_offset(); }
+  uint64_t job_moves() const { return member_.job_moves(); }
 
  private:
   class Attempt;  // to connect

@@ -77,6 +77,8 @@ class ControlPlane::Impl {
 
   const EventRef& cause() const { return cause_event_; }
   ClockOffset clock_offset();
+  void SetMoves(std::function<uint64_t()> moves);
+  uint64_t job_moves();
 
  private:
   absl::StatusOr<ControlClient::Target> StartServer(const ProcessIdentity& self);
@@ -84,6 +86,7 @@ class ControlPlane::Impl {
   bool has_ended();
 
   // On the control thread.
+  uint64_t AskMoves();
   void TakeFromServer(ControlOutput& output);
   void TakeFromClient(ControlOutput& output);
   void End(const absl::Status& status);
@@ -120,6 +123,8 @@ class ControlPlane::Impl {
   std::deque<ProcessReport> reports_;
   std::map<std::string, std::vector<std::string>> blobs_;
   int64_t queue_bytes_ = 0;  // of broadcasts_ and reports_
+  std::mutex moves_mutex_;   // held while it is asked: nobody is asked after SetMoves()
+  std::function<uint64_t()> moves_;
 };
 
 absl::Status ControlPlane::Impl::Join() {
@@ -135,7 +140,8 @@ absl::Status ControlPlane::Impl::Join() {
                                             Member::Options{.self = self,
                                                             .token = options_.token,
                                                             .coordinator = HostText(target.host, target.port),
-                                                            .limits = options_.limits},
+                                                            .limits = options_.limits,
+                                                            .moves = [this] { return AskMoves(); }},
                                             [this](ControlOutput& output) { TakeFromClient(output); });
   asio::post(context_, [this] { client_->Start(); });
   thread_ = world_->Spawn({.name = "control"}, [this] { context_.run(); });
@@ -307,6 +313,20 @@ ClockOffset ControlPlane::Impl::clock_offset() {
   return OnControlThread([&] { return client_->clock_offset(); });
 }
 
+void ControlPlane::Impl::SetMoves(std::function<uint64_t()> moves) {
+  std::lock_guard lock(moves_mutex_);
+  moves_ = std::move(moves);
+}
+
+uint64_t ControlPlane::Impl::job_moves() {
+  return OnControlThread([&] { return client_->job_moves(); });
+}
+
+uint64_t ControlPlane::Impl::AskMoves() {
+  std::lock_guard lock(moves_mutex_);
+  return moves_ ? moves_() : 0;
+}
+
 absl::Status ControlPlane::Impl::Leave(Nanoseconds deadline) {
   RETURN_IF_ERROR(OnControlThread([&] { return client_->Leave(); }));
   return WaitFor<bool>(deadline,
@@ -337,6 +357,8 @@ absl::StatusOr<ControlPlane::ProcessReport> ControlPlane::NextReport(Nanoseconds
 void ControlPlane::Abort(const absl::Status& cause) { impl_->Abort(cause); }
 const EventRef& ControlPlane::cause() const { return impl_->cause(); }
 ClockOffset ControlPlane::clock_offset() const { return impl_->clock_offset(); }
+void ControlPlane::SetMoves(std::function<uint64_t()> moves) { impl_->SetMoves(std::move(moves)); }
+uint64_t ControlPlane::job_moves() const { return impl_->job_moves(); }
 absl::Status ControlPlane::Leave(Nanoseconds deadline) { return impl_->Leave(deadline); }
 
 }  // namespace sluice

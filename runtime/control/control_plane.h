@@ -81,6 +81,12 @@ class ControlPlane {
 
   ClockOffset clock_offset() const;
 
+  // `moves` returns a number that changes when something moves in this process, and is asked by the control thread with
+  // each heartbeat; null: not any more. It must not call this object.
+  void SetMoves(std::function<uint64_t()> moves);
+  // Changes while anything moves in any process; as old as a heartbeat.
+  uint64_t job_moves() const;
+
   // This process has done its work: blocks until all have said so, or until the job is ended, with the cause. After it
   // the object can only be destroyed.
   absl::Status Leave(Nanoseconds deadline);

@@ -124,12 +124,7 @@ void Coordinator::Admit(Connection& from, const ProcessIdentity& who, Nanosecond
 
 void Coordinator::TakeFrame(Connection& from, proto::ControlFrame& frame, Nanoseconds now) {
   using Frame = proto::ControlFrame;
-  if (frame.has_heartbeat()) {
-    Frame reply;
-    reply.mutable_heartbeat_reply()->set_sent_ns(frame.heartbeat().sent_ns());
-    reply.mutable_heartbeat_reply()->set_answered_ns(now);
-    return Send(from, reply);
-  }
+  if (frame.has_heartbeat()) return TakeHeartbeat(from, frame.heartbeat(), now);
   if (frame.has_abort()) {
     return Abort(Annotate(StatusFromWire(frame.abort().code(), frame.abort().message()), roll_.name(from.process)),
                  now);
@@ -146,6 +141,16 @@ void Coordinator::TakeFrame(Connection& from, proto::ControlFrame& frame, Nanose
            absl::InvalidArgumentError(
                absl::StrCat("a frame of kind ", static_cast<int>(frame.body_case()), " out of place")),
            now);
+}
+
+void Coordinator::TakeHeartbeat(Connection& from, const proto::ControlFrame::Heartbeat& heartbeat, Nanoseconds now) {
+  moves_ += heartbeat.moves() - std::exchange(from.moves, heartbeat.moves());
+  proto::ControlFrame frame;
+  auto* const reply = frame.mutable_heartbeat_reply();
+  reply->set_sent_ns(heartbeat.sent_ns());
+  reply->set_answered_ns(now);
+  reply->set_moves(moves_);
+  Send(from, frame);
 }
 
 void Coordinator::TakeBlob(Connection& from, proto::ControlFrame::Blob& blob, Nanoseconds now) {

@@ -59,12 +59,14 @@ class Coordinator {
     Nanoseconds heard = 0;
     Nanoseconds spoken = 0;  // something was sent
     int process = -1;        // -1: a stranger
+    uint64_t moves = 0;      // as its last heartbeat said
     bool closing = false;    // the shell has been told to
   };
 
   void TakeHello(Connection& from, const proto::ControlFrame& frame, Nanoseconds now);
   void Admit(Connection& from, const ProcessIdentity& who, Nanoseconds now);
   void TakeFrame(Connection& from, proto::ControlFrame& frame, Nanoseconds now);
+  void TakeHeartbeat(Connection& from, const proto::ControlFrame::Heartbeat& heartbeat, Nanoseconds now);
   void TakeBlob(Connection& from, proto::ControlFrame::Blob& blob, Nanoseconds now);
   void TakeLeave(const Connection& from, Nanoseconds now);
   // What came on this connection makes no sense: the end of a stranger's connection, or of the job.
@@ -90,6 +92,7 @@ class Coordinator {
   BlobExchange exchange_;
   std::unordered_map<ConnectionId, Connection> connections_;
   int process_connections_ = 0;  // of those, not the strangers'
+  uint64_t moves_ = 0;           // of all processes
   int notes_ = 0;
   Nanoseconds farewell_ = kForever;  // ended early: until when latecomers are told
   const Nanoseconds join_deadline_;

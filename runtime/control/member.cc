@@ -100,6 +100,7 @@ bool Member::TakeNews(proto::ControlFrame& frame, Nanoseconds now) {
     case Frame::kHeartbeat:
       return true;  // its bytes have told all
     case Frame::kHeartbeatReply:
+      job_moves_ = frame.heartbeat_reply().moves();
       clock_.Add(frame.heartbeat_reply().sent_ns(), frame.heartbeat_reply().answered_ns(), now);
       if (++replies_ < kFirstRoundTrips) SendHeartbeat(now);
       return true;
@@ -147,6 +148,7 @@ void Member::SendHeartbeat(Nanoseconds now) {
   heartbeat_due_ = now + heartbeat_limit_ / kHeartbeatsPerLimit;
   proto::ControlFrame frame;
   frame.mutable_heartbeat()->set_sent_ns(now);
+  if (options_.moves) frame.mutable_heartbeat()->set_moves(options_.moves());
   Send(frame);
 }
 

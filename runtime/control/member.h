@@ -6,6 +6,7 @@
 //      ^________closed____________/            \________\____________\____> ended (first cause)
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -23,6 +24,8 @@ class Member {
     std::string token;
     std::string coordinator;  // "host:port", for messages
     ControlLimits limits;
+    // A number that changes when something moves in this process; null: none is known.
+    std::function<uint64_t()> moves;
   };
   Member(Options options, Nanoseconds now);
 
@@ -44,6 +47,8 @@ class Member {
   Nanoseconds next_tick() const;
   bool ended() const { return state_ == State::kEnded; }
   ClockOffset clock_offset() const { return clock_.best(); }
+  // Of all processes together, as process 0 has last said: changes while anything in the job moves.
+  uint64_t job_moves() const { return job_moves_; }
 
  private:
   enum class State : uint8_t {
@@ -75,6 +80,7 @@ class Member {
   std::string last_error_;  // of the last attempt to reach process 0
   FrameReader reader_;
   ClockOffsetEstimate clock_;
+  uint64_t job_moves_ = 0;
   int replies_ = 0;
   Nanoseconds heartbeat_limit_;
   Nanoseconds heartbeat_due_ = kForever;

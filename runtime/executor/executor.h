@@ -11,7 +11,9 @@
 // Errors: the first failure of any rank ends all of them, for ever, and is what every Run() returns.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,12 +33,14 @@
 
 namespace sluice {
 
-// A wait ends in DEADLINE_EXCEEDED after the larger of `limit` and `multiple` times what the step was predicted to
-// take.
+// A wait ends in DEADLINE_EXCEEDED when nothing in the job has moved for the larger of `limit` and `multiple` times
+// what the step was predicted to take. Slow is not dead: messages count piece by piece, as far as the transport tells.
 struct Watchdog {
   Nanoseconds limit = 60 * kSecond;
   double multiple = 10;
   Nanoseconds predicted_step = 0;
+  // A number that changes when something moves in the job's other processes. Null: all of it is here.
+  std::function<uint64_t()> moves_elsewhere;
   // How long a failed rank waits for its device to come to rest before it returns.
   Nanoseconds rest = 5 * kSecond;
 };
@@ -157,6 +161,8 @@ class Executor {
 
   // Before the action at hand starts, the transfer at `place` must have ended: waits for it, or lets the device wait.
   absl::Status WaitForTransfer(int32_t place);
+  uint64_t Moves() const;  // changes when anything moves, here or in other processes
+  std::optional<size_t> WaitWhileItMoves(absl::Span<const EventRef> events) const;
   absl::Status WaitForEvent(const EventRef& event, const Action& awaited);
   absl::Status Fail(const absl::Status& status);
   void ComeToRest();

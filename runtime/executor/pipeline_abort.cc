@@ -39,6 +39,12 @@ void PipelineAbort::Set(WorldRank rank, RankState state) {
   state.since = world_->Now();
   std::lock_guard lock(mutex_);
   ranks_[rank.index()] = state;
+  ++moves_;
+}
+
+uint64_t PipelineAbort::moves() const {
+  std::lock_guard lock(mutex_);
+  return moves_;
 }
 
 std::string PipelineAbort::Report() const {

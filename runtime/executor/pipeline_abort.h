@@ -32,6 +32,9 @@ class PipelineAbort {
   // It stands before `action` and waits for `awaited`.
   void SetWaiting(WorldRank rank, const Action& action, const Action& awaited);
 
+  // How often a rank here has gone on: changes while any of them does.
+  uint64_t moves() const;
+
   // One line a rank: "rank 1 has waited 3.2 s before 1B0 for 1RECV_B0 from rank 2". Of the moment when the job was
   // ended, once it was.
   std::string Report() const;
@@ -52,6 +55,7 @@ class PipelineAbort {
   const EventRef event_ = signal_;
   mutable std::mutex mutex_;
   std::vector<RankState> ranks_;
+  uint64_t moves_ = 0;
   std::string report_;  // of the end
 };
 

@@ -31,15 +31,36 @@ absl::Status Executor::WaitForTransfer(int32_t place) {
   return absl::OkStatus();
 }
 
+uint64_t Executor::Moves() const {
+  const auto& elsewhere = options_.watchdog.moves_elsewhere;
+  return options_.transport->bytes_moved() + options_.abort->moves() + (elsewhere ? elsewhere() : 0);
+}
+
+// Nothing: for the watchdog's limit nothing has moved. It looks a few times, so that the limit counts from about the
+// last move; what moved before the first look is not asked for, since most waits are over by then.
+std::optional<size_t> Executor::WaitWhileItMoves(absl::Span<const EventRef> events) const {
+  constexpr int kLooks = 4;
+  const Nanoseconds limit = WaitLimit(options_.watchdog);
+  uint64_t seen = 0;
+  for (int look = 0; look < kLooks; ++look) {
+    const std::optional<size_t> done = options_.world->WaitAny(events, options_.world->Now() + limit / kLooks);
+    if (done.has_value()) return done;
+    const uint64_t moves = Moves();
+    if (look > 0 && moves != seen) look = 0;
+    seen = moves;
+  }
+  return std::nullopt;
+}
+
 absl::Status Executor::WaitForEvent(const EventRef& event, const Action& awaited) {
   if (!event->Done()) {
     const Action& at_hand = ActionAt(place_);
     options_.abort->SetWaiting(world_rank_, at_hand, awaited);
     const std::array<EventRef, 2> events = {event, options_.abort->event()};
-    const Nanoseconds limit = WaitLimit(options_.watchdog);
-    const std::optional<size_t> done = options_.world->WaitAny(events, options_.world->Now() + limit);
+    const Nanoseconds began = options_.world->Now();
+    const std::optional<size_t> done = WaitWhileItMoves(events);
     if (!done.has_value()) {
-      const double seconds = static_cast<double>(limit) / kSecond;
+      const double seconds = static_cast<double>(options_.world->Now() - began) / kSecond;
       const std::string channel =
           IsTransfer(awaited.kind)
               ? absl::StrCat(" (channel ", ChannelOf(options_.layout, program_number_, awaited).value(), ", queue ",

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "kernels/cpu/operations.h"
+#include "kernels/cuda/packed_linear.h"
 #include "runtime/config/layer_profile.h"
 #include "runtime/config/schedule.h"
 #include "runtime/planner/hosts.h"
@@ -46,6 +47,7 @@ class Planner {
     if (plan_.job.layout.device == DeviceKind::kCuda) plan_.scenario.issue = Issue::kAhead;
     // From here on the device is one shard's, and the others of its group are its peers.
     device_.peer = LinkAlong(GridAxis::kTensor, grid, device_);
+    if (!packed_bytes_ && job.layout.device == DeviceKind::kCuda) packed_bytes_ = cuda::PackedLinearBytes;
     if (!packed_bytes_) {
       packed_bytes_ = [operations = std::shared_ptr<Operations>(cpu::NewOperations())](const LinearShape& shape) {
         return operations->PackedLinearBytes(shape);

@@ -245,6 +245,12 @@ std::string Pipeline::FailureReport() const {
   return text;
 }
 
+uint64_t Pipeline::moves() const {
+  uint64_t moves = state_->shared.abort->moves();
+  for (const auto& rank : state_->ranks) moves += rank->bytes_moved();
+  return moves;
+}
+
 const EventRef& Pipeline::failed() const { return state_->shared.abort->event(); }
 
 void Pipeline::Abort(const absl::Status& cause) { state_->shared.abort->Abort(cause); }

@@ -38,6 +38,7 @@ struct PipelineOptions {
   // The ranks here share these, as many for each as it has threads; too few: not pinned.
   std::vector<int> processors;
   double watchdog_seconds = 60;
+  std::function<uint64_t()> moves_elsewhere;  // Watchdog::moves_elsewhere
   // Wraps a rank's device before anything is built on it (profiling); null: as it is.
   std::function<std::unique_ptr<Device>(Device* device, WorldRank rank)> wrap_device;
   // StageOptions::on_layer of the stages of each rank.
@@ -91,6 +92,9 @@ class Pipeline {
   // After a failure, for a person: which rank stood before which action and waited for whom, and what each did last (the flight
   // recorders). Empty while nothing has failed.
   std::string FailureReport() const;
+
+  // Changes while any rank here goes on or a message of theirs moves. Any thread.
+  uint64_t moves() const;
 
   // Done, with its cause, when the ranks here have failed or have been told to end.
   const EventRef& failed() const;

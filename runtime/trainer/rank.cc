@@ -99,7 +99,8 @@ absl::Status Rank::SetUp() {
   std::vector<std::unique_ptr<Stage>> stages;
   RETURN_IF_ERROR(MakeStages(&stages));
   ASSIGN_OR_RETURN(model_, RankModel::Create(device, stream_.get(), std::move(stages), ModelOptions()));
-  Watchdog watchdog{.predicted_step = shared_->plan->metrics.step_ns};
+  Watchdog watchdog{.predicted_step = shared_->plan->metrics.step_ns,
+                    .moves_elsewhere = shared_->options.moves_elsewhere};
   const double seconds = shared_->options.watchdog_seconds;
   constexpr double kLongest = 1e9;  // thirty years: as good as off, and far from the end of time
   watchdog.limit = static_cast<Nanoseconds>((seconds > 0 ? std::min(seconds, kLongest) : kLongest) * kSecond);

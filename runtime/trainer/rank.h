@@ -66,6 +66,8 @@ class Rank {
   void Keep(const StepResult& result, size_t place);
   RankOutcome OutcomeAt(size_t place) const;
   RankMemory memory() const;
+  // Of its process's messages. REQUIRES: set up, and not closed.
+  int64_t bytes_moved() const { return transport_->bytes_moved(); }
   std::string FlightRecord() const;
 
  private:

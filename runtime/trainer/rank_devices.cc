@@ -66,7 +66,9 @@ absl::StatusOr<std::unique_ptr<Device>> RankDevices::New(World* world, WorldRank
   const auto& limits = plan_->job.layout.memory_limit;
   const PipelineRank place = plan_->job.layout.grid().PlaceOf(rank).pipeline;
   const int64_t limit = limits.empty() ? 0 : limits[place.index()];
-  if (!gpu_of_.empty()) return cuda::NewCudaDevice(world, {.ordinal = gpu_of_[here], .memory_limit_bytes = limit});
+  if (!gpu_of_.empty()) {
+    return cuda::NewCudaDevice(world, {.ordinal = gpu_of_[here], .memory_limit_bytes = limit, .peers = gpu_of_});
+  }
   cpu::CpuDeviceOptions options{.threads = options_.threads_per_rank, .memory_limit_bytes = limit};
   const size_t threads = options_.threads_per_rank;
   if (options_.processors.size() >= threads * options_.ranks.size()) {

@@ -35,6 +35,11 @@ double MeanLoss(const std::vector<float>& sums, const Batch& batch) {
   return batch.valid_targets > 0 ? total / static_cast<double>(batch.valid_targets) : 0;
 }
 
+std::function<uint64_t()> MovesOf(ControlPlane* control) {
+  if (control == nullptr) return nullptr;
+  return [control] { return control->job_moves(); };
+}
+
 PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options) {
   const JobConfig& job = plan.job;
   return {.ranks = options.ranks,
@@ -42,7 +47,18 @@ PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options)
           .connect_transport = options.connect_transport,
           .threads_per_rank = job.layout.threads_per_rank,
           .processors = job.layout.pin ? options.processors : std::vector<int>(),
-          .watchdog_seconds = job.watchdog_seconds};
+          .watchdog_seconds = job.watchdog_seconds,
+          .moves_elsewhere = MovesOf(options.control)};
+}
+
+// What each rank computed in all these steps: what slows a rank down may leave out single ones.
+std::vector<RankBreakdown> ComputeOf(const std::vector<Timeline>& steps) {
+  std::vector<RankBreakdown> ranks(steps.front().ranks);
+  for (const Timeline& step : steps) {
+    const std::vector<RankBreakdown> one = BreakDown(step);
+    for (size_t rank = 0; rank < ranks.size(); ++rank) ranks[rank].compute_ns += one[rank].compute_ns;
+  }
+  return ranks;
 }
 
 // One run of the loop. Threads: one.
@@ -379,7 +395,7 @@ void Trainer::FinishReport() {
   });
   const Timeline& median = timelines[timelines.size() / 2];
   report_.breakdown = BreakDown(median);
-  report_.stragglers = FindStragglers(report_.breakdown, BreakDown(plan_.predicted), job_.layout.grid());
+  report_.stragglers = FindStragglers(ComputeOf(timelines), BreakDown(plan_.predicted), job_.layout.grid());
   report_.measured_bubble = BubbleOf(Measure(median));
   report_.measured_step = StepTime(median);
   const Costs costs =

@@ -12,7 +12,9 @@ namespace sluice {
 
 constexpr Nanoseconds kLeaveTime = 30 * kSecond;
 
-FailureBridge::FailureBridge(World* world, Pipeline* pipeline, ControlPlane* control) : world_(world) {
+FailureBridge::FailureBridge(World* world, Pipeline* pipeline, ControlPlane* control)
+    : world_(world), control_(control) {
+  control->SetMoves([pipeline] { return pipeline->moves(); });
   task_ = world->Spawn({.name = "failures"}, [this, pipeline, control] {
     const std::array<EventRef, 3> events = {control->cause(), pipeline->failed(), closing_};
     const std::optional<size_t> done = world_->WaitAny(events, kForever);
@@ -22,6 +24,7 @@ FailureBridge::FailureBridge(World* world, Pipeline* pipeline, ControlPlane* con
 }
 
 FailureBridge::~FailureBridge() {
+  control_->SetMoves(nullptr);
   closing_->Set(absl::OkStatus(), world_->Now());
   CHECK_OK(world_->Wait(task_));
 }

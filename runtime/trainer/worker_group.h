@@ -18,7 +18,8 @@
 
 namespace sluice {
 
-// Carries failures both ways between a process's ranks and the control plane, while it lives.
+// Carries failures both ways between a process's ranks and the control plane, and tells it whether anything here moves,
+// while it lives.
 class FailureBridge {
  public:
   // Both outlive it.
@@ -27,6 +28,7 @@ class FailureBridge {
 
  private:
   World* const world_;
+  ControlPlane* const control_;
   const Ref<Signal> closing_ = MakeRef<Signal>();
   EventRef task_;
 };

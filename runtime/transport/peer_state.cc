@@ -160,7 +160,8 @@ bool PeerState::IssueTransfer(const Channel& channel) {
   After(stream, sent->after);
   After(stream, received->after);
   const int64_t bytes = channel.spec.bytes;
-  to->operations->Copy(*stream, AsWords(sent->slot->buffer.data(), bytes), AsWords(received->slot->buffer.data(), bytes));
+  to->operations->Copy(*stream, AsWords(sent->slot->buffer.data(), bytes),
+                       AsWords(received->slot->buffer.data(), bytes));
   const EventRef copied = stream->Record();
   MarkIssued(from, copied, stream, 0);
   MarkIssued(to, copied, stream, kCommandsOfTransfer);
@@ -175,8 +176,7 @@ bool PeerState::IssueCollective(const Group& group) {
     if (waiting == nullptr || !waiting->is_collective() || &directory_.group(*waiting) != &group) return false;
   }
   const Request& first = WaitingOf(group.lanes[0]);
-  const auto kind =
-      first.kind == Request::Kind::kAllGather ? CollectiveKind::kAllGather : CollectiveKind::kAllToAll;
+  const auto kind = first.kind == Request::Kind::kAllGather ? CollectiveKind::kAllGather : CollectiveKind::kAllToAll;
   absl::Status status = directory_.CheckKinds(group, WaitingOf);
   directory_.TakeMembers(group, WaitingOf, &members_);
   if (status.ok()) status = CheckSizes(kind, members_);
@@ -242,8 +242,8 @@ absl::Status PeerState::Explain(const PeerLane& lane, const PeerOperation& opera
     for (size_t i = 0; i < other->issued; ++i) {
       const PeerOperation& candidate = other->ring[i];
       if (!candidate.after->Done() || candidate.after->status().ok()) continue;
-      return Annotate(candidate.after->status(), absl::StrCat("rank ", other->rank().value(), ", before ",
-                                                              directory_.Describe(candidate)));
+      return Annotate(candidate.after->status(),
+                      absl::StrCat("rank ", other->rank().value(), ", before ", directory_.Describe(candidate)));
     }
   }
   return Annotate(operation.copied->status(),

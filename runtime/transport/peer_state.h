@@ -1,6 +1,6 @@
-// What all endpoints of a PeerHub share: for each rank and queue a lane with its operations in posting order, first those
-// that have been issued to streams, then those that wait for their other ends. An operation is issued when it is the
-// first of the waiting ones in all lanes that it belongs to; streams see to it that it runs after those before it.
+// What all endpoints of a PeerHub share: for each rank and queue a lane with its operations in posting order, first
+// those that have been issued to streams, then those that wait for their other ends. An operation is issued when it is
+// the first of the waiting ones in all lanes that it belongs to; streams see to it that it runs after those before it.
 #pragma once
 
 #include <memory>

@@ -96,6 +96,67 @@ kill -CONT "${pids[1]}"
 ends_within 15 "${pids[1]}"
 fails_with '' 1
 
+# --- ... while it evaluates and while it writes the sample at the end ---
+for i in $(seq 1 4000); do
+  echo "held out, line $i: the quick brown fox jumps over the lazy dog $((i * i)) times and rests."
+done >long.txt
+cp text/a.txt long_a.txt
+sed -e 's/text: "text"/text: "long"/' -e 's/"b.txt"/"long.txt"/' -e 's/steps: 8/steps: 2 evaluate_batches: 100000/' job.textproto >evaluates.textproto
+mkdir long && mv long.txt long_a.txt long
+sed -e 's/steps: 8/steps: 2/' -e 's/length: 12/length: 100000/' job.textproto >samples.textproto
+for phase in 'evaluates ^step 2/' 'samples held-out loss after step 2'; do
+  for signal in KILL STOP; do
+    for victim in 0 1; do
+      start_workers 2 ${phase%% *}.textproto
+      wait_for "${phase#* }" out.0
+      sleep 0.2
+      kill -$signal "${pids[$victim]}"
+      ends_within 15 "${pids[$((1 - victim))]}"
+      fails_with "process $victim" $((1 - victim))
+      grep -q 'Trained' out.0 && fail "${phase%% *}: it was over before it was hit"
+      kill -CONT "${pids[$victim]}" 2>/dev/null
+      ends_within 15 "${pids[$victim]}"
+      wait "${pids[$victim]}" 2>/dev/null
+    done
+  done
+done
+
+# --- ... and at any moment, up to the end: all is well if it had left already ---
+start_workers 2 job.textproto
+began=${EPOCHREALTIME/./}
+ends_within 30 "${pids[@]}"
+lasts=$((${EPOCHREALTIME/./} - began))
+for eighth in 1 2 3 4 5 6 7 8; do
+  signal=$((eighth % 2 == 0 ? 9 : 19))
+  start_workers 2 job.textproto
+  sleep $((lasts * eighth / 8 / 1000000)).$(printf %06d $((lasts * eighth / 8 % 1000000)))
+  kill -$signal "${pids[1]}" 2>/dev/null
+  ends_within 25 "${pids[0]}"
+  wait "${pids[0]}"
+  code=$?
+  if ((code == 0)); then
+    grep -q '^Trained 8 steps' out.0 || fail "code 0 without a report: $(cat out.0)"
+  else
+    ((code == 1)) || fail "process 0 ended with $code, not 1: $(cat out.0)"
+    grep -q 'process 1' out.0 || fail "process 0 doesn't say who was hit: $(cat out.0)"
+  fi
+  kill -9 "${pids[1]}" 2>/dev/null
+  wait "${pids[1]}" 2>/dev/null
+done
+
+# --- a rank that is much slower goes on, and is named ---
+sed -e 's/steps: 8/steps: 40/' -e 's/channels: 32/channels: 128/' job.textproto >slow.textproto
+start_workers 2 slow.textproto
+wait_for '^step 1/' out.0
+while kill -STOP "${pids[1]}" 2>/dev/null; do
+  sleep 0.03
+  kill -CONT "${pids[1]}"
+  sleep 0.002
+done
+ends_within 60 "${pids[@]}"
+wait "${pids[0]}" || fail "a slow rank ended the job: $(tail -n 3 out.0)"
+grep -q 'Rank 1 is a straggler' out.0 || fail "the slow rank is not named: $(tail -n 12 out.0)"
+
 # --- a stop asked of one process is one of all, after the step ---
 start_workers 2 endless.textproto
 wait_for '^step 3/' out.0

@@ -129,6 +129,7 @@ void Block::SwitchAway() {
 
 int Block::SyncThreads(int predicate, const void* pc) {
   const Unchecked unchecked;
+  if (!listener_->OnBarrier(pc)) return predicate;
   threads_[current_].state = State::kAtBarrier;
   threads_[current_].pc = pc;
   predicates_ += predicate;
@@ -149,13 +150,14 @@ void Block::CompleteBarrier() {
     if (i != current_) MakeReady(i);
   }
   threads_[current_].state = State::kReady;
-  if (listener_->OnBarrier(pc)) check_->order().BlockBarrier();
+  check_->order().BlockBarrier();
   barrier_result_ = predicates_;
   arrived_ = predicates_ = 0;
 }
 
 void Block::RunTogether(WarpCall* call) {
   const Unchecked unchecked;
+  if (call->kind == WarpCall::Kind::kSync && !listener_->OnBarrier(call->pc)) return;
   const int self = current_, lane = self % kLanes, warp = self / kLanes;
   if ((call->mask >> lane & 1) == 0) Fail({.kind = Problem::Kind::kNotInMask, .thread = self, .pc = call->pc});
   if (call->width > kLanes || !std::has_single_bit(static_cast<unsigned>(call->width))) {
@@ -190,7 +192,7 @@ void Block::CompleteWarp(int first_thread, unsigned mask) {
   threads_[current_].state = State::kReady;
   const int warp = first_thread / kLanes;
   waiting_[warp] &= ~mask;
-  if (own.kind == WarpCall::Kind::kSync && listener_->OnBarrier(own.pc)) check_->order().WarpBarrier(warp, mask);
+  if (own.kind == WarpCall::Kind::kSync) check_->order().WarpBarrier(warp, mask);
   if (const std::optional<int> lane = gpu_sim::RunTogether(calls)) {
     Fail({.kind = Problem::Kind::kOutsideMask, .thread = first_thread + *lane, .pc = own.pc});
   }

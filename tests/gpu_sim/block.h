@@ -36,7 +36,7 @@ class Block {
   class Listener {
    public:
     virtual ~Listener() = default;
-    // Whether this barrier counts. It is one of the block, of a warp, or the wait for a thread's asynchronous copies.
+    // Whether this barrier is there: one of the block, of a warp, or the wait for a thread's asynchronous copies.
     virtual bool OnBarrier(const void* pc) = 0;
     virtual void OnProblem(const Problem& problem) = 0;
   };

@@ -3,6 +3,7 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <map>
@@ -66,6 +67,21 @@ std::string SourceTowards(const std::string& peer) {
   return "";
 }
 
+bool IsLoopback(const sockaddr* address) {
+  if (address->sa_family == AF_INET) {
+    return ntohl(reinterpret_cast<const sockaddr_in*>(address)->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+  }
+  return address->sa_family == AF_INET6 &&
+         IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr);
+}
+
+bool AllAreLoopback(const Addresses& addresses) {
+  for (const addrinfo* one = addresses.get(); one != nullptr; one = one->ai_next) {
+    if (!IsLoopback(one->ai_addr)) return false;
+  }
+  return addresses != nullptr;
+}
+
 std::string InterfacesInWords(const std::map<std::string, std::string>& addresses) {
   return absl::StrJoin(addresses, ", ", [](std::string* text, const auto& entry) {
     absl::StrAppend(text, entry.first, " (", entry.second, ")");
@@ -73,6 +89,16 @@ std::string InterfacesInWords(const std::map<std::string, std::string>& addresse
 }
 
 }  // namespace
+
+std::string AddressTowards(const std::string& peer) {
+  const std::string source = SourceTowards(peer);
+  return AllAreLoopback(Resolve(source, AI_NUMERICHOST)) ? "" : source;
+}
+
+bool IsNameOfLoopback(const std::string& host) {
+  if (host == "localhost" || Resolve(host, AI_NUMERICHOST) != nullptr) return false;
+  return AllAreLoopback(Resolve(host, 0));
+}
 
 absl::StatusOr<std::string> AddressForOthers(const std::string& interface, const std::string& peer,
                                              const std::string& ssh_connection) {

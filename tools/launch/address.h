@@ -14,4 +14,12 @@ namespace sluice::tools {
 absl::StatusOr<std::string> AddressForOthers(const std::string& interface, const std::string& peer,
                                              const std::string& ssh_connection);
 
+// The address of this machine from which packets to `peer` leave; empty: none is found, or it is loopback's. Nothing is
+// sent, but names may be looked up.
+std::string AddressTowards(const std::string& peer);
+
+// Whether `host` is a name (not an address, nor localhost) that leads to loopback alone on this machine, as its own name
+// does where /etc/hosts says 127.0.1.1.
+bool IsNameOfLoopback(const std::string& host);
+
 }  // namespace sluice::tools

@@ -33,8 +33,7 @@ std::string NameOf(const testing::TestParamInfo<Case>& info) {
 
 struct Inputs {
   explicit Inputs(const Case& c)
-      : shape{c.rows,     c.sequence,  c.heads,
-              c.kv_heads, c.head_size, 1.0f / std::sqrt(static_cast<float>(c.head_size))},
+      : shape{c.rows, c.sequence, c.heads, c.kv_heads, c.head_size, 1.0f / std::sqrt(static_cast<float>(c.head_size))},
         compute(c.compute),
         qkv(TestTensor::Random(compute, {c.rows * c.sequence, (c.heads + 2 * c.kv_heads) * c.head_size}, 1, c.spread)),
         dy(TestTensor::Random(compute, {c.rows * c.sequence, c.heads * c.head_size}, 2)) {
@@ -70,8 +69,7 @@ Results ForwardAndBackward(Inputs in) {
   OnGpu gpu;
   const TensorView first = in.first_key.empty() ? TensorView{} : gpu(first_key);
   Succeed(AttentionForward(
-      gpu.stream(),
-      {.shape = in.shape, .qkv = gpu(in.qkv), .first_key = first, .y = gpu(out.y), .lse = gpu(out.lse)}));
+      gpu.stream(), {.shape = in.shape, .qkv = gpu(in.qkv), .first_key = first, .y = gpu(out.y), .lse = gpu(out.lse)}));
   gpu.Finish(AttentionBackward(gpu.stream(),
                                {.shape = in.shape,
                                 .qkv = gpu(in.qkv),
@@ -129,22 +127,22 @@ TEST_P(AttentionTest, ForwardAndBackwardAgreeWithReference) {
   EXPECT_LE(dqkv.worst, bf16 ? 0x1p-4 + 0x1p-7 * dqkv.largest : 100 * f32);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Tiles, AttentionTest,
-    testing::Values(Case{1, 1, 1, 1, 64}, Case{1, 1, 1, 1, 128}, Case{2, 7, 2, 1, 64}, Case{1, 64, 1, 1, 64},
-                    Case{1, 65, 1, 1, 128}, Case{2, 97, 2, 2, 64, DType::kBF16, true}, Case{1, 128, 1, 1, 64},
-                    Case{1, 129, 2, 1, 128}, Case{1, 200, 3, 1, 64, DType::kBF16, true},
-                    Case{1, 261, 2, 1, 64}, Case{2, 150, 2, 1, 128, DType::kBF16, true},
-                    Case{1, 140, 1, 1, 128, DType::kBF16, false, 4.0f}, Case{1, 97, 1, 1, 64, DType::kBF16, true, 4.0f}),
-    NameOf);
+INSTANTIATE_TEST_SUITE_P(Tiles, AttentionTest,
+                         testing::Values(Case{1, 1, 1, 1, 64}, Case{1, 1, 1, 1, 128}, Case{2, 7, 2, 1, 64},
+                                         Case{1, 64, 1, 1, 64}, Case{1, 65, 1, 1, 128},
+                                         Case{2, 97, 2, 2, 64, DType::kBF16, true}, Case{1, 128, 1, 1, 64},
+                                         Case{1, 129, 2, 1, 128}, Case{1, 200, 3, 1, 64, DType::kBF16, true},
+                                         Case{1, 261, 2, 1, 64}, Case{2, 150, 2, 1, 128, DType::kBF16, true},
+                                         Case{1, 140, 1, 1, 128, DType::kBF16, false, 4.0f},
+                                         Case{1, 97, 1, 1, 64, DType::kBF16, true, 4.0f}),
+                         NameOf);
 
 INSTANTIATE_TEST_SUITE_P(Rows, AttentionTest,
                          testing::Values(Case{1, 1, 1, 1, 8, DType::kF32}, Case{2, 7, 2, 2, 20, DType::kF32},
-                                         Case{3, 33, 4, 2, 16, DType::kF32},
-                                         Case{2, 70, 3, 1, 12, DType::kF32, true}, Case{1, 41, 1, 1, 64, DType::kF32},
-                                         Case{1, 33, 1, 1, 256, DType::kF32, false, 4.0f},
-                                         Case{1, 64, 2, 1, 32}, Case{2, 35, 2, 1, 20, DType::kBF16, true},
-                                         Case{1, 37, 1, 1, 80}),
+                                         Case{3, 33, 4, 2, 16, DType::kF32}, Case{2, 70, 3, 1, 12, DType::kF32, true},
+                                         Case{1, 41, 1, 1, 64, DType::kF32},
+                                         Case{1, 33, 1, 1, 256, DType::kF32, false, 4.0f}, Case{1, 64, 2, 1, 32},
+                                         Case{2, 35, 2, 1, 20, DType::kBF16, true}, Case{1, 37, 1, 1, 80}),
                          NameOf);
 
 // Row `row` of the micro-batch alone.

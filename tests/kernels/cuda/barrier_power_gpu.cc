@@ -23,7 +23,8 @@ class EachIsMissed : public testing::Environment {
 }  // namespace
 
 std::unique_ptr<TestGpu> NewTestGpu() {
-  return std::make_unique<SimulatedGpu>(gpu_sim::Fidelity::kEveryThread, &Power());
+  return std::make_unique<SimulatedGpu>(
+      gpu_sim::MachineOptions{.fidelity = gpu_sim::Fidelity::kEveryThread, .barrier_power = &Power()});
 }
 
 }  // namespace sluice::cuda

@@ -1,6 +1,8 @@
 // A simulated GPU for tests of kernels, in virtual time.
 #pragma once
 
+#include <utility>
+
 #include "tests/gpu_sim/machine.h"
 #include "tests/kernels/cuda/test_gpu.h"
 #include "tests/sim/sim_world.h"
@@ -9,11 +11,17 @@ namespace sluice::cuda {
 
 class SimulatedGpu final : public TestGpu {
  public:
-  explicit SimulatedGpu(gpu_sim::Fidelity fidelity, gpu_sim::BarrierPower* power = nullptr)
-      : world_(SimWorldOptions{}), machine_({.world = &world_, .fidelity = fidelity, .barrier_power = power}) {}
+  // In a world of its own.
+  explicit SimulatedGpu(gpu_sim::MachineOptions options)
+      : world_(SimWorldOptions{}), machine_(In(&world_, std::move(options))) {}
   std::string Faults() override { return machine_.ReportText(); }
 
  private:
+  static gpu_sim::MachineOptions In(World* world, gpu_sim::MachineOptions options) {
+    options.world = world;
+    return options;
+  }
+
   SimWorld world_;
   gpu_sim::Machine machine_;
 };

@@ -168,6 +168,25 @@ TEST_F(ControlPlaneTest, TheClocksOfOneMachineAreEqualWithinTheUncertainty) {
   LeaveAll(2);
 }
 
+TEST_F(ControlPlaneTest, AllHearWhetherAnythingMovesAnywhere) {
+  StartJob(3, [](JoinOptions* options) { options->limits.heartbeat = kSecond / 2; });
+  std::atomic<uint64_t> moves = 7;
+  (*planes_[2])->SetMoves([&moves] { return moves.load(); });
+  InAll(3, [&](int, ControlPlane& plane) {
+    const Nanoseconds deadline = world_->Now() + kSoon;
+    while (plane.job_moves() != 7 && world_->Now() < deadline) world_->SleepUntil(world_->Now() + kSecond / 100);
+    EXPECT_EQ(plane.job_moves(), 7u);
+  });
+  moves = 0;  // any change is one
+  const Nanoseconds deadline = world_->Now() + kSoon;
+  while ((*planes_[1])->job_moves() != 0 && world_->Now() < deadline) {
+    world_->SleepUntil(world_->Now() + kSecond / 100);
+  }
+  EXPECT_EQ((*planes_[1])->job_moves(), 0u);
+  (*planes_[2])->SetMoves(nullptr);
+  LeaveAll(3);
+}
+
 TEST_F(ControlPlaneTest, OthersMayStartBeforeProcess0) {
   // A port that is free now; nobody else takes it in this moment.
   { StartJob(1); }

@@ -383,6 +383,12 @@ TEST(CostModel, TheSlowerOfArithmeticAndMemoryDecides) {
   EXPECT_EQ(AnalyticTimes(linear, 1, 64, Precision::kF32, Recomputation::kNone, fast_memory).forward_ns, 134'217'728);
   const DeviceDescription slow_memory{.flops_f32 = 1e18, .bytes_per_second = 1e6, .layer_overhead_ns = 0};
   EXPECT_GT(AnalyticTimes(linear, 1, 64, Precision::kF32, Recomputation::kNone, slow_memory).forward_ns, 4'000'000'000);
+  // Products overlap with the bytes that they move; what else moves bytes comes before or after, and each is started.
+  const Node norm{.name = "n", .kind = LayerKind::kNorm, .channels = 1024};
+  const DeviceDescription even{.flops_f32 = 1e9, .bytes_per_second = 1e9, .layer_overhead_ns = 0, .launch_ns = 7};
+  const LayerTimes times = AnalyticTimes(norm, 1, 64, Precision::kF32, Recomputation::kNone, even);
+  EXPECT_EQ(times.forward_ns, 2 * 4 * 64 * 1024 + 7);
+  EXPECT_EQ(AnalyticTimes(linear, 1, 64, Precision::kF32, Recomputation::kNone, even).forward_ns, 134'217'728 + 7);
   const DeviceDescription link{.peer = {.bytes_per_second = 1e9, .latency_ns = 500}};
   EXPECT_EQ(TransferTime(1000, link), 1500);
 }

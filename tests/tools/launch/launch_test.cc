@@ -279,6 +279,14 @@ TEST(AddressTest, ChoosesWhatLeadsToThePeerOrWhatIsAskedFor) {
               HasSubstr("--interface"));
 }
 
+TEST(AddressTest, LoopbackLeadsNowhere) {
+  EXPECT_EQ(AddressTowards("127.0.0.1"), "");
+  EXPECT_EQ(AddressTowards("no-such-host.invalid"), "");
+  EXPECT_FALSE(IsNameOfLoopback("localhost")) << "whoever says so means it";
+  EXPECT_FALSE(IsNameOfLoopback("127.0.1.1"));
+  EXPECT_FALSE(IsNameOfLoopback("no-such-host.invalid"));
+}
+
 int Serve() {
   const auto world = NewRealWorld();
   const auto result = ServeHost(world.get(), {.grace = 300 * kMillisecond}, "");
