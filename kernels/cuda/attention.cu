@@ -6,6 +6,8 @@
 namespace sluice::cuda {
 namespace {
 
+constexpr int64_t kWorkspaceBytesMax = int64_t{4} << 31;  // words of it are counted in 32 bits
+
 bool OnTensorCores(const AttentionShape& shape, DType dtype) {
   return dtype == DType::kBF16 && (shape.head_size == 64 || shape.head_size == 128);
 }
@@ -66,7 +68,9 @@ cudaError_t AttentionBackward(cudaStream_t stream, const AttentionBackwardArgs& 
   CheckMatrix("dy", args.dy, args.y.rows(), args.y.columns(), dtype);
   CheckMatrix("dqkv", args.dqkv, args.qkv.rows(), args.qkv.columns(), dtype);
   CheckAligned(args.shape, dtype, {args.qkv.data, args.y.data, args.dy.data, args.dqkv.data, workspace.data});
-  CHECK_GE(workspace.bytes, AttentionBackwardWorkspaceBytes(args.shape, dtype));
+  const int64_t workspace_bytes = AttentionBackwardWorkspaceBytes(args.shape, dtype);
+  CHECK_GE(workspace.bytes, workspace_bytes);
+  CHECK_LE(workspace_bytes, kWorkspaceBytesMax) << "fewer rows in a micro-batch";
   AttentionParams params = ParamsOf(args.shape, args.qkv, args.first_key);
   params.y = args.y.data;
   params.lse = args.lse.as<float>();

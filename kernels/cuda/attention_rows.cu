@@ -19,9 +19,9 @@ constexpr int kSums = kRowHeadSizeMax / kWarp;  // of a lane: elements lane, lan
 
 // Between rows of a tile: odd, so that lanes that read a column fall on different banks.
 __host__ __device__ constexpr int TileStride(int size) { return size | 1; }
-// Two tiles, and two rows of each warp.
+// Two tiles, two rows of each warp, and two weights of each lane.
 int SharedBytes(int size) {
-  return (2 * kWarp * TileStride(size) + 2 * kWarps * size) * static_cast<int>(sizeof(float));
+  return (2 * kWarp * TileStride(size) + 2 * kWarps * (size + kWarp)) * static_cast<int>(sizeof(float));
 }
 
 struct Rows {
@@ -36,6 +36,7 @@ struct RowMemory {
 
   __device__ float* Tile(int i) const { return SharedMemory<float>() + i * kWarp * TileStride(size); }
   __device__ float* Own(int i) const { return Tile(2) + (Warp() * 2 + i) * size; }
+  __device__ float* Weights(int i) const { return Tile(2) + 2 * kWarps * size + (Warp() * 2 + i) * kWarp; }
   // By all threads: rows [first, first + 32), those from `end` on as zeros.
   __device__ void FillTile(int i, const void* tensor, Rows rows, int first, int end) const {
     const T* from = static_cast<const T*>(tensor) + rows.at;
@@ -57,14 +58,16 @@ struct RowMemory {
     for (int d = 0; d < size; ++d) sum += a[d] * b[d];
     return sum;
   }
-  // sums += the sum of the tile's rows, each times the weight that its lane has.
+  // sums += the sum of the tile's rows, each times the weight that its lane has. Once for each tile that is filled in.
   __device__ void AddWeighted(float weight, int tile, float (&sums)[kSums]) const {
+    float* const weights = Weights(tile);
+    weights[Lane()] = weight;
+    __syncwarp();
     for (int j = 0; j < kWarp; ++j) {
-      const float w = __shfl_sync(kAllLanes, weight, j);
       const float* row = Tile(tile) + j * TileStride(size);
 #pragma unroll
       for (int i = 0; i < kSums; ++i) {
-        if (i * kWarp + Lane() < size) sums[i] += w * row[i * kWarp + Lane()];
+        if (i * kWarp + Lane() < size) sums[i] += weights[j] * row[i * kWarp + Lane()];
       }
     }
   }

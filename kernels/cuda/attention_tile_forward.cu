@@ -81,6 +81,7 @@ __device__ __forceinline__ void StoreResults(const AttentionParams& p, const War
       p.lse[p.at.LseAt(row, head) + query] = softmax.largest[m][i % 2] * p.scale + logf(sum);
     }
   }
+  __syncwarp();
   StoreRows(sums, staging, queries.begin % kTileQueries,
             static_cast<BFloat16*>(p.y) + p.at.YAt(row, head) + queries.begin * p.at.y_width(), p.at.y_width(),
             p.at.sequence - queries.begin);

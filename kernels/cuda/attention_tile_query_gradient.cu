@@ -32,7 +32,8 @@ __device__ __forceinline__ void DotRows(const BFloat16* y, const BFloat16* dy, i
   for (int row = static_cast<int>(threadIdx.x) / kChunks; row < kTileQueries; row += kRowsAtOnce) {
     float sum = 0.0f;
     if (row < count) {
-      const Pack<8> a = Load<8>(y + row * stride + chunk * 8, Wide{}), b = Load<8>(dy + row * stride + chunk * 8, Wide{});
+      const Pack<8> a = Load<8>(y + row * stride + chunk * 8, Wide{}),
+                    b = Load<8>(dy + row * stride + chunk * 8, Wide{});
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum += a[i] * b[i];
     }
@@ -133,6 +134,7 @@ __global__ void __launch_bounds__(kThreads, 2) TileQueryGradientKernel(Attention
     AddProduct(Rounded(scores), Stacked<kSize>(stage(key, 0)), sums);
   }
   sums.Multiply(p.scale);
+  __syncwarp();
   StoreRows(sums, q, Warp() * kTiles * 16,
             static_cast<BFloat16*>(p.dqkv) + p.at.QkvAt(row, head) + queries.begin * width, width,
             p.at.sequence - queries.begin);

@@ -181,12 +181,11 @@ __device__ __forceinline__ void AddProduct(const LeftHandSide<kM, kK>& left, con
 }
 
 // Rounds a warp's results and writes them to `count` rows (of at most kM * 16) of global memory, 16 bytes at a time, by
-// way of rows of shared memory that are the warp's own.
+// way of rows of shared memory that are the warp's own, and whose last reading a __syncwarp() has ended.
 template <int kM, int kN, int kColumns>
 __device__ __forceinline__ void StoreRows(const Results<kM, kN>& results, Tile<kColumns> staging, int staging_row,
                                           BFloat16* to, int64_t stride, int count) {
   const int lane = Lane();
-  __syncwarp();
 #pragma unroll
   for (int i = 0; i < kM * 2; ++i) {
 #pragma unroll

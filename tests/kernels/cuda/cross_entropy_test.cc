@@ -150,6 +150,16 @@ TEST(CrossEntropyLimits, AMaximumThatRisesAllTheWay) {
   EXPECT_NEAR(total, exact, 1e-6 * exact);
 }
 
+// More than the block that adds them takes at once.
+TEST(CrossEntropyLimits, TheTotalOfManyRowsIsThatOfAllOfThem) {
+  constexpr int64_t kRows = 2050;
+  TestTensor logits = TestTensor::Random(DType::kF32, {kRows, 2}, 1);
+  float total = 0;
+  double sum = 0;
+  for (const double loss : LossesOf(&logits, std::vector<int32_t>(kRows, 1), &total)) sum += loss;
+  EXPECT_FLOAT_EQ(total, static_cast<float>(sum));
+}
+
 TEST(CrossEntropyLimits, NaNReachesTheTotal) {
   for (const int place : {0, 5, 9, 16}) {
     TestTensor logits = TestTensor::Random(DType::kF32, {2, 17}, 1);
