@@ -47,8 +47,8 @@ absl::Status Report(const std::vector<Change>& changes, const Arguments& argumen
 
 absl::Status RunHere(const Arguments& arguments) {
   const std::string directory = UserDirectory();
-  ASSIGN_OR_RETURN(JobConfig job, LoadJob(arguments.job));
-  RETURN_IF_ERROR(KeepToCpu(arguments.job, &job));
+  ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job));
+  RETURN_IF_ERROR(CheckDevice(job));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
   const auto world = NewRealWorld();
@@ -64,7 +64,8 @@ absl::Status RunHere(const Arguments& arguments) {
     ASSIGN_OR_RETURN(const std::string path, OutputPath(arguments.job, arguments.output));
     ASSIGN_OR_RETURN(output, FileWriter::Create(path));
   }
-  const Floors floors = arguments.no_floor ? Floors::kLeftOut : Floors::kMeasured;
+  const bool on_cpu = job.layout.device == DeviceKind::kCpu;  // whose rates are known
+  const Floors floors = arguments.no_floor || !on_cpu ? Floors::kLeftOut : Floors::kMeasured;
   ASSIGN_OR_RETURN(const Benchmark benchmark,
                    RunBenchmark(world.get(), plan, dataset, {.steps = arguments.steps, .floors = floors}));
   const BenchResult& result = benchmark.result;

@@ -9,7 +9,7 @@
 // rows.
 #pragma once
 
-#include "kernels/cuda/launch.h"
+#include "cuda_runtime.h"
 #include "kernels/cuda/workspace.h"
 #include "kernels/operations.h"
 

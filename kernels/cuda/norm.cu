@@ -7,10 +7,11 @@
 namespace sluice::cuda {
 namespace {
 
-// Starts bringing a group's row into shared memory; each thread will read what it has fetched itself, after WaitAsync.
+// Starts bringing a group's row into shared memory; each thread will read what it has fetched itself, after AwaitRows.
 template <int kWidth, class Group, class T>
 __device__ __forceinline__ void FetchRow(const T* row, T* kept, int columns, Wide) {
   for (int i = Group::Thread() * kWidth; i < columns; i += Group::kThreads * kWidth) CopyAsync16(kept + i, row + i);
+  CommitAsync();
 }
 template <int kWidth, class Group, class T>
 __device__ __forceinline__ void FetchRow(const T* row, T* kept, int columns, Narrow) {
@@ -18,6 +19,8 @@ __device__ __forceinline__ void FetchRow(const T* row, T* kept, int columns, Nar
     for (int j = 0; j < kWidth; ++j) kept[i + j] = row[i + j];
   }
 }
+__device__ __forceinline__ void AwaitRows(Wide) { WaitAsync<0>(); }
+__device__ __forceinline__ void AwaitRows(Narrow) {}
 
 // A row's [columns] of x -> [columns] of y. It stays in shared memory from its reading on.
 template <class T, int kWidth, class Group, class Access>
@@ -28,8 +31,7 @@ __device__ __forceinline__ void NormRow(const NormForwardParams& p, int64_t row,
   const float count = static_cast<float>(p.columns);
   const auto own = OwnAccess<kWidth>();
   FetchRow<kWidth, Group>(static_cast<const T*>(p.x) + row * p.columns, x, p.columns, access);
-  CommitAsync();
-  WaitAsync<0>();
+  AwaitRows(access);
 
   const bool centered = p.mean != nullptr;
   float mean = 0;
@@ -82,10 +84,9 @@ __device__ __forceinline__ void NormInputGradientRow(const NormInputGradientPara
   const auto own = OwnAccess<kWidth>();
   FetchRow<kWidth, Group>(static_cast<const T*>(p.x) + offset, x, p.columns, access);
   FetchRow<kWidth, Group>(static_cast<const T*>(p.dy) + offset, dy, p.columns, access);
-  CommitAsync();
   const bool centered = p.mean != nullptr;
   const float mean = centered ? p.mean[row] : 0.0f, rstd = p.rstd[row];
-  WaitAsync<0>();
+  AwaitRows(access);
 
   Pack<2> sums{};  // of g, of g * n
   for (int i = first; i < p.columns; i += step) {

@@ -14,13 +14,12 @@
 namespace sluice {
 namespace {
 
-constexpr int kSteps = 20;
-
 struct Settings {
   std::string precision = "bf16";
   int pp = 2;
   std::string schedule = "1f1b";
   int chunks = 1;
+  int steps = 6;
 };
 
 std::string JobText(const Settings& s, const std::string& device) {
@@ -28,7 +27,7 @@ std::string JobText(const Settings& s, const std::string& device) {
       "model { family: 'gpt2' layers: 2 heads: 1 channels: 64 positions: 16 dropout: 0.1 vocabulary: 256 }\n"
       "data { text: 'text' hold_out { fraction: 0.1 } }\n"
       "training { steps: ",
-      kSteps, " batch: 8 micro_batches: 4 sequence: 16 precision: ", s.precision,
+      s.steps, " batch: 8 micro_batches: 4 sequence: 16 precision: ", s.precision,
       " }\n"
       "optimizer { learning_rate: 0.003 minimum_learning_rate: 0.0003 warm_up: 3 clip_norm: 0.5 }\n"
       "layout { device: ",
@@ -66,7 +65,7 @@ class GpuJob : public testing::Test {
 
 // bf16 has 8 bits: one rounding is 0.4 %. Losses are means over many, and drift apart slowly.
 TEST_F(GpuJob, TwoStagesOnTwoGpusTrainAsOnTheCpu) {
-  const Settings settings;
+  const Settings settings{.steps = 20};
   const JobNumbers cpu = OnCpu(settings), gpu = OnGpus(settings, 2, 1);
   ASSERT_EQ(gpu.losses.size(), cpu.losses.size());
   for (size_t i = 0; i < cpu.losses.size(); ++i) EXPECT_NEAR(gpu.losses[i], cpu.losses[i], 1e-2 * cpu.losses[i]) << i;

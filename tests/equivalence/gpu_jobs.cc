@@ -37,7 +37,7 @@ std::string ToText(const GpuJob& job) {
 absl::StatusOr<GpuJob> ParseGpuJob(const std::string& text) {
   const std::vector<std::string> words = absl::StrSplit(text, ' ');
   const auto error = [&] {
-    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not of the form \"", ToText({}), "\""));
+    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not of the form \"", ToText(GpuJob{}), "\""));
   };
   if (words.size() != 8) return error();
   GpuJob job = {.family = words[0], .precision = words[1], .schedule = words[3]};

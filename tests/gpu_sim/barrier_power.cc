@@ -48,12 +48,15 @@ class Snapshot {
 RunResult BarrierPower::Run(const KernelLaunch& launch, const RunOptions& options) {
   const Snapshot before(launch.writes);
   RunResult result = RunEveryThread(launch, options);
+  bool again = false;
   for (const std::string& barrier : result.barriers) {
     bool& missed = missed_[absl::StrCat(launch.name, ": ", barrier)];
     if (missed) continue;
     before.Restore();
     missed = !RunEveryThread(launch, {.seed = options.seed, .barrier_left_out = barrier}).reports.empty();
+    again = true;
   }
+  if (!again) return result;
   before.Restore();
   return RunEveryThread(launch, options);
 }

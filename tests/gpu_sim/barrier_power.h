@@ -16,8 +16,7 @@ namespace gpu_sim {
 
 class BarrierPower {
  public:
-  // As RunEveryThread. Before that it runs the launch without each barrier that no launch has missed yet, always on the
-  // same memory.
+  // As RunEveryThread. It also runs the launch without each barrier that no launch has missed yet, on the same memory.
   RunResult Run(const KernelLaunch& launch, const RunOptions& options);
 
   // Barriers and waits for copies so far, as "KERNEL: PLACE".

@@ -359,5 +359,30 @@ TEST_F(CublasLt, AStoredAlgorithmIsOnlyForItsShape) {
             CUBLAS_STATUS_NOT_SUPPORTED);
 }
 
+// The same time as a plan reckons with: an algorithm's share slower than FLOPs / rate.
+TEST(CublasLtTime, FollowsTheDescriptionOfTheDevice) {
+  const sluice::DeviceDescription numbers{
+      .flops_bf16 = 1e12, .bytes_per_second = 1e12, .launch_ns = 0, .memory_bytes = int64_t{1} << 30};
+  sluice::SimWorld world{sluice::SimWorldOptions{}};
+  Machine machine({.world = &world, .device = WithNumbersOf(numbers), .timing = Timing::kModelled});
+  Product product({.m = 256, .n = 256, .k = 256, .in = CUDA_R_16BF});
+  cudaEvent_t begin = nullptr, end = nullptr;
+  EXPECT_EQ(cudaEventCreate(&begin), cudaSuccess);
+  EXPECT_EQ(cudaEventCreate(&end), cudaSuccess);
+  EXPECT_EQ(product.Run(), CUBLAS_STATUS_SUCCESS);
+  EXPECT_EQ(cudaEventRecord(begin, product.stream), cudaSuccess);
+  EXPECT_EQ(product.Run(), CUBLAS_STATUS_SUCCESS);
+  EXPECT_EQ(cudaEventRecord(end, product.stream), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(product.stream), cudaSuccess);
+  float milliseconds = 0;
+  EXPECT_EQ(cudaEventElapsedTime(&milliseconds, begin, end), cudaSuccess);
+  constexpr double kProductMs = 2.0 * 256 * 256 * 256 / 1e12 * 1e3;
+  EXPECT_GE(milliseconds, kProductMs);
+  EXPECT_LE(milliseconds, 2 * kProductMs);
+  EXPECT_EQ(cudaEventDestroy(begin), cudaSuccess);
+  EXPECT_EQ(cudaEventDestroy(end), cudaSuccess);
+  EXPECT_EQ(machine.ReportText(), "");
+}
+
 }  // namespace
 }  // namespace gpu_sim

@@ -1,5 +1,5 @@
-"""gpu_sim_test: a test that runs with GPU code on the simulated GPU, whatever the build's own setting. gpu_tests: the same
-cases on a real GPU too."""
+"""gpu_sim_test: a test that runs with GPU code on the simulated GPU, whatever the build's own setting; gpu_sim_program_test:
+a whole program. gpu_tests: the same cases on a real GPU too."""
 
 load("//tools/bazel/cuda:defs.bzl", "needs_toolkit", "without_sanitizer")
 
@@ -18,7 +18,7 @@ def _gpu_sim_test_impl(ctx):
     ctx.actions.symlink(output = link, target_file = ctx.executable.binary, is_executable = True)
     return [DefaultInfo(
         executable = link,
-        runfiles = ctx.runfiles(files = [ctx.executable.binary]).merge(binary[DefaultInfo].default_runfiles),
+        runfiles = ctx.runfiles(files = [ctx.executable.binary] + ctx.files.data).merge(binary[DefaultInfo].default_runfiles),
     )]
 
 _gpu_sim_test = rule(
@@ -26,6 +26,7 @@ _gpu_sim_test = rule(
     test = True,
     attrs = {
         "binary": attr.label(executable = True, cfg = _to_sim),
+        "data": attr.label_list(allow_files = True),
         "_allowlist_function_transition": attr.label(default = "@bazel_tools//tools/allowlists/function_transition_allowlist"),
     },
 )
@@ -60,6 +61,27 @@ def gpu_sim_test(name, srcs = [], deps = [], size = "medium", tags = [], data = 
         tags = tags,
         target_compatible_with = without_sanitizer(),
         **kwargs
+    )
+
+def gpu_sim_program_test(name, program, args, data, size = "medium", tags = []):
+    """A test that a program ends well on the simulated GPU, which ends it with 1 where it has found something.
+
+    Args:
+      name: of the test.
+      program: a cc_binary.
+      args: the program's arguments.
+      data: files they name.
+      size: as of every test.
+      tags: of the test.
+    """
+    _gpu_sim_test(
+        name = name,
+        args = args,
+        binary = program,
+        data = data,
+        size = size,
+        tags = tags,
+        target_compatible_with = without_sanitizer(),
     )
 
 def gpu_tests(name, srcs, deps, real, simulated):

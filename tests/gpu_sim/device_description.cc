@@ -33,6 +33,21 @@ DeviceDescription H100() {
           .peer = {.bytes_per_second = 450e9, .latency = 5000}};
 }
 
+DeviceDescription WithNumbersOf(const sluice::DeviceDescription& numbers) {
+  const auto link = [](const sluice::LinkDescription& line) {
+    return Link{.bytes_per_second = line.bytes_per_second, .latency = line.latency_ns};
+  };
+  DeviceDescription device = H100();
+  device.name = "Simulated " + numbers.name;
+  device.memory_bytes = numbers.memory_bytes;
+  device.flops = numbers.flops_bf16;
+  device.memory_bytes_per_second = numbers.bytes_per_second;
+  device.kernel_time_min = numbers.launch_ns;
+  device.host = link(numbers.host);
+  device.peer = link(numbers.peer);
+  return device;
+}
+
 Nanoseconds KernelTime(const DeviceDescription& device, const KernelLaunch& launch) {
   const double bytes = static_cast<double>(BytesOf(launch.reads) + BytesOf(launch.writes));
   return std::max(

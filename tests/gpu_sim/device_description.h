@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/device_description.h"
 #include "base/time.h"
 #include "tests/gpu_sim/include/gpu_sim_launch.h"
 
@@ -29,6 +30,9 @@ struct DeviceDescription {
 
 // H100 SXM5 80GB: NVIDIA's data sheet; latencies as commonly measured.
 DeviceDescription H100();
+
+// H100(), with the rates, memory and lines that plans reckon with: both then predict the same.
+DeviceDescription WithNumbersOf(const sluice::DeviceDescription& numbers);
 
 // Of one launch: the slower of its arithmetic and its bytes.
 sluice::Nanoseconds KernelTime(const DeviceDescription& device, const KernelLaunch& launch);

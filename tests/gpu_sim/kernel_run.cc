@@ -113,9 +113,16 @@ void KernelRun::ForRows(const std::vector<LaunchRegion>& regions, const Visit& v
   }
 }
 
+// What isn't there stays undeclared, so that touching it is found.
 void KernelRun::Declare(bool value) {
-  ForRows(launch_.reads, [&](uintptr_t at, int64_t bytes) { shadow_.SetDeclared(at, bytes, false, value); });
-  ForRows(launch_.writes, [&](uintptr_t at, int64_t bytes) { shadow_.SetDeclared(at, bytes, true, value); });
+  const auto declare = [&](const std::vector<LaunchRegion>& regions, bool write) {
+    ForRows(regions, [&](uintptr_t at, int64_t bytes) {
+      const AddressInfo info = FindAddress(shadow_.arena() + at);
+      if (info.kind == AddressKind::kLive && info.available >= bytes) shadow_.SetDeclared(at, bytes, write, value);
+    });
+  };
+  declare(launch_.reads, false);
+  declare(launch_.writes, true);
   shadow_.SetDeclared(0, launch_.shared_bytes, false, value);
   shadow_.SetDeclared(0, launch_.shared_bytes, true, value);
 }
@@ -158,13 +165,19 @@ void KernelRun::ShortenTime() {
     if (Order::TimeOf(record) < start) return 0u;
     return Order::Record(Order::kFirstTime, Order::WhoOf(record), Order::IsAtomic(record));
   };
-  const auto shorten_row = [&](uintptr_t offset, int64_t bytes) {
-    for (Touched* touched = shadow_.touched(offset); touched != shadow_.touched(offset + bytes); ++touched) {
-      *touched = {.write = shorten(touched->write), .read = shorten(touched->read)};
+  std::vector<std::pair<uintptr_t, uintptr_t>> rows;
+  const auto add = [&](uintptr_t offset, int64_t bytes) { rows.emplace_back(offset, offset + bytes); };
+  ForRows(launch_.reads, add);
+  ForRows(launch_.writes, add);
+  std::sort(rows.begin(), rows.end());
+  uintptr_t done = 0;  // each byte once
+  for (const auto& [begin, end] : rows) {
+    for (uintptr_t at = std::max(begin, done); at < end; ++at) {
+      Touched& touched = *shadow_.touched(at);
+      touched = {.write = shorten(touched.write), .read = shorten(touched.read)};
     }
-  };
-  ForRows(launch_.reads, shorten_row);
-  ForRows(launch_.writes, shorten_row);
+    done = std::max(done, end);
+  }
   check_.order().Restart();
   check_.order().StartLaunch();
 }

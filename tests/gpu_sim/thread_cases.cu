@@ -311,4 +311,76 @@ std::vector<ThreadCase> ThreadCases() {
   return cases;
 }
 
+namespace {
+
+struct SumParams {
+  const float* x;
+  float* y;
+  bool redundant;
+};
+__global__ void PrefixSums(SumParams p) {
+  float* const sums = SharedMemory<float>();
+  const int i = threadIdx.x;
+  sums[i] = p.x[Index()];
+  for (int distance = 1; distance < kThreads; distance *= 2) {
+    __syncthreads();
+    const float add = i >= distance ? sums[i - distance] : 0.0f;
+    __syncthreads();
+    sums[i] += add;
+  }
+  if (p.redundant) __syncthreads();
+  p.y[Index()] = sums[i];
+}
+
+struct LongParams {
+  int* y;
+  int barriers;
+};
+__global__ void LongBlocks(LongParams p) {
+  if (threadIdx.x == 0) *p.y = 1;
+  for (int i = 0; i < p.barriers; ++i) __syncthreads();
+}
+
+__global__ void DeepThread(LongParams p) {
+  volatile int deep[1 << 18];
+  for (int i = (1 << 18) - 1; i >= 0; --i) deep[i] = i;
+  *p.y = deep[p.barriers];
+}
+
+}  // namespace
+
+RunResult RunOnFreedMemory() {
+  DeviceArray<float> x(std::vector<float>(kElements, 1.0f)), y(kElements);
+  ThreadLaunch launch{.grid = kBlocks, .block = kThreads, .shared_bytes = kThreads * sizeof(float)};
+  launch.reads = {x.region()};
+  launch.writes = {y.region()};
+  const SumParams params{x.data(), y.data(), false};
+  x.Free();
+  return RunThreads(PrefixSums, launch, params);
+}
+
+std::vector<float> RunPrefixSums(const std::vector<float>& x, bool redundant, uint64_t seed, BarrierPower* power) {
+  const DeviceArray<float> xs(x), ys(static_cast<int64_t>(x.size()));
+  const ThreadLaunch launch{.grid = static_cast<unsigned>(x.size() / kThreads),
+                            .block = kThreads,
+                            .shared_bytes = kThreads * sizeof(float),
+                            .reads = {xs.region()},
+                            .writes = {ys.region()},
+                            .options = {.seed = seed},
+                            .power = power};
+  const RunResult result = RunThreads(PrefixSums, launch, SumParams{xs.data(), ys.data(), redundant});
+  return result.reports.empty() ? ys.values() : std::vector<float>();
+}
+
+RunResult RunLongBlocks(int barriers) {
+  const DeviceArray<int> y(std::vector<int>{0});
+  const ThreadLaunch launch{.grid = 2, .block = 2, .reads = {y.region()}, .writes = {y.region()}};
+  return RunThreads(LongBlocks, launch, LongParams{y.data(), barriers});
+}
+
+void RunDeepThread() {
+  const DeviceArray<int> y(1);
+  RunThreads(DeepThread, {.writes = {y.region()}}, LongParams{y.data(), 5});
+}
+
 }  // namespace gpu_sim

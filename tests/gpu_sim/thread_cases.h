@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/gpu_sim/barrier_power.h"
 #include "tests/gpu_sim/kernel_run.h"
 
 namespace gpu_sim {
@@ -21,5 +22,15 @@ struct ThreadCase {
 inline void PrintTo(const ThreadCase& one, std::ostream* out) { *out << one.name; }
 
 std::vector<ThreadCase> ThreadCases();
+
+// A kernel whose buffer is freed before it runs.
+RunResult RunOnFreedMemory();
+// The sums of x up to each element, in each block of 64; nothing if there was a report. `redundant`: with one barrier
+// more than is needed.
+std::vector<float> RunPrefixSums(const std::vector<float>& x, bool redundant, uint64_t seed, BarrierPower* power);
+// Two blocks of which each passes `barriers` barriers before it writes the same word: one race.
+RunResult RunLongBlocks(int barriers);
+// A thread that needs a megabyte of stack.
+void RunDeepThread();
 
 }  // namespace gpu_sim

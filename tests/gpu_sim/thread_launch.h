@@ -6,6 +6,7 @@
 #include <source_location>
 #include <vector>
 
+#include "tests/gpu_sim/barrier_power.h"
 #include "tests/gpu_sim/include/cuda_runtime.h"
 #include "tests/gpu_sim/include/gpu_sim_launch.h"
 #include "tests/gpu_sim/kernel_run.h"
@@ -49,6 +50,7 @@ struct ThreadLaunch {
   int shared_bytes = 0;
   std::vector<LaunchRegion> reads, writes;
   RunOptions options;
+  BarrierPower* power = nullptr;  // null: once, with all barriers
 };
 
 template <class Args>
@@ -70,7 +72,7 @@ RunResult RunThreads(void (*kernel)(Args), const ThreadLaunch& launch, const Arg
                     .writes = launch.writes,
                     .site = std::source_location::current()};
   std::memcpy(full.arguments.data(), &args, sizeof(Args));
-  return RunEveryThread(full, launch.options);
+  return launch.power != nullptr ? launch.power->Run(full, launch.options) : RunEveryThread(full, launch.options);
 }
 
 }  // namespace gpu_sim

@@ -1,6 +1,9 @@
 // Each kind of error in a kernel is reported with its line, under every order of threads; the kernel without it isn't.
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/gpu_sim/thread_cases.h"
 
@@ -38,6 +41,41 @@ TEST_P(Threads, WithoutTheErrorNothingIsReported) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, Threads, testing::ValuesIn(ThreadCases()),
                          [](const auto& info) { return info.param.name; });
+
+TEST(Memory, UseAfterFreeIsReportedWithThePlaces) {
+  const RunResult result = RunOnFreedMemory();
+  EXPECT_FALSE(result.finished);
+  EXPECT_THAT(Text(result), testing::HasSubstr(", freed at "));
+}
+
+TEST(Numbers, AreThoseOfEveryOrderOfThreads) {
+  std::vector<float> x, sums;
+  for (int i = 0; i < 256; ++i) {
+    x.push_back(static_cast<float>(i % 7));
+    sums.push_back(i % 64 == 0 ? x[i] : sums.back() + x[i]);
+  }
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) EXPECT_EQ(RunPrefixSums(x, false, seed, nullptr), sums);
+}
+
+TEST(Power, NeededBarriersAreMissedAndARedundantOneIsNot) {
+  const std::vector<float> x(64, 1.0f);
+  BarrierPower needed, redundant;
+  EXPECT_EQ(RunPrefixSums(x, false, 1, &needed).size(), x.size());
+  EXPECT_EQ(needed.barriers(), 2);
+  EXPECT_THAT(needed.never_missed(), testing::IsEmpty());
+  EXPECT_EQ(RunPrefixSums(x, true, 1, &redundant).size(), x.size());
+  EXPECT_EQ(redundant.barriers(), 3);
+  EXPECT_THAT(redundant.never_missed(), testing::ElementsAre(testing::HasSubstr("thread_cases.cu")));
+}
+
+// Longer than the shadow's time goes: the earlier block's access still counts.
+TEST(Time, IsShortenedWithoutLosingARace) {
+  const RunResult result = RunLongBlocks(600000);
+  EXPECT_THAT(Text(result), testing::HasSubstr("nothing orders blocks"));
+  EXPECT_EQ(result.reports.size(), 1u);
+}
+
+TEST(Stack, ThatIsFullIsNamed) { EXPECT_DEATH(RunDeepThread(), "a CUDA thread used more than 65536 bytes of stack"); }
 
 }  // namespace
 }  // namespace gpu_sim

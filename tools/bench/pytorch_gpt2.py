@@ -32,7 +32,17 @@ except ImportError:
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WARM_UP = 2
-LAYOUTS = {"pipeline": (2, 1), "one": (1, 2)}  # processes (of Sluice: stages), threads of each
+
+
+@dataclasses.dataclass
+class Layout:
+    """Each rank is a process of PyTorch's; of Sluice's too where there are replicas, else all ranks are threads of one."""
+    stages: int
+    replicas: int
+    threads: int  # of each rank
+
+
+LAYOUTS = {"pipeline": Layout(2, 1, 1), "one": Layout(1, 1, 2), "replicas": Layout(1, 2, 1), "both": Layout(2, 2, 1)}
 ROWS = [f"{layout}-{precision}" for layout in LAYOUTS for precision in ("f32", "bf16")]
 JOB = {
     "sizes": {"layers": 12, "channels": 768, "heads": 12, "positions": 1024, "vocabulary": 50257},
@@ -41,7 +51,7 @@ JOB = {
                   "weight_decay": 0.1, "clip_norm": 1.0},
 }
 QUICK = {"sizes": {"layers": 2, "channels": 64, "heads": 2, "positions": 64, "vocabulary": 512},
-         "batch": 4, "micro_batches": 2, "sequence": 64}
+         "batch": 4, "micro_batches": 4, "sequence": 64}
 
 
 @dataclasses.dataclass
@@ -53,7 +63,8 @@ class Setting:
     precision: str  # f32, bf16 or autocast
     compiled: bool
     cut: int        # blocks before the cut of a pipeline; of one process: None
-    ranks: int
+    stages: int
+    replicas: int
     threads: int
 
 
@@ -78,7 +89,7 @@ class Processes:
     def __enter__(self):
         """Each a process group, ended with its compilers; one session with Sluice, as Linux may share out time by session."""
         processors = sorted(os.sched_getaffinity(0))
-        for rank in range(self.setting.ranks):
+        for rank in range(self.setting.stages * self.setting.replicas):
             mine = [processors[(rank * self.setting.threads + i) % len(processors)] for i in range(self.setting.threads)]
             arguments = dataclasses.asdict(self.setting) | {"rank": rank, "processors": mine}
             errors = open(f"{self.setting.meeting}.{rank}.txt", "w+")
@@ -134,9 +145,10 @@ class Sluice:
 
     def run(self, verb, row, arguments=(), changes=()):
         layout, precision = row.split("-")
-        stages, threads = LAYOUTS[layout]
-        changes = [f"training.precision={precision}", f"layout.pp={stages}", f"layout.threads_per_rank={threads}",
-                   f"schedule.name={self.options.schedule if stages > 1 else '1f1b'}", *changes]
+        place = LAYOUTS[layout]
+        changes = [f"training.precision={precision}", f"layout.pp={place.stages}", f"layout.dp={place.replicas}",
+                   f"layout.threads_per_rank={place.threads}",
+                   f"schedule.name={self.options.schedule if place.stages > 1 else '1f1b'}", *changes]
         command = [self.program, verb, self.job, *arguments] + [word for change in changes for word in ("--set", change)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=self.options.timeout, env=environment())
         if done.returncode != 0:
@@ -144,7 +156,11 @@ class Sluice:
         return done.stdout
 
     def train(self, row, steps):
-        self.run("train", row, changes=[f"training.steps={steps}"])
+        place, changes = LAYOUTS[row.split("-")[0]], [f"training.steps={steps}"]
+        if place.replicas > 1:
+            self.run("launch", row, ["--processes", str(place.stages * place.replicas)], changes)
+        else:
+            self.run("train", row, changes=changes)
         lines = map(json.loads, pathlib.Path(self.metrics).read_text().splitlines())
         return [[line["loss"], line["step_seconds"]] for line in lines]
 
@@ -168,13 +184,13 @@ class Comparison:
 
     def processes(self, row, variant, cut):
         layout, precision = row.split("-")
-        ranks, threads = LAYOUTS[layout]
+        place = LAYOUTS[layout]
         self.runs += 1
-        if precision == "bf16" and "autocast" in variant:
+        if precision == "bf16" and ("autocast" in variant or place.replicas > 1):  # so that DDP's sums are of f32
             precision = "autocast"
         return Processes(Setting(job=self.job, weights=self.folder, meeting=f"{self.folder}/meeting{self.runs}",
-                                 precision=precision, compiled="compiled" in variant, cut=cut, ranks=ranks,
-                                 threads=threads), self.options.timeout)
+                                 precision=precision, compiled="compiled" in variant, cut=cut, **dataclasses.asdict(place)),
+                         self.options.timeout)
 
     def seconds_with(self, row, cut):
         with self.processes(row, self.options.variants[0], cut) as processes:
@@ -189,7 +205,7 @@ class Comparison:
     def best_cut(self, row):
         """From where both stages have as many FLOPs in their products, downhill."""
         sizes = self.job["sizes"]
-        if not row.startswith("pipeline"):
+        if LAYOUTS[row.split("-")[0]].stages == 1:
             return None
         if self.options.cut:
             return self.options.cut

@@ -3,7 +3,8 @@
     python3 pytorch_gpt2_worker.py SETTING      (JSON: the fields of Setting in pytorch_gpt2.py, and this process's rank)
 
 Reads a number of steps per line of standard input, trains them, and answers with a line of JSON: [[loss, seconds], ...]. A
-step's seconds count from the end of the step before, with its optimizer. The losses are null but on the last rank.
+step's seconds count from the end of the step before, with its optimizer. The losses are null but on the last stages. Ranks are
+counted stage by stage, then replica by replica; replicas are DistributedDataParallel, around each stage of a pipeline.
 
 bf16 means what it means in Sluice: master weights, moments and the sums of gradients in f32; weights are rounded to bf16 once a
 step but for the norms', activations are bf16. "autocast" is PyTorch's own way to the same: f32 modules, casts kept for the step.
@@ -27,6 +28,7 @@ import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 import sluice_start
@@ -89,9 +91,9 @@ class Gpt2(nn.Module):
 
 
 class Optimizer:
-    """Rounds the model, and does clipping and fused AdamW on f32 weights; the gradients of a shared one are summed over ranks."""
+    """Rounds the model, and does clipping and fused AdamW on f32 weights; the gradients of a shared one are summed over stages."""
 
-    def __init__(self, model, computes, hyper, shared):
+    def __init__(self, model, computes, hyper, shared, stages):
         start = [parameter.detach().clone() for parameter in model.parameters()]
         for module in model.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
@@ -102,9 +104,9 @@ class Optimizer:
             if master is not parameter:
                 parameter.register_post_accumulate_grad_hook(lambda p, master=master: self.accumulate(p, master))
         self.shared = [m for p, m in zip(self.parameters, self.masters) if p is shared]
-        counted_elsewhere = {id(m) for m in self.shared} if dist.get_rank() > 0 else set()
+        counted_elsewhere = {id(m) for m in self.shared} if dist.get_rank(stages) > 0 else set()
         self.counted = [m for m in self.masters if id(m) not in counted_elsewhere]
-        self.clip = hyper["clip_norm"]
+        self.clip, self.stages = hyper["clip_norm"], stages
         groups = [{"params": [m for m in self.masters if m.dim() > 1], "weight_decay": hyper["weight_decay"]},
                   {"params": [m for m in self.masters if m.dim() == 1], "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(groups, lr=hyper["learning_rate"], betas=(hyper["beta1"], hyper["beta2"]),
@@ -121,10 +123,10 @@ class Optimizer:
     @torch.no_grad()
     def step(self):
         for master in self.shared:
-            dist.all_reduce(master.grad)
+            dist.all_reduce(master.grad, group=self.stages)
         square = get_total_norm([m.grad for m in self.counted]) ** 2
-        if dist.get_world_size() > 1:
-            dist.all_reduce(square)
+        if dist.get_world_size(self.stages) > 1:
+            dist.all_reduce(square, group=self.stages)
         clip_grads_with_norm_(self.masters, self.clip, square.sqrt())
         self.adamw.step()
         self.adamw.zero_grad()
@@ -135,21 +137,32 @@ class Optimizer:
 
 class Trainer:
     def __init__(self, setting):
-        self.job, self.rank, self.ranks = setting["job"], setting["rank"], setting["ranks"]
+        self.job, self.stages, self.replicas = setting["job"], setting["stages"], setting["replicas"]
+        self.replica, self.stage = divmod(setting["rank"], self.stages)
+        self.micro_batches = self.job["micro_batches"] // self.replicas
+        self.stage_group, self.replica_group = self.groups()
         layers = self.job["sizes"]["layers"]
-        borders = [0, setting["cut"], layers] if self.ranks == 2 else [0, layers]
-        self.model = Gpt2(self.job["sizes"], borders[self.rank], borders[self.rank + 1])
+        borders = [0, setting["cut"], layers] if self.stages == 2 else [0, layers]
+        self.model = Gpt2(self.job["sizes"], borders[self.stage], borders[self.stage + 1])
         self.load(setting["weights"])
         self.computes = torch.bfloat16 if setting["precision"] == "bf16" else torch.float32
         self.autocast = setting["precision"] == "autocast"
-        shared = self.model.wte.weight if self.ranks == 2 else None
-        self.optimizer = Optimizer(self.model, self.computes, self.job["optimizer"], shared)
+        shared = self.model.wte.weight if self.stages == 2 else None
+        self.optimizer = Optimizer(self.model, self.computes, self.job["optimizer"], shared, self.stage_group)
         self.run = torch.compile(self.model, dynamic=False) if setting["compiled"] else self.model
         self.lose = torch.compile(self.loss, dynamic=False) if setting["compiled"] else self.loss
-        self.pipeline = self.make_pipeline() if self.ranks == 2 else None
+        if self.replicas > 1:
+            self.run = DistributedDataParallel(self.run, process_group=self.replica_group, gradient_as_bucket_view=True)
+        self.pipeline = self.make_pipeline() if self.stages == 2 else None
         text = sluice_start.read_text(self.job["text"])
         self.batches = sluice_start.Batches(text, self.job["batch"], self.job["sequence"], self.job["seed"])
         self.steps = 0
+
+    def groups(self):
+        """The stages of this replica, and the replicas of this stage. All ranks make all groups."""
+        ranks = [[replica * self.stages + stage for stage in range(self.stages)] for replica in range(self.replicas)]
+        stages, replicas = [dist.new_group(row) for row in ranks], [dist.new_group(list(row)) for row in zip(*ranks)]
+        return stages[self.replica], replicas[self.stage]
 
     def load(self, folder):
         with torch.no_grad():
@@ -157,32 +170,34 @@ class Trainer:
                 parameter.copy_(torch.from_numpy(np.load(f"{folder}/{name}.npy")))
 
     def loss(self, logits, targets):
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()) / self.job["micro_batches"]
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()) / self.micro_batches
 
     def make_pipeline(self):
         """Example inputs say what is sent, so that no stage has to find out."""
         rows = self.job["batch"] // self.job["micro_batches"]
-        sent = torch.bfloat16 if self.autocast and self.rank == 1 else self.computes
+        sent = torch.bfloat16 if self.autocast and self.stage == 1 else self.computes
         tokens = torch.zeros(rows, self.job["sequence"], dtype=torch.int64)
         hidden = torch.zeros(rows, self.job["sequence"], self.job["sizes"]["channels"], dtype=self.computes)
         logits = torch.zeros(rows, self.job["sequence"], self.job["sizes"]["vocabulary"], dtype=sent)
-        ends = (tokens, hidden) if self.rank == 0 else (hidden.requires_grad_(), logits)
-        stage = PipelineStage(self.run, self.rank, self.ranks, torch.device("cpu"), input_args=(ends[0],),
-                              output_args=(ends[1].requires_grad_(),))
-        return Schedule1F1B(stage, self.job["micro_batches"], loss_fn=self.lose, scale_grads=False)
+        ends = (tokens, hidden) if self.stage == 0 else (hidden.requires_grad_(), logits)
+        stage = PipelineStage(self.run, self.stage, self.stages, torch.device("cpu"), input_args=(ends[0],),
+                              output_args=(ends[1].requires_grad_(),), group=self.stage_group)
+        return Schedule1F1B(stage, self.micro_batches, loss_fn=self.lose, scale_grads=False)
 
     def gradients(self, tokens, targets):
-        """Of the whole step; returns its mean loss, or nothing but on the last rank."""
-        if self.pipeline and self.rank == 0:
+        """Of this replica's part of the step; returns its mean loss, or nothing but on the last stage."""
+        if self.pipeline and self.stage == 0:
             self.pipeline.step(tokens)
             return None
         losses = []
         if self.pipeline:
             self.pipeline.step(target=targets, losses=losses)
         else:
-            for x, y in zip(tokens.chunk(self.job["micro_batches"]), targets.chunk(self.job["micro_batches"])):
-                losses.append(self.lose(self.run(x), y))
-                losses[-1].backward()
+            for x, y in zip(tokens.chunk(self.micro_batches), targets.chunk(self.micro_batches)):
+                waits = self.replicas > 1 and len(losses) + 1 < self.micro_batches  # with the exchange for the last one
+                with self.run.no_sync() if waits else contextlib.nullcontext():
+                    losses.append(self.lose(self.run(x), y))
+                    losses[-1].backward()
         return sum(loss.item() for loss in losses)
 
     def train(self, steps):
@@ -193,18 +208,25 @@ class Trainer:
         began = time.perf_counter()
         for tokens, targets in batches:
             with torch.autocast("cpu", torch.bfloat16) if self.autocast else contextlib.nullcontext():
-                loss = self.gradients(tokens, targets)
+                loss = self.gradients(tokens.chunk(self.replicas)[self.replica], targets.chunk(self.replicas)[self.replica])
             self.optimizer.step()
             ended = time.perf_counter()
             results.append([loss, ended - began])
             began = ended
-        return results
+        return self.with_all_replicas(results)
+
+    def with_all_replicas(self, results):
+        if self.replicas == 1 or results[0][0] is None:
+            return results
+        losses = torch.tensor([loss for loss, _ in results], dtype=torch.float64)
+        dist.all_reduce(losses, group=self.replica_group)
+        return [[loss / self.replicas, seconds] for loss, (_, seconds) in zip(losses.tolist(), results)]
 
 
 def main():
     torch.set_num_threads(SETTING["threads"])
     dist.init_process_group("gloo", init_method=f"file://{SETTING['meeting']}", rank=SETTING["rank"],
-                            world_size=SETTING["ranks"])
+                            world_size=SETTING["stages"] * SETTING["replicas"])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     trainer = Trainer(SETTING)

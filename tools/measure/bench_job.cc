@@ -20,6 +20,16 @@
 namespace sluice::tools {
 namespace {
 
+// A GPU's time is its own.
+int ThreadsPerRank(const JobConfig& job) {
+  return job.layout.device == DeviceKind::kCuda ? 1 : job.layout.threads_per_rank;
+}
+
+std::string ProcessorOf(World* world, const JobConfig& job) {
+  if (job.layout.device == DeviceKind::kCuda) return DescribeDevices(job);
+  return cpu::NewCpuDevice(world, {.threads = 1})->description();
+}
+
 std::vector<int> ProcessorsFor(const Plan& plan) { return plan.job.layout.pin ? Processors() : std::vector<int>(); }
 
 double Milliseconds(int64_t ns) { return static_cast<double>(ns) / kMillisecond; }
@@ -100,9 +110,9 @@ void AddFloors(const MachineRates& rates, BenchResult* result) {
 BenchResult EmptyResult(World* world, const Plan& plan) {
   const JobConfig& job = plan.job;
   const LayerProfile facts = EmptyProfileOf(job);
-  BenchResult result{.program = kProgram, .processor = cpu::NewCpuDevice(world, {.threads = 1})->description()};
+  BenchResult result{.program = kProgram, .processor = ProcessorOf(world, job)};
   // More of them than processors take turns, which makes no machine faster.
-  result.threads = std::min<int>(job.layout.pp * job.layout.threads_per_rank,
+  result.threads = std::min<int>(job.layout.pp * ThreadsPerRank(job),
                                  static_cast<int>(std::max<size_t>(1, Processors().size())));
   result.tokens = static_cast<double>(job.training.batch * job.training.sequence);
   for (int rank = 0; rank < job.layout.pp; ++rank) result.planned_bytes += plan.report.ranks[rank].allocated_bytes;
@@ -139,7 +149,7 @@ absl::StatusOr<Benchmark> RunBenchmark(World* world, const Plan& plan, const Dat
                    RunSteps(world, plan, dataset,
                             {.steps = options.steps, .profiling = Profiling::kOn, .processors = ProcessorsFor(plan)}));
   result.profiled_step_ms = Median(benchmark.profiled.step_ms);
-  result.operations = OperationsOf(benchmark.profiled, plan.job.layout.threads_per_rank);
+  result.operations = OperationsOf(benchmark.profiled, ThreadsPerRank(plan.job));
   if (options.floors == Floors::kLeftOut) return benchmark;
   ASSIGN_OR_RETURN(benchmark.rates,
                    MeasureRates(world, benchmark.profiled.operations.front(), result.planned_bytes, result.threads));

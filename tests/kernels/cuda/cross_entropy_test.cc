@@ -150,6 +150,16 @@ TEST(CrossEntropyLimits, AMaximumThatRisesAllTheWay) {
   EXPECT_NEAR(total, exact, 1e-6 * exact);
 }
 
+// More than the block that adds them takes at once.
+TEST(CrossEntropyLimits, TheTotalOfManyRowsIsThatOfAllOfThem) {
+  constexpr int64_t kRows = 2050;
+  TestTensor logits = TestTensor::Random(DType::kF32, {kRows, 2}, 1);
+  float total = 0;
+  double sum = 0;
+  for (const double loss : LossesOf(&logits, std::vector<int32_t>(kRows, 1), &total)) sum += loss;
+  EXPECT_FLOAT_EQ(total, static_cast<float>(sum));
+}
+
 TEST(CrossEntropyLimits, NaNReachesTheTotal) {
   for (const int place : {0, 5, 9, 16}) {
     TestTensor logits = TestTensor::Random(DType::kF32, {2, 17}, 1);
@@ -159,6 +169,16 @@ TEST(CrossEntropyLimits, NaNReachesTheTotal) {
     EXPECT_TRUE(std::isnan(total)) << place;
     EXPECT_TRUE(std::isnan(logits.at(17 + 3)));
   }
+}
+
+// More rows than a block fetches at once for the total, which is the sum of the losses in order.
+TEST(CrossEntropyTotal, OfManyRowsIsTheSumInOrder) {
+  constexpr int64_t kRows = 1300, kColumns = 4;
+  TestTensor logits = TestTensor::Random(DType::kF32, {kRows, kColumns}, 1, 4.0);
+  float total = 0;
+  double sum = 0;
+  for (const double loss : LossesOf(&logits, RandomTargets(kRows, kColumns), &total)) sum += loss;
+  EXPECT_EQ(total, static_cast<float>(sum));
 }
 
 class EmbeddingTest : public testing::TestWithParam<MatrixCase> {

@@ -170,11 +170,8 @@ TEST_P(LinearTest, ChoicesAreMeasuredAndKept) {
   {
     OnGpu gpu;
     const auto matmul = NewMatmul();
-    const LinearForwardArgs args{.shape = shape_,
-                                 .x = gpu(x_),
-                                 .packed = PackedOn(gpu, shape_, weight_),
-                                 .bias = gpu(bias_),
-                                 .y = gpu(first)};
+    const LinearForwardArgs args{
+        .shape = shape_, .x = gpu(x_), .packed = PackedOn(gpu, shape_, weight_), .bias = gpu(bias_), .y = gpu(first)};
     const Workspace workspace = gpu.Scratch(LinearWorkspaceBytes());
     const absl::Status measured = MeasureLinear(*matmul, gpu.stream(), args, workspace);
     ASSERT_TRUE(measured.ok()) << measured;
@@ -186,11 +183,8 @@ TEST_P(LinearTest, ChoicesAreMeasuredAndKept) {
   EXPECT_EQ(ToText(*choices), text);
   OnGpu gpu;
   const auto matmul = NewMatmul(*choices);
-  const LinearForwardArgs args{.shape = shape_,
-                               .x = gpu(x_),
-                               .packed = PackedOn(gpu, shape_, weight_),
-                               .bias = gpu(bias_),
-                               .y = gpu(second)};
+  const LinearForwardArgs args{
+      .shape = shape_, .x = gpu(x_), .packed = PackedOn(gpu, shape_, weight_), .bias = gpu(bias_), .y = gpu(second)};
   gpu.Finish(LinearForward(*matmul, gpu.stream(), args, gpu.Scratch(LinearWorkspaceBytes())));
   EXPECT_TRUE(first.SameBits(second));
   EXPECT_EQ(ToText(matmul->choices()), text) << "nothing had to be guessed";

@@ -91,7 +91,7 @@ def read_machine_code(nvdisasm, paths):
     found = {}
     for path in paths:
         arch = path.rsplit(".", 2)[1]
-        text = subprocess.run([nvdisasm, "-c", path], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run([nvdisasm, "-c", "-ndf", path], capture_output=True, text=True, check=True).stdout
         for section in re.split(r"^\s*\.section\s+\.text\.", text, flags=re.MULTILINE)[1:]:
             name = section.split(",", 1)[0]
             instructions = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", section, flags=re.MULTILINE)
