@@ -94,6 +94,19 @@ TEST_F(GpuSchedules, CutsSchedulesAndOrdersGiveTheBitsOfOneGpu) {
   for (const GpuJob& job : sample) Check(job);
 }
 
+// What stands in for the kernels' threads in all other tests gives what the threads give.
+TEST_F(GpuSchedules, EveryThreadAgreesWithTheBodies) {
+  for (const char* family : {"gpt2", "llama"}) {
+    const GpuJob job = {family, "bf16", 2, "1f1b", 1, 2, 10, 2};
+    const GpuRun threads = runner_.OnGpus(job, {.fidelity = gpu_sim::Fidelity::kEveryThread});
+    EXPECT_EQ(threads.reports, "");
+    ASSERT_TRUE(threads.numbers.ok()) << threads.numbers.status();
+    const JobNumbers& bodies = Reference(job);
+    ExpectNear(threads.numbers->losses, bodies.losses, 1e-2f, absl::StrCat(family, " loss"));
+    EXPECT_NEAR(threads.numbers->norms[0], bodies.norms[0], 2e-2f * bodies.norms[0]);
+  }
+}
+
 TEST_F(GpuSchedules, ASeedGivesOneRun) {
   const GpuJob job = {"gpt2", "bf16", 2, "1f1b", 1, 2, 9, 2};
   EXPECT_EQ(runner_.OnGpus(job).trace_hash, runner_.OnGpus(job).trace_hash);
