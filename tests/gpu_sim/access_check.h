@@ -160,8 +160,10 @@ inline Touched AccessCheck::AfterAccess(const Access& access, Touched before, ui
   }
   if (order_.IsUnordered(before.read, thread_, since)) [[unlikely]]
     FindRace(access, before.read, AccessKind::kRead);
-  // Whoever comes after this write comes after those reads too.
-  return {.write = access.record, .read = 0};
+  // Whoever comes after this write comes after those reads too. Atomic updates don't order each other: all of them
+  // count.
+  return {.write = both_atomic ? order_.AfterRead(before.write, thread_, since) | access.record % 2 : access.record,
+          .read = 0};
 }
 
 // Where the calling thread's accesses go to; null, as outside of kernels: nowhere.
