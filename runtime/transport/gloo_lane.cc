@@ -12,8 +12,8 @@ namespace {
 constexpr int kPieces = 8;
 // Messages up to this size are given to Gloo by whoever starts them, which saves the way through the lane's thread;
 // copying more would hold them up.
-constexpr int64_t kAtOnceBytes = 64 << 10;
-constexpr size_t kCopiedMax = 16;
+constexpr int64_t kAtOnceBytes = 16 << 10;
+constexpr size_t kCopiedMax = 32;
 
 }  // namespace
 
