@@ -54,6 +54,7 @@ class CudaDevice final : public Device {
 
   ~CudaDevice() override {
     setup_stream_ = nullptr;
+    if (options_.measured != nullptr) options_.measured(ToText(matmul_->choices()));
     CHECK_EQ(memory_.bytes, 0) << "buffers outlive their device";
   }
 
@@ -173,7 +174,12 @@ absl::StatusOr<std::unique_ptr<Device>> NewCudaDevice(World* world, const CudaDe
   ASSIGN_OR_RETURN(auto state, DeviceState::Create(world, options.ordinal,
                                                    absl::StrCat("GPU ", options.ordinal, " (", info.name, ")")));
   RETURN_IF_ERROR(ReachPeers(options.ordinal, options.peers));
-  ASSIGN_OR_RETURN(auto matmul, Matmul::Create());
+  MatmulChoices choices;
+  if (!options.algorithms.empty()) {
+    ASSIGN_OR_RETURN(choices, MatmulChoicesFromText(options.algorithms, options.algorithms_file));
+  }
+  ASSIGN_OR_RETURN(auto matmul, Matmul::Create(std::move(choices), options.measured != nullptr ? Unchosen::kMeasured
+                                                                                               : Unchosen::kGuessed));
   return std::make_unique<CudaDevice>(options, std::move(info), std::move(state), std::move(matmul));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,11 @@ struct CudaDeviceOptions {
   int64_t memory_limit_bytes = 0;  // 0: what the GPU has
   // GPUs that this one copies from: directly where their links allow it, else through the host.
   std::vector<int> peers;
+  // Which algorithm multiplies which product (matmul_choices.h), and where that was read, for errors.
+  std::string algorithms, algorithms_file;
+  // Set: algorithms that aren't said are measured when a product first appears, which ruins the numbers of that step,
+  // and all are given here, as text, when the device goes.
+  std::function<void(const std::string& algorithms)> measured;
 };
 
 struct CudaDeviceInfo {

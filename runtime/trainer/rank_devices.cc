@@ -66,7 +66,12 @@ absl::StatusOr<std::unique_ptr<Device>> RankDevices::New(World* world, WorldRank
   const PipelineRank place = plan_->job.layout.grid().PlaceOf(rank).pipeline;
   const int64_t limit = limits.empty() ? 0 : limits[place.index()];
   if (!gpu_of_.empty()) {
-    return cuda::NewCudaDevice(world, {.ordinal = gpu_of_[here], .memory_limit_bytes = limit, .peers = gpu_of_});
+    return cuda::NewCudaDevice(world, {.ordinal = gpu_of_[here],
+                                       .memory_limit_bytes = limit,
+                                       .peers = gpu_of_,
+                                       .algorithms = plan_->job.layout.algorithms_text,
+                                       .algorithms_file = plan_->job.layout.algorithms,
+                                       .measured = options_.measured});
   }
   cpu::CpuDeviceOptions options{.threads = options_.threads_per_rank, .memory_limit_bytes = limit};
   const size_t threads = options_.threads_per_rank;

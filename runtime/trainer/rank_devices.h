@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@ struct RankDevicesOptions {
   std::vector<WorldRank> ranks;  // in this process
   int threads_per_rank = 1;
   std::vector<int> processors;  // that CPU ranks are pinned to; too few: they are not
+  std::function<void(const std::string& algorithms)> measured;  // cuda::CudaDeviceOptions::measured of each GPU rank
 };
 
 // Threads: any, once made.
