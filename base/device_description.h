@@ -24,9 +24,9 @@ struct DeviceDescription {
   int64_t launch_ns = 0;              // of starting one operation after another
   double peak_flops_f32 = 0;          // the data sheet's, for shares of it; 0: unknown
   double peak_flops_bf16 = 0;
-  int64_t memory_bytes = 0;    // that programs see; 0: no limit is known
-  int64_t reserved_bytes = 0;  // of them, what driver and libraries take
-  int devices_per_host = 0;    // 0: however many there are
+  int64_t memory_bytes = 0;                       // that programs see; 0: no limit is known
+  int64_t reserved_bytes = 0;                     // of them, what driver and libraries take
+  int devices_per_host = 0;                       // 0: however many there are
   LinkDescription peer = {.latency_ns = 20'000};  // to the other devices of its host
   LinkDescription host;                           // to its host's memory
   LinkDescription network;                        // to devices of other hosts

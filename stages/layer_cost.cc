@@ -29,9 +29,8 @@ LayerCost Linear(const Sizes& s, double n, double k) { return Linear(s, n, k, s.
 
 LayerCost Norm(const Sizes& s, double channels) {
   const double activation = s.element * s.outside * channels;
-  return {.forward = Pass(2 * activation),
-          .input_gradient = Pass(4 * activation),
-          .weight_gradient = Pass(2 * activation)};
+  return {
+      .forward = Pass(2 * activation), .input_gradient = Pass(4 * activation), .weight_gradient = Pass(2 * activation)};
 }
 
 // Scores and their product with the values; backward has five products of that size in place of two.

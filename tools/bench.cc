@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "base/world.h"
+#include "kernels/cuda/factory.h"
 #include "runtime/config/paths.h"
 #include "runtime/data/dataset.h"
 #include "runtime/planner/plan.h"
@@ -20,6 +21,7 @@
 #include "tools/job_verb.h"
 #include "tools/measure/bench_job.h"
 #include "tools/measure/compare.h"
+#include "tools/measure/gpu_shares.h"
 #include "tools/measure/process.h"
 #include "tools/measure/text.h"
 #include "tools/verbs.h"
@@ -70,6 +72,10 @@ absl::Status RunHere(const Arguments& arguments) {
                    RunBenchmark(world.get(), plan, dataset, {.steps = arguments.steps, .floors = floors}));
   const BenchResult& result = benchmark.result;
   std::printf("%s", ToText(result).c_str());
+  if (job.layout.device == DeviceKind::kCuda) {
+    ASSIGN_OR_RETURN(const std::vector<cuda::CudaDeviceInfo> gpus, cuda::FindCudaDevices());
+    std::printf("%s", ToText(SharesOf(result, job, gpus.front().name)).c_str());
+  }
   if (arguments.shapes) std::printf("%s", ShapesToText(result).c_str());
   if (output != nullptr) {
     output->buffer() = ToJson(result);

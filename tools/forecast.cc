@@ -9,7 +9,6 @@
 #include "runtime/config/device_file.h"
 #include "runtime/planner/hosts.h"
 #include "runtime/planner/text_table.h"
-#include "stages/parameters.h"
 
 namespace sluice::tools {
 namespace {
@@ -24,22 +23,13 @@ void LimitMemory(const Forecast& forecast, JobConfig& job) {
   if (limits.empty()) limits.assign(job.layout.pp, room);
   for (int64_t& limit : limits) limit = std::min(limit, room);
   if (own) return;
-  job.layout.memory_limit_place = absl::StrCat(
-      forecast.device.name, " has ", Grouped(forecast.device.memory_bytes), " bytes (",
-      forecast.device.memory_bytes / kMebibyte, " MiB), of which driver and libraries take ",
-      Grouped(forecast.device.reserved_bytes), ": ");
+  job.layout.memory_limit_place =
+      absl::StrCat(forecast.device.name, " has ", Grouped(forecast.device.memory_bytes), " bytes (",
+                   forecast.device.memory_bytes / kMebibyte, " MiB), of which driver and libraries take ",
+                   Grouped(forecast.device.reserved_bytes), ": ");
 }
 
 }  // namespace
-
-double FlopsPerToken(const JobConfig& job) {
-  double flops = 6 * static_cast<double>(ParameterCount(job.graph));
-  for (const Node& node : job.graph.nodes) {
-    if (node.kind != LayerKind::kAttention) continue;
-    flops += 12.0 * static_cast<double>(node.heads * node.head_size) * static_cast<double>(job.training.sequence);
-  }
-  return flops;
-}
 
 absl::StatusOr<Forecast> MakeForecast(JobConfig job, const std::string& devices, const std::string& user_directory) {
   ASSIGN_OR_RETURN(const DeviceChoice choice, ParseDevices(devices));
@@ -54,8 +44,7 @@ absl::StatusOr<Forecast> MakeForecast(JobConfig job, const std::string& devices,
         job.layout.tp, "), each of which needs a device; ask for ", ranks, " or change --set layout.pp, dp or tp"));
   }
   LimitMemory(forecast, job);
-  ASSIGN_OR_RETURN(forecast.plan,
-                   MakePlan(job, {.device = forecast.device, .packed_bytes = cuda::PackedLinearBytes}));
+  ASSIGN_OR_RETURN(forecast.plan, MakePlan(job, {.device = forecast.device, .packed_bytes = cuda::PackedLinearBytes}));
   return forecast;
 }
 

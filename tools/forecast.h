@@ -27,7 +27,4 @@ absl::StatusOr<Forecast> MakeForecast(JobConfig job, const std::string& devices,
 std::string ForecastToText(const Forecast& forecast, const Timeline& timeline);
 std::string ForecastToJson(const Forecast& forecast, const Timeline& timeline);
 
-// FLOPs of a token in training: 6 for each parameter, and 12 x layers x width of attention x sequence.
-double FlopsPerToken(const JobConfig& job);
-
 }  // namespace sluice::tools

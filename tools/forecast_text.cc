@@ -10,6 +10,7 @@
 #include "runtime/trace/text_chart.h"
 #include "scheduler/timeline.h"
 #include "tools/forecast.h"
+#include "tools/measure/model_flops.h"
 
 namespace sluice::tools {
 namespace {
@@ -62,12 +63,12 @@ std::string Milliseconds(int64_t ns) { return absl::StrFormat("%.2f", static_cas
 std::string Heading(const Forecast& forecast) {
   const JobConfig& job = forecast.plan.job;
   const RankGrid grid = job.layout.grid();
-  std::string text = absl::StrCat(
-      job.graph.name, " on ", forecast.devices, " x ", forecast.device.name, " in ", forecast.hosts,
-      forecast.hosts == 1 ? " host" : " hosts", ": pp ", grid.pp(), " x dp ", grid.dp(), " x tp ", grid.tp(),
-      ", schedule ", job.schedule.title(), ", ", job.micro_batches_per_replica(), " micro-batches of ",
-      job.training.rows_per_micro_batch(), " x ", job.training.sequence, " tokens, ",
-      job.training.precision == Precision::kBF16 ? "bf16" : "f32", "\n");
+  std::string text =
+      absl::StrCat(job.graph.name, " on ", forecast.devices, " x ", forecast.device.name, " in ", forecast.hosts,
+                   forecast.hosts == 1 ? " host" : " hosts", ": pp ", grid.pp(), " x dp ", grid.dp(), " x tp ",
+                   grid.tp(), ", schedule ", job.schedule.title(), ", ", job.micro_batches_per_replica(),
+                   " micro-batches of ", job.training.rows_per_micro_batch(), " x ", job.training.sequence, " tokens, ",
+                   job.training.precision == Precision::kBF16 ? "bf16" : "f32", "\n");
   if (grid.ranks() < forecast.devices) {
     absl::StrAppend(&text, "Only ", grid.ranks(), " of the devices work: the job has as many ranks; --set layout.pp, ",
                     "dp or tp gives it more.\n");
@@ -99,8 +100,8 @@ std::string ForecastToText(const Forecast& forecast, const Timeline& timeline) {
       Heading(forecast), Table(forecast, totals), "\nStep ", Milliseconds(totals.metrics.step_ns), " ms; bubble ",
       absl::StrFormat("%.1f %%", 100 * totals.metrics.makespan_bubble), "; ",
       Grouped(static_cast<int64_t>(totals.tokens_per_second)), " tokens/s, ",
-      Grouped(static_cast<int64_t>(totals.tokens_per_second / ranks)), " a device: ",
-      absl::StrFormat("%.1f %%", 100 * totals.model_flops_share),
+      Grouped(static_cast<int64_t>(totals.tokens_per_second / ranks)),
+      " a device: ", absl::StrFormat("%.1f %%", 100 * totals.model_flops_share),
       " of the data sheet's FLOPs (6N + 12LdT a token).\n",
       "An estimate from FLOPs, bytes and the rates of the device's description; nothing was measured.\n\n",
       DrawText({timeline}));

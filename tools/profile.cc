@@ -1,7 +1,9 @@
 // sluice profile JOB: where a step's time goes, by operation and by layer, each beside its floor (measure/floor.h), and
-// the layers' costs as a file that the job's layout.profile reads.
+// the layers' costs as a file that the job's layout.profile reads. Or, with --algorithms, which algorithm multiplies
+// which product fastest on the GPUs, as a file that layout.algorithms reads.
 #include <cstdio>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "base/status.h"
 #include "base/world.h"
+#include "kernels/cuda/matmul_choices.h"
 #include "runtime/config/layer_profile.h"
 #include "runtime/config/paths.h"
 #include "runtime/data/dataset.h"
@@ -18,6 +21,7 @@
 #include "tools/job_verb.h"
 #include "tools/measure/bench_job.h"
 #include "tools/measure/layers.h"
+#include "tools/measure/run.h"
 #include "tools/measure/text.h"
 #include "tools/verbs.h"
 
@@ -29,6 +33,7 @@ struct Arguments {
   int steps = 5;
   bool no_floor = false;
   std::string output;
+  std::string algorithms;
 };
 
 std::vector<int64_t> LayersPerStage(const Plan& plan) {
@@ -60,7 +65,33 @@ absl::Status PrintCuts(const Plan& plan, const LayerProfile& profile, double mea
   return absl::OkStatus();
 }
 
+// The choices of all GPUs, from a short run of the job whose numbers nobody uses.
+absl::Status MeasureAlgorithms(const Arguments& arguments) {
+  ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job, ProfileFile::kIgnored));
+  if (job.layout.device != DeviceKind::kCuda) {
+    return absl::FailedPreconditionError(
+        "--algorithms measures GPUs, and this job runs on the CPU (`sluice devices` says why; --device cuda asks for them)");
+  }
+  ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
+  ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
+  ASSIGN_OR_RETURN(const std::string path, OutputPath(arguments.job, arguments.algorithms));
+  ASSIGN_OR_RETURN(const auto output, FileWriter::Create(path));
+  const auto world = NewRealWorld();
+  std::mutex mutex;
+  std::vector<std::string> texts;
+  const auto keep = [&](const std::string& text) {
+    const std::lock_guard lock(mutex);
+    texts.push_back(text);
+  };
+  RETURN_IF_ERROR(RunSteps(world.get(), plan, dataset, {.steps = 1, .algorithms_measured = keep}).status());
+  ASSIGN_OR_RETURN(output->buffer(), cuda::MergeMatmulChoices(texts));
+  RETURN_IF_ERROR(output->Finish());
+  std::printf("Algorithms: %s  (in a job: layout { algorithms: \"FILE\" })\n", path.c_str());
+  return absl::OkStatus();
+}
+
 absl::Status RunProfile(const Arguments& arguments) {
+  if (!arguments.algorithms.empty()) return MeasureAlgorithms(arguments);
   ASSIGN_OR_RETURN(JobConfig job, LoadJob(arguments.job, ProfileFile::kIgnored));
   RETURN_IF_ERROR(KeepToCpu(arguments.job, &job));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
@@ -102,6 +133,9 @@ Run AddProfile(CLI::App& verb) {
   verb.add_flag("--no-floor", arguments->no_floor, "don't measure the machine's rates, which takes some seconds");
   verb.add_option("-o,--output", arguments->output,
                   "where the layers' costs go; the file that the job's layout.profile names if left out")
+      ->type_name("FILE");
+  verb.add_option("--algorithms", arguments->algorithms,
+                  "measure nothing but which algorithms multiply the job's products fastest on its GPUs, and write that")
       ->type_name("FILE");
   return [arguments] { return RunProfile(*arguments); };
 }

@@ -188,7 +188,7 @@ absl::Status RunForecast(const SimulateArguments& arguments, const std::string& 
   if (!arguments.timeline.empty()) {
     ASSIGN_OR_RETURN(timeline_format, TimelineFormat(arguments.timeline));
   }
-  ASSIGN_OR_RETURN(JobConfig job, LoadJob({.file = arguments.inputs.front(), .overrides = arguments.overrides},
+  ASSIGN_OR_RETURN(JobConfig job, LoadJob({.file = arguments.inputs.front(), .overrides = arguments.overrides, .device = "cpu"},
                                           ProfileFile::kIgnored));
   ASSIGN_OR_RETURN(const Forecast forecast, MakeForecast(std::move(job), arguments.devices, UserDirectory()));
   const Plan& plan = forecast.plan;

@@ -20,14 +20,10 @@ absl::StatusOr<CudaDeviceInfo> Describe(int ordinal) {
   if (const cudaError_t error = cudaGetDeviceProperties(&properties, ordinal); error != cudaSuccess) {
     return CudaError(error, "cudaGetDeviceProperties", absl::StrCat("GPU ", ordinal));
   }
-  CudaDeviceInfo info{.name = properties.name, .major = properties.major, .minor = properties.minor};
-  size_t free_bytes = 0, bytes = 0;
-  cudaError_t error = cudaSetDevice(ordinal);
-  if (error == cudaSuccess) error = cudaMemGetInfo(&free_bytes, &bytes);
-  if (error != cudaSuccess) return CudaError(error, "cudaMemGetInfo", absl::StrCat("GPU ", ordinal));
-  info.memory_bytes = static_cast<int64_t>(bytes);
-  info.free_bytes = static_cast<int64_t>(free_bytes);
-  return info;
+  return CudaDeviceInfo{.name = properties.name,
+                        .major = properties.major,
+                        .minor = properties.minor,
+                        .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
 }
 
 // REQUIRES: the calling thread's GPU is `ordinal`.
@@ -58,6 +54,7 @@ class CudaDevice final : public Device {
 
   ~CudaDevice() override {
     setup_stream_ = nullptr;
+    if (options_.measured != nullptr) options_.measured(ToText(matmul_->choices()));
     CHECK_EQ(memory_.bytes, 0) << "buffers outlive their device";
   }
 
@@ -164,12 +161,25 @@ absl::StatusOr<std::vector<CudaDeviceInfo>> FindCudaDevices() {
   return devices;
 }
 
+absl::StatusOr<int64_t> FreeCudaBytes(int ordinal) {
+  size_t free_bytes = 0, bytes = 0;
+  cudaError_t error = cudaSetDevice(ordinal);
+  if (error == cudaSuccess) error = cudaMemGetInfo(&free_bytes, &bytes);
+  if (error != cudaSuccess) return CudaError(error, "cudaMemGetInfo", absl::StrCat("GPU ", ordinal));
+  return static_cast<int64_t>(free_bytes);
+}
+
 absl::StatusOr<std::unique_ptr<Device>> NewCudaDevice(World* world, const CudaDeviceOptions& options) {
   ASSIGN_OR_RETURN(CudaDeviceInfo info, Describe(options.ordinal));
   ASSIGN_OR_RETURN(auto state, DeviceState::Create(world, options.ordinal,
                                                    absl::StrCat("GPU ", options.ordinal, " (", info.name, ")")));
   RETURN_IF_ERROR(ReachPeers(options.ordinal, options.peers));
-  ASSIGN_OR_RETURN(auto matmul, Matmul::Create());
+  MatmulChoices choices;
+  if (!options.algorithms.empty()) {
+    ASSIGN_OR_RETURN(choices, MatmulChoicesFromText(options.algorithms, options.algorithms_file));
+  }
+  ASSIGN_OR_RETURN(auto matmul, Matmul::Create(std::move(choices), options.measured != nullptr ? Unchosen::kMeasured
+                                                                                               : Unchosen::kGuessed));
   return std::make_unique<CudaDevice>(options, std::move(info), std::move(state), std::move(matmul));
 }
 

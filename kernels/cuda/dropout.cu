@@ -18,15 +18,19 @@ __global__ void DropoutKernel(DropoutParams p) {
     const Pack<kWidth> x = Load<kWidth>(static_cast<const T*>(p.x) + offset, access);
     Pack<kWidth> y = add != nullptr ? Load<kWidth>(add + offset, access) : Pack<kWidth>{};
     const float scale = 1.0f / (1.0f - p.rate);
+    // Rounded before it is added, as on the CPU.
+    const auto keep = [&](int j, uint32_t word) {
+      const float kept = UnitFloat(word) >= p.rate ? __fmul_rn(x[j], scale) : 0.0f;
+      y[j] = add != nullptr ? y[j] + kept : kept;
+    };
 #pragma unroll
     for (int quad = 0; quad < (kWidth + 3) / 4; ++quad) {
       const PhiloxBlock words = RandomWords(p.key.seed, p.key.name, p.key.step, sample, e / 4 + quad);
+      if constexpr (kWidth == 1) {
+        keep(0, e % 4 >= 2 ? (e % 2 == 0 ? words[2] : words[3]) : (e % 2 == 0 ? words[0] : words[1]));
+      } else {
 #pragma unroll
-      for (int word = 0; word < 4; ++word) {
-        if (kWidth == 1 && word != static_cast<int>(e % 4)) continue;
-        const int j = kWidth == 1 ? 0 : 4 * quad + word;
-        // Rounded before it is added, as on the CPU.
-        y[j] += UnitFloat(words[word]) >= p.rate ? __fmul_rn(x[j], scale) : 0.0f;
+        for (int j = 0; j < 4; ++j) keep(4 * quad + j, words[j]);
       }
     }
     Store(y, static_cast<T*>(p.y) + offset, access);

@@ -1,5 +1,4 @@
 #include "kernels/cuda/finish_linear.h"
-
 #include "kernels/cuda/flat.h"
 #include "kernels/tensor_check.h"
 

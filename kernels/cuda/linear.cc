@@ -79,10 +79,9 @@ cudaError_t UnfusedForward(Matmul& matmul, cudaStream_t stream, const LinearForw
     cudaError_t error =
         matmul.Run(stream, shape, {.a = args.packed.data, .b = x.data, .d = sums.data}, scratch.library);
     if (error != cudaSuccess) return error;
-    error = FinishLinear(stream, {.sums = sums,
-                                  .bias = args.bias,
-                                  .add = Rows(args.add, first, count),
-                                  .y = Rows(args.y, first, count)});
+    error = FinishLinear(
+        stream,
+        {.sums = sums, .bias = args.bias, .add = Rows(args.add, first, count), .y = Rows(args.y, first, count)});
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
@@ -127,13 +126,10 @@ MatmulShape WeightGradientShape(const LinearWeightGradientArgs& args, Epilogue e
 
 cudaError_t RunWeightGradient(Matmul& matmul, cudaStream_t stream, const LinearWeightGradientArgs& args,
                               Epilogue epilogue, const Scratch& scratch) {
-  return matmul.Run(stream, WeightGradientShape(args, epilogue),
-                    {.a = args.x.data,
-                     .b = args.dy.data,
-                     .c = args.dweight.data,
-                     .d = args.dweight.data,
-                     .bias = scratch.own.data},
-                    scratch.library);
+  return matmul.Run(
+      stream, WeightGradientShape(args, epilogue),
+      {.a = args.x.data, .b = args.dy.data, .c = args.dweight.data, .d = args.dweight.data, .bias = scratch.own.data},
+      scratch.library);
 }
 
 cudaError_t FusedWeightGradient(Matmul& matmul, cudaStream_t stream, const LinearWeightGradientArgs& args,
@@ -191,6 +187,15 @@ absl::Status Compare(Matmul& matmul, cudaStream_t stream, const MatmulShape& sha
   return absl::OkStatus();
 }
 
+// Whether to fuse is measured with the algorithms; those of products alone Matmul measures by itself.
+template <class Args>
+cudaError_t MeasureIfToBe(Matmul& matmul, cudaStream_t stream, const Args& args, const Workspace& workspace) {
+  const std::optional<MatmulShape> shape = EpilogueShape(args);
+  if (!shape.has_value() || !matmul.IsToMeasure(*shape)) return cudaSuccess;
+  const absl::Status measured = MeasureLinear(matmul, stream, args, workspace);
+  return measured.ok() || absl::IsUnimplemented(measured) ? cudaSuccess : cudaErrorUnknown;
+}
+
 }  // namespace
 
 int64_t LinearWorkspaceBytes() { return kMatmulWorkspaceBytes + kScratchBytes; }
@@ -206,6 +211,7 @@ cudaError_t PackLinear(cudaStream_t stream, const LinearShape& shape, const Tens
 cudaError_t LinearForward(Matmul& matmul, cudaStream_t stream, const LinearForwardArgs& args,
                           const Workspace& workspace) {
   Check(args);
+  if (cudaError_t error = MeasureIfToBe(matmul, stream, args, workspace); error != cudaSuccess) return error;
   return CanFuse(matmul, args) ? FusedForward(matmul, stream, args, Split(workspace))
                                : UnfusedForward(matmul, stream, args, Split(workspace));
 }
@@ -216,13 +222,14 @@ cudaError_t LinearInputGradient(Matmul& matmul, cudaStream_t stream, const Linea
   CheckMatrix("dy", args.dy, args.dy.rows(), shape.n, shape.compute);
   CheckMatrix("dx", args.dx, args.dy.rows(), shape.k, shape.compute);
   CHECK_GE(args.packed.bytes(), PackedLinearBytes(shape)) << "packed weight of " << shape.n << " x " << shape.k;
-  return matmul.Run(stream, InputGradientShape(args),
-                    {.a = args.packed.data, .b = args.dy.data, .d = args.dx.data}, Split(workspace).library);
+  return matmul.Run(stream, InputGradientShape(args), {.a = args.packed.data, .b = args.dy.data, .d = args.dx.data},
+                    Split(workspace).library);
 }
 
 cudaError_t LinearWeightGradient(Matmul& matmul, cudaStream_t stream, const LinearWeightGradientArgs& args,
                                  const Workspace& workspace) {
   Check(args);
+  if (cudaError_t error = MeasureIfToBe(matmul, stream, args, workspace); error != cudaSuccess) return error;
   const std::optional<MatmulShape> shape = EpilogueShape(args);
   const bool fuse = shape.has_value() && matmul.Fuses(*shape);
   return fuse ? FusedWeightGradient(matmul, stream, args, Split(workspace))
@@ -247,13 +254,10 @@ absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearForw
   if (args.add && args.add.dtype != args.y.dtype) return absl::OkStatus();
   const MatmulShape fused = FusedForwardShape(args);
   // For timing any vector is a bias; that of the very type is made when it is used.
-  if (absl::Status status = matmul.Measure(stream, fused,
-                                           {.a = args.packed.data,
-                                            .b = args.x.data,
-                                            .c = args.add.data,
-                                            .d = args.y.data,
-                                            .bias = args.bias.data},
-                                           scratch.library);
+  if (absl::Status status = matmul.Measure(
+          stream, fused,
+          {.a = args.packed.data, .b = args.x.data, .c = args.add.data, .d = args.y.data, .bias = args.bias.data},
+          scratch.library);
       !status.ok()) {
     return status;
   }
@@ -265,8 +269,8 @@ absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearForw
 
 absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearInputGradientArgs& args,
                            const Workspace& workspace) {
-  return matmul.Measure(stream, InputGradientShape(args),
-                        {.a = args.packed.data, .b = args.dy.data, .d = args.dx.data}, Split(workspace).library);
+  return matmul.Measure(stream, InputGradientShape(args), {.a = args.packed.data, .b = args.dy.data, .d = args.dx.data},
+                        Split(workspace).library);
 }
 
 absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearWeightGradientArgs& args,
@@ -276,13 +280,10 @@ absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearWeig
   for (const Epilogue epilogue : {Epilogue::kNone, Epilogue::kBiasGradient}) {
     if (epilogue == Epilogue::kBiasGradient && !args.dbias) return absl::OkStatus();
     const MatmulShape shape = WeightGradientShape(args, epilogue);
-    const absl::Status status = matmul.Measure(stream, shape,
-                                               {.a = args.x.data,
-                                                .b = args.dy.data,
-                                                .c = args.dweight.data,
-                                                .d = args.dweight.data,
-                                                .bias = scratch.own.data},
-                                               scratch.library);
+    const absl::Status status = matmul.Measure(
+        stream, shape,
+        {.a = args.x.data, .b = args.dy.data, .c = args.dweight.data, .d = args.dweight.data, .bias = scratch.own.data},
+        scratch.library);
     if (!status.ok()) return status;
   }
   return Compare(

@@ -1,8 +1,8 @@
 // Products with a weight on a GPU, by cuBLASLt. Arguments, shapes and aliasing: kernels/operations.h.
 //
-// Row-major y[M,N] = x[M,K] . weight[N,K]^T is column-major y' = weight . x', and so on: nothing is transposed in memory.
-// What comes beside the product (bias, addend, bias gradient) is done in the product's epilogue, or by a kernel from
-// sums in f32: the reference, taken where the library doesn't fuse, or where that was measured to be faster. An
+// Row-major y[M,N] = x[M,K] . weight[N,K]^T is column-major y' = weight . x', and so on: nothing is transposed in
+// memory. What comes beside the product (bias, addend, bias gradient) is done in the product's epilogue, or by a kernel
+// from sums in f32: the reference, taken where the library doesn't fuse, or where that was measured to be faster. An
 // epilogue takes the bias in the result's type: rounded to bf16, if that is what y is.
 //
 // A call issues work on the stream and returns the first error. Allocates nothing on the device. Matmul's threads.
@@ -30,7 +30,7 @@ cudaError_t LinearWeightGradient(Matmul& matmul, cudaStream_t stream, const Line
                                  const Workspace& workspace);
 
 // Chooses the algorithms of these very calls, and whether their epilogues are taken, by measurement; results are lost.
-// Waits for the stream. Before step 1 only.
+// Waits for the stream. UNIMPLEMENTED: the library has no such epilogue, and there is nothing to choose.
 absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearForwardArgs& args,
                            const Workspace& workspace);
 absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearInputGradientArgs& args,

@@ -64,8 +64,10 @@ void Take(const cublasLtMatmulHeuristicResult_t& result, MatmulChoice* choice) {
   choice->workspace_bytes = static_cast<int64_t>(result.workspaceSize);
 }
 
+// UNIMPLEMENTED: the library doesn't compute it.
 absl::Status NotMeasured(const MatmulShape& shape, cudaError_t error) {
-  return absl::InternalError(absl::StrCat("cublasLtMatmul ", ToText(shape), ": ", cudaGetErrorString(error)));
+  const auto code = error == cudaErrorNotSupported ? absl::StatusCode::kUnimplemented : absl::StatusCode::kInternal;
+  return absl::Status(code, absl::StrCat("cublasLtMatmul ", ToText(shape), ": ", cudaGetErrorString(error)));
 }
 
 }  // namespace
@@ -155,14 +157,15 @@ bool Matmul::Plan::Allows(cublasLtHandle_t handle, const MatmulChoice& given) co
          result.workspaceSize <= static_cast<size_t>(given.workspace_bytes);
 }
 
-Matmul::Matmul(cublasLtHandle_t handle, MatmulChoices choices) : handle_(handle), choices_(std::move(choices)) {}
+Matmul::Matmul(cublasLtHandle_t handle, MatmulChoices choices, Unchosen unchosen)
+    : handle_(handle), unchosen_(unchosen), choices_(std::move(choices)) {}
 
 Matmul::~Matmul() {
   plans_.clear();
   Must(cublasLtDestroy(handle_));
 }
 
-absl::StatusOr<std::unique_ptr<Matmul>> Matmul::Create(MatmulChoices choices) {
+absl::StatusOr<std::unique_ptr<Matmul>> Matmul::Create(MatmulChoices choices, Unchosen unchosen) {
   absl::StatusOr<std::string> architecture = Architecture();
   if (!architecture.ok()) return architecture.status();
   const auto version = static_cast<int64_t>(cublasLtGetVersion());
@@ -177,7 +180,7 @@ absl::StatusOr<std::unique_ptr<Matmul>> Matmul::Create(MatmulChoices choices) {
   if (const cublasStatus_t status = cublasLtCreate(&handle); status != CUBLAS_STATUS_SUCCESS) {
     return absl::UnavailableError(absl::StrCat("cublasLtCreate: ", cublasLtGetStatusName(status)));
   }
-  return std::unique_ptr<Matmul>(new Matmul(handle, std::move(choices)));
+  return std::unique_ptr<Matmul>(new Matmul(handle, std::move(choices), unchosen));
 }
 
 Matmul::Plan* Matmul::PlanOf(const MatmulShape& shape, cudaError_t* error) {
@@ -218,8 +221,16 @@ cudaError_t Matmul::Run(cudaStream_t stream, const MatmulShape& shape, const Mat
                         const Workspace& workspace) {
   const std::lock_guard lock(mutex_);
   cudaError_t error = cudaSuccess;
-  const Plan* const plan = PlanOf(shape, &error);
-  return plan == nullptr ? error : RunPlan(stream, *plan, operands, workspace);
+  const bool to_measure = unchosen_ == Unchosen::kMeasured && choices_.of.count(shape) == 0;
+  Plan* const plan = PlanOf(shape, &error);
+  if (plan == nullptr) return error;
+  if (to_measure && !MeasurePlan(stream, plan, operands, workspace).ok()) return cudaErrorUnknown;
+  return RunPlan(stream, *plan, operands, workspace);
+}
+
+bool Matmul::IsToMeasure(const MatmulShape& shape) const {
+  const std::lock_guard lock(mutex_);
+  return unchosen_ == Unchosen::kMeasured && choices_.of.count(shape) == 0 && plans_.count(shape) == 0;
 }
 
 absl::Status Matmul::Measure(cudaStream_t stream, const MatmulShape& shape, const MatmulOperands& operands,
@@ -227,20 +238,25 @@ absl::Status Matmul::Measure(cudaStream_t stream, const MatmulShape& shape, cons
   const std::lock_guard lock(mutex_);
   cudaError_t error = cudaSuccess;
   Plan* const plan = PlanOf(shape, &error);
-  if (plan == nullptr) return NotMeasured(shape, error);
+  return plan == nullptr ? NotMeasured(shape, error) : MeasurePlan(stream, plan, operands, workspace);
+}
+
+absl::Status Matmul::MeasurePlan(cudaStream_t stream, Plan* plan, const MatmulOperands& operands,
+                                 const Workspace& workspace) {
   float best = std::numeric_limits<float>::max();
   MatmulChoice fastest = plan->choice;
   for (const cublasLtMatmulHeuristicResult_t& candidate : plan->Candidates(handle_, kCandidates)) {
     Take(candidate, &plan->choice);
     float milliseconds = 0;
     Stopwatch stopwatch(stream);
-    error = stopwatch.Time(kRepeats, [&] { return RunPlan(stream, *plan, operands, workspace); }, &milliseconds);
-    if (error != cudaSuccess && error != cudaErrorNotSupported) return NotMeasured(shape, error);
+    const cudaError_t error = stopwatch.Time(
+        kRepeats, [&] { return RunPlan(stream, *plan, operands, workspace); }, &milliseconds);
+    if (error != cudaSuccess && error != cudaErrorNotSupported) return NotMeasured(plan->shape, error);
     if (error != cudaSuccess || milliseconds >= best) continue;
     best = milliseconds;
     fastest = plan->choice;
   }
-  plan->choice = choices_.of[shape] = fastest;
+  plan->choice = choices_.of[plan->shape] = fastest;
   return absl::OkStatus();
 }
 

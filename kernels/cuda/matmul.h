@@ -2,7 +2,7 @@
 // and parts of a sum are never rounded to the result's type.
 //
 // The algorithm of a shape is that of the choices given, else the library's first guess (the same for the same library
-// and GPU), and stays. Choices are measured before they are used, never in passing.
+// and GPU), and stays. Measured are they in runs whose numbers don't count (Unchosen::kMeasured).
 //
 // Threads: any; ownership: one for each device, and it must outlive the work that it issued.
 #pragma once
@@ -34,11 +34,15 @@ struct MatmulOperands {
 // The largest power of two up to 16 that all are multiples of.
 int AlignmentOf(std::initializer_list<const void*> pointers);
 
+// What happens to a shape that nothing was chosen for, when it first appears.
+enum class Unchosen : uint8_t { kGuessed, kMeasured };
+
 class Matmul {
  public:
   // Of the current device. Errors: FAILED_PRECONDITION if the choices are of another architecture or library (they
   // would be other bits); UNAVAILABLE if cuBLASLt doesn't start.
-  static absl::StatusOr<std::unique_ptr<Matmul>> Create(MatmulChoices choices = {});
+  static absl::StatusOr<std::unique_ptr<Matmul>> Create(MatmulChoices choices = {},
+                                                        Unchosen unchosen = Unchosen::kGuessed);
   ~Matmul();
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;
@@ -50,8 +54,10 @@ class Matmul {
   // Whether to use the epilogue of a shape that has one: it is supported, and nothing chosen speaks against it.
   bool Fuses(const MatmulShape& shape);
 
+  // Whether this shape is to be measured, since nothing is known of it yet.
+  bool IsToMeasure(const MatmulShape& shape) const;
   // Times the library's candidates on the operands (whose results are lost) and keeps the fastest. Waits for the
-  // stream. Before step 1 only.
+  // stream. UNIMPLEMENTED: the library doesn't compute it.
   absl::Status Measure(cudaStream_t stream, const MatmulShape& shape, const MatmulOperands& operands,
                        const Workspace& workspace);
   // Whether an epilogue is taken, as measured by the caller.
@@ -62,13 +68,15 @@ class Matmul {
 
  private:
   struct Plan;
-  Matmul(cublasLtHandle_t handle, MatmulChoices choices);
+  Matmul(cublasLtHandle_t handle, MatmulChoices choices, Unchosen unchosen);
   // Null with the error: the library doesn't compute it. REQUIRES the lock.
   Plan* PlanOf(const MatmulShape& shape, cudaError_t* error);
+  absl::Status MeasurePlan(cudaStream_t stream, Plan* plan, const MatmulOperands& operands, const Workspace& workspace);
   cudaError_t RunPlan(cudaStream_t stream, const Plan& plan, const MatmulOperands& operands,
                       const Workspace& workspace);
 
   const cublasLtHandle_t handle_;
+  const Unchosen unchosen_;
   mutable std::mutex mutex_;
   MatmulChoices choices_;
   std::map<MatmulShape, std::unique_ptr<Plan>> plans_;  // null: the library doesn't compute it

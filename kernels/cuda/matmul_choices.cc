@@ -1,5 +1,6 @@
 #include "kernels/cuda/matmul_choices.h"
 
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -59,8 +60,8 @@ bool ReadLine(absl::string_view line, MatmulShape* shape, MatmulChoice* choice) 
 }
 
 absl::Status WrongLine(const std::string& file, size_t line, absl::string_view expected) {
-  return absl::InvalidArgumentError(absl::StrCat(file, ":", line, ": expected ", expected,
-                                                 "; measure the choices anew, or do without the file"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(file, ":", line, ": expected ", expected, "; measure the choices anew, or do without the file"));
 }
 
 }  // namespace
@@ -99,6 +100,23 @@ absl::StatusOr<MatmulChoices> MatmulChoicesFromText(absl::string_view text, cons
     choices.of.emplace(shape, choice);
   }
   return choices;
+}
+
+absl::StatusOr<std::string> MergeMatmulChoices(absl::Span<const std::string> texts) {
+  if (texts.empty()) return absl::InvalidArgumentError("no GPU measured anything");
+  MatmulChoices all;
+  for (const std::string& text : texts) {
+    absl::StatusOr<MatmulChoices> one = MatmulChoicesFromText(text, "measured choices");
+    if (!one.ok()) return one.status();
+    if (all.architecture.empty())
+      std::tie(all.architecture, all.library_version) = std::tie(one->architecture, one->library_version);
+    if (all.architecture != one->architecture || all.library_version != one->library_version) {
+      return absl::InvalidArgumentError(absl::StrCat("algorithms of GPUs of two kinds, ", all.architecture, " and ",
+                                                     one->architecture, ", can't be in one file"));
+    }
+    all.of.merge(one->of);
+  }
+  return ToText(all);
 }
 
 }  // namespace sluice::cuda

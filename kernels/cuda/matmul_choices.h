@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "kernels/dtype.h"
 
 namespace sluice::cuda {
@@ -59,5 +60,9 @@ struct MatmulChoices {
 std::string ToText(const MatmulChoices& choices);
 // `file` is for errors. INVALID_ARGUMENT: "file:line: ...".
 absl::StatusOr<MatmulChoices> MatmulChoicesFromText(absl::string_view text, const std::string& file);
+
+// Of several GPUs of one kind; of two choices for one shape the first. INVALID_ARGUMENT: not of one kind, or no
+// choices.
+absl::StatusOr<std::string> MergeMatmulChoices(absl::Span<const std::string> texts);
 
 }  // namespace sluice::cuda

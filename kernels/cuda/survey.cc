@@ -20,8 +20,8 @@ absl::Status WhyNone(const GpuSurvey& survey, cudaError_t error) {
   if (error == cudaSuccess || error == cudaErrorNoDevice) {
     return absl::UnavailableError("the NVIDIA driver finds no GPU; is CUDA_VISIBLE_DEVICES set to something else?");
   }
-  return absl::UnavailableError(absl::StrCat("cudaGetDeviceCount: ", cudaGetErrorName(error), ": ",
-                                             cudaGetErrorString(error)));
+  return absl::UnavailableError(
+      absl::StrCat("cudaGetDeviceCount: ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }
 
 // Everything but its peers.

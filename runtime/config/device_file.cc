@@ -105,11 +105,21 @@ absl::StatusOr<DeviceDescription> FindDevice(absl::string_view name, const std::
     if (Essence(NameOf(device)) == Essence(name)) return DeviceFromText(device.text, device.file);
   }
   const std::string nearest = NearestName(ShippedDevices(), absl::AsciiStrToLower(name));
-  return absl::NotFoundError(absl::StrCat("no device '", name, "' is described",
-                                          nearest.empty() ? "" : absl::StrCat(" (did you mean ", nearest, "?)"),
-                                          "; there are: ", absl::StrJoin(ShippedDevices(), ", "),
-                                          "; or name a file that ends in ", kEnding, ", like those of ",
-                                          "runtime/config/devices"));
+  return absl::NotFoundError(absl::StrCat(
+      "no device '", name, "' is described", nearest.empty() ? "" : absl::StrCat(" (did you mean ", nearest, "?)"),
+      "; there are: ", absl::StrJoin(ShippedDevices(), ", "), "; or name a file that ends in ", kEnding,
+      ", like those of ", "runtime/config/devices"));
+}
+
+absl::StatusOr<DeviceDescription> FindDeviceOfGpu(absl::string_view cuda_name) {
+  for (const ShippedDevice& device : ShippedDeviceFiles()) {
+    proto::Device from;
+    RETURN_IF_ERROR(ParseText(device.text, device.file, from).status());
+    for (const std::string& part : from.cuda_name()) {
+      if (absl::StrContains(cuda_name, part)) return DeviceFromText(device.text, device.file);
+    }
+  }
+  return absl::NotFoundError(absl::StrCat("no description of '", cuda_name, "' is shipped"));
 }
 
 absl::StatusOr<DeviceDescription> DeviceFromText(absl::string_view text, const std::string& file) {

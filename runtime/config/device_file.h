@@ -18,6 +18,9 @@ std::vector<std::string> ShippedDevices();
 // relative to `user_directory`. Errors: NOT_FOUND with the names there are; INVALID_ARGUMENT with file and line.
 absl::StatusOr<DeviceDescription> FindDevice(absl::string_view name, const std::string& user_directory);
 
+// The shipped one that CUDA calls so ("NVIDIA H100 80GB HBM3"). NOT_FOUND: none is.
+absl::StatusOr<DeviceDescription> FindDeviceOfGpu(absl::string_view cuda_name);
+
 // `file` is for errors.
 absl::StatusOr<DeviceDescription> DeviceFromText(absl::string_view text, const std::string& file);
 

@@ -129,6 +129,7 @@ LayoutConfig LayoutFrom(const proto::Layout& from, const ScheduleConfig& schedul
   if (from.has_threads_per_rank()) layout.threads_per_rank = Narrow(from.threads_per_rank());
   TAKE(from, layout, pin);
   TAKE(from, layout, profile);
+  TAKE(from, layout, algorithms);
   layout.layers_per_stage.assign(from.layers_per_stage().begin(), from.layers_per_stage().end());
   for (const std::string& limit : from.memory_limit()) layout.memory_limit.push_back(ParseBytes(limit).value_or(0));
   if (layout.memory_limit.size() == 1) layout.memory_limit.resize(std::max(layout.pp, 1), layout.memory_limit[0]);
@@ -196,6 +197,7 @@ void ResolvePaths(const std::string& file, const std::string& user_directory, co
   resolve("model.graph", config.model.graph);
   resolve("schedule.file", config.schedule.file);
   resolve("layout.profile", config.layout.profile);
+  resolve("layout.algorithms", config.layout.algorithms);
   resolve("data.text", config.data.text);
   for (size_t i = 0; i < config.data.tokens.size(); ++i) {
     resolve(absl::StrCat("data.tokens.", i), config.data.tokens[i]);
@@ -209,6 +211,14 @@ absl::Status FollowProfile(LayoutConfig& layout) {
   if (layout.profile.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(LayerProfile profile, ReadLayerProfile(layout.profile));
   layout.measured = std::make_shared<const LayerProfile>(std::move(profile));
+  return absl::OkStatus();
+}
+
+// What is in it is checked where there is a GPU.
+absl::Status ReadAlgorithms(JobConfig& config) {
+  if (config.layout.algorithms.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(config.layout.algorithms_text, ReadSmallFile(config.layout.algorithms));
+  config.fingerprint = HashName(absl::StrCat(config.fingerprint, config.layout.algorithms_text));
   return absl::OkStatus();
 }
 
@@ -232,6 +242,12 @@ absl::StatusOr<JobConfig> ParseJob(absl::string_view text, const std::string& fi
     if (absl::Status status = FollowProfile(config.layout); !status.ok()) {
       problems.Add("layout.profile", absl::StrCat("layout.profile: ", status.message(), "; `sluice profile ", file,
                                                   "` makes it"));
+    }
+  }
+  if (source.profile_file == ProfileFile::kRead) {
+    if (absl::Status status = ReadAlgorithms(config); !status.ok()) {
+      problems.Add("layout.algorithms", absl::StrCat("layout.algorithms: ", status.message(), "; `sluice profile ",
+                                                     file, " --algorithms FILE` makes it"));
     }
   }
   CheckTogether(config, problems);

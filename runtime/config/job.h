@@ -76,6 +76,8 @@ enum class DeviceKind : uint8_t { kAuto, kCpu, kCuda };
 
 struct LayoutConfig {
   DeviceKind device = DeviceKind::kAuto;
+  std::string algorithms;       // path of the choices of products' algorithms; empty: none
+  std::string algorithms_text;  // what it holds; part of the fingerprint
   int pp = 1;
   int dp = 1;
   int tp = 1;

@@ -31,6 +31,7 @@ std::string PlanHash(const Plan& plan) {
     absl::StrAppend(&text, "\n", stage.id.value(), " ", stage.copy, " ", stage.rank.value(), " ", stage.begin, " ",
                     stage.end, " ", static_cast<int>(stage.recompute));
   }
+  absl::StrAppend(&text, "\n", plan.job.layout.algorithms_text);
   return Hex(HashName(text));
 }
 

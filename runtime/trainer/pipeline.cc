@@ -103,7 +103,8 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   }
   ASSIGN_OR_RETURN(shared.devices, RankDevices::Create(plan, {.ranks = shared.ranks,
                                                               .threads_per_rank = options.threads_per_rank,
-                                                              .processors = options.processors}));
+                                                              .processors = options.processors,
+                                                              .measured = options.algorithms_measured}));
   for (const WorldRank rank : shared.ranks) {
     pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, rank));
   }

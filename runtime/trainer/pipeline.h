@@ -39,6 +39,8 @@ struct PipelineOptions {
   std::vector<int> processors;
   double watchdog_seconds = 60;
   std::function<uint64_t()> moves_elsewhere;  // Watchdog::moves_elsewhere
+  // cuda::CudaDeviceOptions::measured of each GPU rank, on its thread; null: nothing is measured.
+  std::function<void(const std::string& algorithms)> algorithms_measured;
   // Wraps a rank's device before anything is built on it (profiling); null: as it is.
   std::function<std::unique_ptr<Device>(Device* device, WorldRank rank)> wrap_device;
   // StageOptions::on_layer of the stages of each rank.

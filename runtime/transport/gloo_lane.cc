@@ -35,7 +35,7 @@ GlooLane::~GlooLane() {
 
 bool GlooLane::SendAtOnce(GlooLink* link, uint64_t tag, const std::byte* data, int64_t bytes) {
   if (bytes > kAtOnceBytes || !link->PeerWaits(tag)) return false;
-  Copied copied{.data = std::make_unique<std::byte[]>(bytes)};
+  Copied copied{.data = std::make_unique_for_overwrite<std::byte[]>(bytes)};
   std::memcpy(copied.data.get(), data, bytes);
   copied.message = std::make_unique<GlooMessage>(link, Direction::kSend, tag, copied.data.get(), bytes);
   copied.message->PostPieceHere();  // a connection that has broken is reported by its ear
@@ -49,7 +49,11 @@ void GlooLane::Start(GlooLink* link, Direction direction, uint64_t tag, std::byt
   auto message = std::make_unique<GlooMessage>(link, direction, tag, data, bytes);
   {
     std::lock_guard lock(mutex_);
-    if (bytes <= kAtOnceBytes) message->PostPieceHere();
+    if (bytes <= kAtOnceBytes) {
+      message->PostPieceHere();
+    } else if (message->pieces() == 1) {
+      message->PostPiece();  // need not wait for the lane's thread to wake up
+    }
     ++pending_;
     started_.push_back(std::move(message));
   }

@@ -131,6 +131,7 @@ class GlooMessage {
   GlooMessage& operator=(const GlooMessage&) = delete;
 
   GlooLink* link() const { return link_; }
+  int64_t pieces() const { return pieces_; }
   bool posted() const { return posted_ == pieces_; }
   bool done() const { return waited_ == pieces_; }
   // Has Gloo's thread take the next piece. REQUIRES: !posted(). An error comes with WaitForPiece().

@@ -43,8 +43,7 @@ class GpuSchedules : public testing::Test {
   }
 
   void Check(const GpuJob& job) {
-    SCOPED_TRACE(
-        absl::StrCat("bazel run //tests/equivalence:gpu_schedules_test -- --job=\"", ToText(job), "\""));
+    SCOPED_TRACE(absl::StrCat("bazel run //tests/equivalence:gpu_schedules_test -- --job=\"", ToText(job), "\""));
     const JobNumbers& reference = Reference(job);
     const GpuRun run = runner_.OnGpus(job);
     EXPECT_EQ(run.reports, "");
@@ -93,6 +92,19 @@ TEST_F(GpuSchedules, CutsSchedulesAndOrdersGiveTheBitsOfOneGpu) {
       {"llama", "bf16", 2, "1f1b", 1, 2, 7}, {"gpt2", "f32", 4, "gpipe", 1, 2, 8},
   };
   for (const GpuJob& job : sample) Check(job);
+}
+
+// What stands in for the kernels' threads in all other tests gives what the threads give.
+TEST_F(GpuSchedules, EveryThreadAgreesWithTheBodies) {
+  for (const char* family : {"gpt2", "llama"}) {
+    const GpuJob job = {family, "bf16", 2, "1f1b", 1, 2, 10, 2};
+    const GpuRun threads = runner_.OnGpus(job, {.fidelity = gpu_sim::Fidelity::kEveryThread});
+    EXPECT_EQ(threads.reports, "");
+    ASSERT_TRUE(threads.numbers.ok()) << threads.numbers.status();
+    const JobNumbers& bodies = Reference(job);
+    ExpectNear(threads.numbers->losses, bodies.losses, 1e-2f, absl::StrCat(family, " loss"));
+    EXPECT_NEAR(threads.numbers->norms[0], bodies.norms[0], 2e-2f * bodies.norms[0]);
+  }
 }
 
 TEST_F(GpuSchedules, ASeedGivesOneRun) {

@@ -1,11 +1,12 @@
 // cuBLASLt's calls, as the simulated GPU answers them: objects and their attributes, the checks, and products as
 // launches that say what they read and write.
+#include "tests/gpu_sim/include/cublasLt.h"
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
 
-#include "tests/gpu_sim/include/cublasLt.h"
 #include "tests/gpu_sim/matmul.h"
 #include "tests/gpu_sim/memory.h"
 
@@ -164,10 +165,10 @@ const char* cublasLtGetStatusName(cublasStatus_t status) {
 
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type, uint64_t rows,
                                           uint64_t columns, int64_t ld) {
-  return Make(layout, MatrixLayout{.type = type,
-                                   .rows = static_cast<int64_t>(rows),
-                                   .columns = static_cast<int64_t>(columns),
-                                   .ld = ld});
+  return Make(
+      layout,
+      MatrixLayout{
+          .type = type, .rows = static_cast<int64_t>(rows), .columns = static_cast<int64_t>(columns), .ld = ld});
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) { return Destroy(layout); }
 cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t what,
@@ -243,10 +244,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   *returned = 0;
   const MatmulProblem problem = ProblemOf(desc, a, b, c, d);
   if (const cublasStatus_t status = Check(problem); status != CUBLAS_STATUS_SUCCESS) return status;
-  const uint32_t alignment = std::min({preference->alignment_a, preference->alignment_b, preference->alignment_c,
-                                       preference->alignment_d});
-  for (const Algorithm& algorithm :
-       Algorithms(problem, static_cast<int64_t>(preference->workspace_bytes), alignment)) {
+  const uint32_t alignment =
+      std::min({preference->alignment_a, preference->alignment_b, preference->alignment_c, preference->alignment_d});
+  for (const Algorithm& algorithm : Algorithms(problem, static_cast<int64_t>(preference->workspace_bytes), alignment)) {
     if (algorithm.splits > 1 && (preference->reduction_schemes & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) == 0) continue;
     if (*returned < requested) results[(*returned)++] = ResultOf(problem, algorithm);
   }

@@ -203,7 +203,8 @@ class Product {
   void ExpectGapsUntouched(const std::vector<double>& before) {
     const int64_t ld = with_.m + with_.gap;
     for (size_t i = 0; i < before.size(); ++i) {
-      if (static_cast<int64_t>(i) % ld >= with_.m) EXPECT_EQ(d.values[i], before[i]);
+      if (static_cast<int64_t>(i) % ld < with_.m) continue;
+      EXPECT_EQ(d.values[i], before[i]);
     }
   }
 
@@ -245,7 +246,8 @@ TEST_F(CublasLt, EqualsSumsInDouble) {
   int candidate = 0;
   for (const cublasOperation_t op_a : {CUBLAS_OP_N, CUBLAS_OP_T}) {
     for (const cublasOperation_t op_b : {CUBLAS_OP_N, CUBLAS_OP_T}) {
-      for (const auto& [in, out] : {std::pair(CUDA_R_32F, CUDA_R_32F), {CUDA_R_16BF, CUDA_R_16BF}, {CUDA_R_16BF, CUDA_R_32F}}) {
+      for (const auto& [in, out] :
+           {std::pair(CUDA_R_32F, CUDA_R_32F), {CUDA_R_16BF, CUDA_R_16BF}, {CUDA_R_16BF, CUDA_R_32F}}) {
         for (const float beta : {0.0f, 1.0f}) {
           for (const int64_t k : {1, 9, 64}) {
             Case with{.m = 8, .n = 24, .k = k, .op_a = op_a, .op_b = op_b, .in = in, .out = out, .beta = beta};
@@ -261,7 +263,8 @@ TEST_F(CublasLt, EqualsSumsInDouble) {
 }
 
 TEST_F(CublasLt, Epilogues) {
-  for (const cublasLtEpilogue_t epilogue : {CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_BGRADA, CUBLASLT_EPILOGUE_BGRADB}) {
+  for (const cublasLtEpilogue_t epilogue :
+       {CUBLASLT_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_BGRADA, CUBLASLT_EPILOGUE_BGRADB}) {
     for (const cudaDataType out : {CUDA_R_32F, CUDA_R_16BF}) {
       for (const cublasOperation_t op : {CUBLAS_OP_N, CUBLAS_OP_T}) {
         Product({.op_a = op, .op_b = op, .in = CUDA_R_16BF, .out = out, .epilogue = epilogue}).ExpectEqualsReference();

@@ -31,7 +31,8 @@ uint64_t HashOf(const MatmulProblem& problem) {
 }
 
 bool IsPossible(const MatrixLayout& layout) {
-  return layout.rows > 0 && layout.columns > 0 && layout.ld >= layout.rows && layout.batches > 0 && SizeOf(layout.type) > 0;
+  return layout.rows > 0 && layout.columns > 0 && layout.ld >= layout.rows && layout.batches > 0 &&
+         SizeOf(layout.type) > 0;
 }
 
 bool AreTypesSupported(const MatmulProblem& p) {
@@ -119,8 +120,9 @@ void ComputeOne(const MatmulProblem& p, const Algorithm& algorithm, const Matmul
 template <class T>
 T* Offset(T* data, const MatrixLayout& layout, int32_t batch) {
   using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
-  return data == nullptr ? data
-                         : static_cast<T*>(static_cast<Byte*>(data) + batch * layout.batch_stride * SizeOf(layout.type));
+  return data == nullptr
+             ? data
+             : static_cast<T*>(static_cast<Byte*>(data) + batch * layout.batch_stride * SizeOf(layout.type));
 }
 
 }  // namespace

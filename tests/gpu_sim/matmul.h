@@ -39,10 +39,10 @@ cublasStatus_t Check(const MatmulProblem& problem);
 // How a product is computed. Their results differ in the last bits, as the real library's algorithms do.
 struct Algorithm {
   int id = 0;
-  int splits = 1;                    // of the k sums, added in f32
-  uint32_t alignment = 2;            // of each matrix, of its columns too: in bytes
-  int64_t workspace_bytes = 0;       // for the parts
-  double time = 1;                   // against the fastest there could be
+  int splits = 1;               // of the k sums, added in f32
+  uint32_t alignment = 2;       // of each matrix, of its columns too: in bytes
+  int64_t workspace_bytes = 0;  // for the parts
+  double time = 1;              // against the fastest there could be
   cublasLtMatmulAlgo_t Pack(const MatmulProblem& problem) const;
 };
 // The fastest (so it is guessed) first, those that need no more than is there. REQUIRES: Check() is SUCCESS.

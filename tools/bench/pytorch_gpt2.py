@@ -290,6 +290,8 @@ def parse():
     parser.add_argument("--schedule", default="1f1b", help="of Sluice's pipeline; PyTorch's is always 1f1b")
     parser.add_argument("--text", default=str(ROOT / "examples/data/kjv"), help="a file, or a folder of files")
     parser.add_argument("--cut", type=int, default=0, help="blocks on PyTorch's first stage; left out: the best is looked for")
+    parser.add_argument("--layers", type=int, default=JOB["sizes"]["layers"],
+                        help="of the model; fewer where PyTorch's four processes (4 GB each) don't fit in memory")
     parser.add_argument("--rounds", type=int, default=3, help="in which all take their turn")
     parser.add_argument("--steps", type=int, default=3, help="of each in a round")
     parser.add_argument("--floor", action="store_true", help="run sluice bench too, for the shares of its floor")
@@ -312,6 +314,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that nothing is left behind
     options = parse()
     job = JOB | {"text": str(pathlib.Path(options.text).resolve())}
+    job["sizes"] = JOB["sizes"] | {"layers": options.layers}
     if options.quick:
         job, options.rounds, options.steps = job | QUICK, 1, 1
     used = versions(options.sluice)

@@ -36,6 +36,7 @@ libraries=$(glibc_of "$program" "${tests[@]}")
 pack_libraries "$payload/glibc" "$root/licenses" <<<"$libraries"
 if compgen -G "$workspace/examples/*.textproto" >/dev/null; then
   cp "$workspace"/examples/*.textproto "$payload/jobs/"
+  [[ ! -d $workspace/examples/data/kjv ]] || install -D -m 644 -t "$payload/jobs/data/kjv" "$workspace"/examples/data/kjv/*
 fi
 # The libraries of CUDA that `run` must find.
 for path in "$program" "${tests[@]}"; do objdump -p "$path"; done | awk '$1 == "NEEDED" {print $2}' | sort -u |

@@ -16,6 +16,7 @@ constexpr int kWarmUpSteps = 2;
 PipelineOptions OptionsFor(const Plan& plan, const RunOptions& options, std::vector<OperationProfile>* profiles) {
   PipelineOptions pipeline{
       .threads_per_rank = plan.job.layout.threads_per_rank, .processors = options.processors, .watchdog_seconds = 0};
+  pipeline.algorithms_measured = options.algorithms_measured;
   if (options.profiling == Profiling::kOff) return pipeline;
   pipeline.wrap_device = [profiles](Device* device, WorldRank rank) {
     return NewProfiledDevice(device, &(*profiles)[rank.index()]);

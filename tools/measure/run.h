@@ -2,6 +2,8 @@
 // measure.
 #pragma once
 
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +23,7 @@ struct RunOptions {
   int steps = 10;  // measured, after two to warm up
   Profiling profiling = Profiling::kOff;
   std::vector<int> processors;  // PipelineOptions::processors
+  std::function<void(const std::string&)> algorithms_measured;  // likewise
 };
 
 struct StepRun {

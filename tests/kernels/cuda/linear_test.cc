@@ -36,8 +36,8 @@ Products Multiply(int64_t rows, int64_t columns, int64_t depth, const std::funct
   return result;
 }
 
-std::unique_ptr<Matmul> NewMatmul(MatmulChoices choices = {}) {
-  auto matmul = Matmul::Create(std::move(choices));
+std::unique_ptr<Matmul> NewMatmul(MatmulChoices choices = {}, Unchosen unchosen = Unchosen::kGuessed) {
+  auto matmul = Matmul::Create(std::move(choices), unchosen);
   EXPECT_TRUE(matmul.ok()) << matmul.status();
   return *std::move(matmul);
 }
@@ -163,19 +163,39 @@ TEST_P(LinearTest, WeightGradientsAreF32AndAddUp) {
   }
 }
 
+// Weight gradients are measured with their accumulation and their bias gradients, and multiplied once for that.
+TEST_P(LinearTest, WeightGradientsAreMeasuredToo) {
+  TestTensor dweight(DType::kF32, {n_, k_}), dbias(DType::kF32, {n_});
+  OnGpu gpu;
+  const auto matmul = NewMatmul({}, Unchosen::kMeasured);
+  LinearWeightGradientArgs args{.shape = shape_,
+                                .x = gpu(x_),
+                                .dy = gpu(dy_),
+                                .dweight = gpu(dweight),
+                                .dbias = gpu(dbias),
+                                .accumulate = Accumulate::kOverwrite};
+  const Workspace workspace = gpu.Scratch(LinearWorkspaceBytes());
+  Succeed(LinearWeightGradient(*matmul, gpu.stream(), args, workspace));
+  const size_t chosen = matmul->choices().of.size();
+  gpu.Finish(LinearWeightGradient(*matmul, gpu.stream(), args, workspace));
+  EXPECT_EQ(matmul->choices().of.size(), chosen);
+  EXPECT_GE(chosen, 2u) << "with the epilogue and without";
+  const Products products = Multiply(
+      n_, k_, rows_, [&](int64_t i, int64_t l) { return dy_.at(l * n_ + i); },
+      [&](int64_t l, int64_t j) { return x_.at(l * k_ + j); });
+  ExpectNearSums(dweight, products.sums, products.magnitudes, 0, "dweight");
+}
+
 // Measured choices are text that another program takes up, and gets the same bits.
 TEST_P(LinearTest, ChoicesAreMeasuredAndKept) {
   TestTensor first(dtype_, {rows_, n_}), second(dtype_, {rows_, n_});
   std::string text;
   {
     OnGpu gpu;
-    const auto matmul = NewMatmul();
+    const auto matmul = NewMatmul({}, Unchosen::kMeasured);
     const LinearForwardArgs args{
         .shape = shape_, .x = gpu(x_), .packed = PackedOn(gpu, shape_, weight_), .bias = gpu(bias_), .y = gpu(first)};
-    const Workspace workspace = gpu.Scratch(LinearWorkspaceBytes());
-    const absl::Status measured = MeasureLinear(*matmul, gpu.stream(), args, workspace);
-    ASSERT_TRUE(measured.ok()) << measured;
-    gpu.Finish(LinearForward(*matmul, gpu.stream(), args, workspace));
+    gpu.Finish(LinearForward(*matmul, gpu.stream(), args, gpu.Scratch(LinearWorkspaceBytes())));
     text = ToText(matmul->choices());
   }
   const auto choices = MatmulChoicesFromText(text, "choices");

@@ -48,6 +48,17 @@ TEST(MatmulChoices, WhatIsWrittenIsRead) {
   }
 }
 
+TEST(MatmulChoices, OfSeveralGpusOfOneKindAreOneFile) {
+  const MatmulChoices a = RandomChoices(1), b = RandomChoices(2);
+  const auto both = MergeMatmulChoices({ToText(a), ToText(b), ToText(a)});
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_EQ(MatmulChoicesFromText(*both, "both")->of.size(), a.of.size() + b.of.size());
+  MatmulChoices other = b;
+  other.architecture = "sm_80";
+  EXPECT_THAT(std::string(MergeMatmulChoices({ToText(a), ToText(other)}).status().message()), HasSubstr("sm_80"));
+  EXPECT_FALSE(MergeMatmulChoices({}).ok());
+}
+
 TEST(MatmulChoices, AShapeReadsLikeACall) {
   EXPECT_EQ(ToText(MatmulShape{.m = 3072,
                                .n = 256,

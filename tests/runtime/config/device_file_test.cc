@@ -58,6 +58,13 @@ TEST(DeviceFile, NamesAreReadAsPeopleWriteThem) {
   EXPECT_EQ(FindDevice("A100-40GB", ".")->memory_bytes, int64_t{40960} << 20);
 }
 
+TEST(DeviceFile, GpusAreFoundByTheNamesThatCudaGivesThem) {
+  EXPECT_EQ(FindDeviceOfGpu("NVIDIA H100 80GB HBM3")->name, FindDevice("h100", ".")->name);
+  EXPECT_EQ(FindDeviceOfGpu("NVIDIA A100-SXM4-40GB")->name, FindDevice("a100-40gb", ".")->name);
+  EXPECT_EQ(FindDeviceOfGpu("NVIDIA GeForce RTX 4090")->name, FindDevice("rtx4090", ".")->name);
+  EXPECT_EQ(FindDeviceOfGpu("Simulated").status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST(DeviceFile, FilesOfOnesOwnAreRelativeToTheUser) {
   std::ofstream(testing::TempDir() + "/box.textproto") << kDevice;
   EXPECT_EQ(FindDevice("box.textproto", testing::TempDir())->name, "a box");

@@ -32,6 +32,22 @@ std::string ErrorOf(const std::string& text, std::vector<std::string> overrides 
   return job.ok() ? "" : std::string(job.status().message());
 }
 
+// Other algorithms are other bits: who has another file has another job.
+TEST(Job, AlgorithmsArePartOfTheFingerprint) {
+  const std::string path = testing::TempDir() + "/algorithms.txt";
+  const auto fingerprint = [&](const char* text) {
+    std::ofstream(path) << text;
+    const auto job = ParseJob(kSmall, "a.textproto", {.overrides = {"layout.algorithms=" + path}});
+    EXPECT_TRUE(job.ok()) << job.status();
+    EXPECT_EQ(job->layout.algorithms_text, text);
+    return job->fingerprint;
+  };
+  EXPECT_EQ(fingerprint("one"), fingerprint("one"));
+  EXPECT_NE(fingerprint("one"), fingerprint("two"));
+  EXPECT_THAT(ErrorOf(kSmall, {"layout.algorithms=none.txt"}),
+              AllOf(HasSubstr("none.txt"), HasSubstr("sluice profile"), HasSubstr("--algorithms")));
+}
+
 TEST(Job, DefaultsStandBesideTheFields) {
   const auto job = ParseJob(kSmall, "jobs/a.textproto", {.user_directory = "/home/me"});
   ASSERT_TRUE(job.ok()) << job.status();
