@@ -227,4 +227,16 @@ void SetQueues(const Program& program, QueueView view, ExecutionModel& model) {
   }
 }
 
+void IssueAhead(const Program& program, ExecutionModel& model) {
+  for (size_t r = 0; r < program.ranks.size(); ++r) {
+    for (size_t k = 0; k < program.ranks[r].size(); ++k) {
+      const ActionKind kind = program.ranks[r][k].kind;
+      if (!IsCompute(kind) && kind != ActionKind::kOptimizerStep) continue;
+      Waits& waits = model.waits[r][k];
+      waits.start_after_input = std::exchange(waits.issue_after_input, -1);
+      waits.start_after_slot = std::exchange(waits.issue_after_slot, -1);
+    }
+  }
+}
+
 }  // namespace sluice

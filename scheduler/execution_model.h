@@ -21,7 +21,10 @@ struct Waits {
   // compute, NORM, POST_VALIDATION and what passes on: the RECV of its input. OPTIMIZER_STEP: the last collective
   int32_t issue_after_input = -1;
   int32_t issue_after_slot = -1;  // compute: the last SEND out of the slot it writes
-  int32_t partner = -1;           // transfer: the other end's position in the peer's list
+  // The two above, where the issuing thread goes on and the device waits (IssueAhead).
+  int32_t start_after_input = -1;
+  int32_t start_after_slot = -1;
+  int32_t partner = -1;  // transfer: the other end's position in the peer's list
 };
 
 enum class QueueView : uint8_t {
@@ -39,5 +42,9 @@ ExecutionModel BuildExecutionModel(const Program& program);
 
 // Puts a model's actions into queues by another view; all other waits stay.
 void SetQueues(const Program& program, QueueView view, ExecutionModel& model);
+
+// The issuing threads no longer wait for compute actions' inputs and slots; the actions do. What post-validation
+// decides on the host is still waited for.
+void IssueAhead(const Program& program, ExecutionModel& model);
 
 }  // namespace sluice

@@ -129,6 +129,11 @@ class ExecutionRun {
   static bool Ended(const Rank& rank, int32_t k) { return k < 0 || rank.progress[k] == Progress::kEnded; }
   static int64_t Time(const Rank& rank, int32_t k) { return k < 0 ? 0 : rank.times[k]; }
 
+  static bool CanStart(const Rank& rank, const Waits& waits) {
+    return Ended(rank, waits.start_after) && Ended(rank, waits.start_after_input) &&
+           Ended(rank, waits.start_after_slot);
+  }
+
   // Moves the issuing thread on as far as it gets.
   bool Issue(Rank& rank) {
     const int32_t before = rank.issued;
@@ -152,10 +157,11 @@ class ExecutionRun {
       while (queue.head >= 0) {
         const int32_t k = queue.head;
         const Waits& waits = rank.waits[k];
-        if (rank.progress[k] == Progress::kNone && k < rank.issued && Ended(rank, waits.start_after)) {
+        if (rank.progress[k] == Progress::kNone && k < rank.issued && CanStart(rank, waits)) {
           rank.progress[k] = Progress::kStarted;
           if constexpr (Timing::kTimed) {
-            rank.times[k] = std::max({rank.times[k], queue.free_ns, Time(rank, waits.start_after)});
+            rank.times[k] = std::max({rank.times[k], queue.free_ns, Time(rank, waits.start_after),
+                                      Time(rank, waits.start_after_input), Time(rank, waits.start_after_slot)});
           }
           EndIfComplete(r, k);
         }

@@ -143,7 +143,8 @@ absl::StatusOr<Timeline> SimulateFrom(std::vector<int64_t>& begin_ns, const Prog
   CHECK(scenario.slowdown.empty() || scenario.slowdown.size() == program.ranks.size()) << scenario.slowdown.size();
   Timeline timeline = EmptyTimeline(program);
   std::vector<int64_t> list_end_ns = begin_ns;
-  const ExecutionModel model = BuildExecutionModel(program);
+  ExecutionModel model = BuildExecutionModel(program);
+  if (scenario.issue == Issue::kAhead) IssueAhead(program, model);
   if (!ExecutionRun(program, model, Clock(program, costs, scenario, begin_ns, list_end_ns, timeline)).Run()) {
     return absl::FailedPreconditionError("the program does not run to its end; Verify says why");
   }

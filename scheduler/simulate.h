@@ -42,8 +42,13 @@ struct Costs {
 // The same costs for each of `stages` stages.
 Costs UniformCosts(int stages, const StageCosts& stage);
 
+// Whether a rank's issuing thread waits until a compute action has its input and the slot that it writes. It does where
+// slots change hands on the host. Where they stay and the device waits, as on GPUs, it issues everything at once.
+enum class Issue : uint8_t { kWaits, kAhead };
+
 // What disturbs a step. The same numbers from the same seed, whatever the order of events.
 struct Scenario {
+  Issue issue = Issue::kWaits;
   NetworkOptions network;        // messages that compete; bytes matter between hosts
   double jitter = 0;             // each action, collective and message takes up to this share more or less; < 1
   uint64_t seed = 0;             // of the jitter

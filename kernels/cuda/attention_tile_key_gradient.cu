@@ -87,14 +87,13 @@ struct QuerySource {
 };
 
 // Scores and the probabilities' gradients of keys (rows) by queries (columns), from `query` of the stage on -> the
-// probabilities and, but for the scale, the scores' gradients. `distance`: from this lane's first query to its first
-// key.
+// probabilities and, but for the scale, the scores' gradients.
 template <int kSize, int kM, int kN>
-__device__ __forceinline__ void ScoreGradients(float scale, Shared<kSize> stage, int query, int distance, bool masked,
-                                               Results<kM, kN>& p, Results<kM, kN>& dp) {
+__device__ __forceinline__ void ScoreGradients(float scale, Shared<kSize> stage, int query, Results<kM, kN>& p,
+                                               Results<kM, kN>& dp) {
 #pragma unroll
   for (int j = 0; j < kN * 2; ++j) {
-    const int further = j / 2 * 8 + j % 2, column = query + Lane() % 4 * 2 + further;
+    const int column = query + Lane() % 4 * 2 + j / 2 * 8 + j % 2;
     const float base = stage.template Plane<float>(QueryPlane::kBase)[column];
     const float delta = stage.template Plane<float>(QueryPlane::kDelta)[column];
 #pragma unroll
@@ -102,13 +101,23 @@ __device__ __forceinline__ void ScoreGradients(float scale, Shared<kSize> stage,
       float& score = p.at[i / 2][j / 2][i % 2 * 2 + j % 2];
       float& gradient = dp.at[i / 2][j / 2][i % 2 * 2 + j % 2];
       score = Exp2(score * scale - base);
-      if (masked && distance + i * 8 > further) score = 0.0f;
       gradient = score * (gradient - delta);
     }
   }
 }
 
-// Puts 0 where a query's first key comes behind the key; `key` is this lane's first.
+// Hides scores of queries that come before the key; `distance` is from this lane's first query to its first key.
+template <int kM, int kN>
+__device__ __forceinline__ void MaskFuture(int distance, Results<kM, kN>& scores) {
+#pragma unroll
+  for (int j = 0; j < kN * 2; ++j) {
+#pragma unroll
+    for (int i = 0; i < kM * 2; ++i) {
+      if (distance + i * 8 > j / 2 * 8 + j % 2) scores.at[i / 2][j / 2][i % 2 * 2 + j % 2] = -kInfinity;
+    }
+  }
+}
+// Hides scores of queries whose first key comes behind the key; `key` is this lane's first.
 template <int kSize, int kM, int kN>
 __device__ __forceinline__ void MaskFirstKeys(Shared<kSize> stage, int query, int key, Results<kM, kN>& scores) {
 #pragma unroll
@@ -164,15 +173,14 @@ __global__ void __launch_bounds__(kThreads<kSize>, kSize == 64 ? 2 : 1) TileKeyG
       auto dp = DotProducts<kM, kN>(Stacked<kSize>(Shared<kSize>::values, warp_row), Beside<kSize>(stage.dy(), step));
       const int key = warp_key + Lane() / 4;
       if (p.first_key != nullptr) MaskFirstKeys(stage, step, key, scores);
-      const bool masked = query < warp_key + kM * 16 - 1;
-      ScoreGradients(p.scale * kLog2E, stage, step, key - (query + Lane() % 4 * 2), masked, scores, dp);
+      if (query < warp_key + kM * 16 - 1) MaskFuture(key - (query + Lane() % 4 * 2), scores);
+      ScoreGradients(p.scale * kLog2E, stage, step, scores, dp);
       AddProduct(Rounded(scores), Stacked<kSize>(stage.dy(), step), dv);
       AddProduct(Rounded(dp), Stacked<kSize>(stage.q(), step), dk);
     }
     tile = next;
   }
   dk.Multiply(p.scale);
-  __syncwarp();
   BFloat16* const gradient = static_cast<BFloat16*>(p.dqkv) + keys_at + warp_row * width;
   __syncwarp();
   StoreRows(dk, Shared<kSize>::keys, warp_row, gradient, width, p.at.sequence - warp_key);

@@ -20,14 +20,10 @@ absl::StatusOr<CudaDeviceInfo> Describe(int ordinal) {
   if (const cudaError_t error = cudaGetDeviceProperties(&properties, ordinal); error != cudaSuccess) {
     return CudaError(error, "cudaGetDeviceProperties", absl::StrCat("GPU ", ordinal));
   }
-  CudaDeviceInfo info{.name = properties.name, .major = properties.major, .minor = properties.minor};
-  size_t free_bytes = 0, bytes = 0;
-  cudaError_t error = cudaSetDevice(ordinal);
-  if (error == cudaSuccess) error = cudaMemGetInfo(&free_bytes, &bytes);
-  if (error != cudaSuccess) return CudaError(error, "cudaMemGetInfo", absl::StrCat("GPU ", ordinal));
-  info.memory_bytes = static_cast<int64_t>(bytes);
-  info.free_bytes = static_cast<int64_t>(free_bytes);
-  return info;
+  return CudaDeviceInfo{.name = properties.name,
+                        .major = properties.major,
+                        .minor = properties.minor,
+                        .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
 }
 
 // REQUIRES: the calling thread's GPU is `ordinal`.
@@ -162,6 +158,14 @@ absl::StatusOr<std::vector<CudaDeviceInfo>> FindCudaDevices() {
     devices.push_back(std::move(info));
   }
   return devices;
+}
+
+absl::StatusOr<int64_t> FreeCudaBytes(int ordinal) {
+  size_t free_bytes = 0, bytes = 0;
+  cudaError_t error = cudaSetDevice(ordinal);
+  if (error == cudaSuccess) error = cudaMemGetInfo(&free_bytes, &bytes);
+  if (error != cudaSuccess) return CudaError(error, "cudaMemGetInfo", absl::StrCat("GPU ", ordinal));
+  return static_cast<int64_t>(free_bytes);
 }
 
 absl::StatusOr<std::unique_ptr<Device>> NewCudaDevice(World* world, const CudaDeviceOptions& options) {

@@ -23,12 +23,14 @@ struct CudaDeviceInfo {
   std::string name;  // "NVIDIA H100 80GB HBM3"
   int major = 0, minor = 0;
   int64_t memory_bytes = 0;
-  int64_t free_bytes = 0;
 };
 
 // The GPUs of this machine; at least one. FAILED_PRECONDITION says why there is none: not built in, no driver, one that
-// is too old, no GPU; and what to do.
+// is too old, no GPU; and what to do. Sets nothing up on them.
 absl::StatusOr<std::vector<CudaDeviceInfo>> FindCudaDevices();
+
+// Bytes that nobody has taken on a GPU. Sets CUDA up on it, which takes some itself, and time.
+absl::StatusOr<int64_t> FreeCudaBytes(int ordinal);
 
 // Several devices may share a GPU. Errors: as FindCudaDevices(); RESOURCE_EXHAUSTED. The world outlives the device, and
 // everything made from a device goes before it.

@@ -12,6 +12,8 @@ absl::Status NotBuiltIn() {
 
 absl::StatusOr<std::vector<CudaDeviceInfo>> FindCudaDevices() { return NotBuiltIn(); }
 
+absl::StatusOr<int64_t> FreeCudaBytes(int) { return NotBuiltIn(); }
+
 absl::StatusOr<std::unique_ptr<Device>> NewCudaDevice(World*, const CudaDeviceOptions&) { return NotBuiltIn(); }
 
 }  // namespace sluice::cuda

@@ -44,6 +44,7 @@ class Planner {
     messages_ = LinkAlong(GridAxis::kPipeline, grid, device_);
     reductions_ = LinkAlong(GridAxis::kData, grid, device_);
     plan_.scenario.network = NetworkOf(grid, device_);
+    if (plan_.job.layout.device == DeviceKind::kCuda) plan_.scenario.issue = Issue::kAhead;
     // From here on the device is one shard's, and the others of its group are its peers.
     device_.peer = LinkAlong(GridAxis::kTensor, grid, device_);
     if (!packed_bytes_ && job.layout.device == DeviceKind::kCuda) packed_bytes_ = cuda::PackedLinearBytes;

@@ -29,24 +29,20 @@ std::vector<int> SpreadOverGpus(int ranks, int gpus) {
 }
 
 absl::Status CheckGpuMemory(const Plan& plan, const std::vector<WorldRank>& ranks, const std::vector<int>& gpu_of,
-                            const std::vector<cuda::CudaDeviceInfo>& gpus) {
-  for (size_t gpu = 0; gpu < gpus.size(); ++gpu) {
-    std::string each;
-    int64_t bytes = 0;
-    for (size_t i = 0; i < ranks.size(); ++i) {
-      if (gpu_of[i] != static_cast<int>(gpu)) continue;
-      const int64_t planned = PlannedBytes(plan, ranks[i]);
-      bytes += planned + kRankOverheadBytes;
-      absl::StrAppend(&each, each.empty() ? "" : ", ", "rank ", ranks[i].value(), " ", Mebibytes(planned));
-    }
-    if (bytes <= gpus[gpu].free_bytes) continue;
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "GPU ", gpu, " (", gpus[gpu].name, ") has ", Mebibytes(gpus[gpu].free_bytes), " free of ",
-        Mebibytes(gpus[gpu].memory_bytes), ", and needs ", Mebibytes(bytes), " (planned: ", each, "; and ",
-        Mebibytes(kRankOverheadBytes),
-        " a rank for workspaces): take more stages, smaller micro-batches or recompute, or see who else uses it"));
+                            int gpu, const cuda::CudaDeviceInfo& info, int64_t free_bytes) {
+  std::string each;
+  int64_t bytes = 0;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    if (gpu_of[i] != gpu) continue;
+    const int64_t planned = PlannedBytes(plan, ranks[i]);
+    bytes += planned + kRankOverheadBytes;
+    absl::StrAppend(&each, each.empty() ? "" : ", ", "rank ", ranks[i].value(), " ", Mebibytes(planned));
   }
-  return absl::OkStatus();
+  if (bytes <= free_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "GPU ", gpu, " (", info.name, ") has ", Mebibytes(free_bytes), " free of ", Mebibytes(info.memory_bytes),
+      ", and needs ", Mebibytes(bytes), " (planned: ", each, "; and ", Mebibytes(kRankOverheadBytes),
+      " a rank for workspaces): take more stages, smaller micro-batches or recompute, or see who else uses it"));
 }
 
 absl::StatusOr<RankDevices> RankDevices::Create(const Plan& plan, RankDevicesOptions options) {
@@ -57,7 +53,10 @@ absl::StatusOr<RankDevices> RankDevices::Create(const Plan& plan, RankDevicesOpt
   ASSIGN_OR_RETURN(const std::vector<cuda::CudaDeviceInfo> gpus, cuda::FindCudaDevices());
   const std::vector<WorldRank>& ranks = devices.options_.ranks;
   devices.gpu_of_ = SpreadOverGpus(static_cast<int>(ranks.size()), static_cast<int>(gpus.size()));
-  RETURN_IF_ERROR(CheckGpuMemory(plan, ranks, devices.gpu_of_, gpus));
+  for (int gpu = 0; gpu <= devices.gpu_of_.back(); ++gpu) {
+    ASSIGN_OR_RETURN(const int64_t free_bytes, cuda::FreeCudaBytes(gpu));
+    RETURN_IF_ERROR(CheckGpuMemory(plan, ranks, devices.gpu_of_, gpu, gpus[gpu], free_bytes));
+  }
   return devices;
 }
 

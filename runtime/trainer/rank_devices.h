@@ -17,10 +17,10 @@ namespace sluice {
 // Which GPU each of `ranks` ranks has: one of its own where there are enough, else neighbours share one.
 std::vector<int> SpreadOverGpus(int ranks, int gpus);
 
-// RESOURCE_EXHAUSTED, with the plan's numbers: the ranks of a GPU need more than it has free. `gpu_of[i]` is that of
-// ranks[i].
+// RESOURCE_EXHAUSTED, with the plan's numbers: those of `ranks` that are on this GPU (gpu_of[i] is that of ranks[i])
+// need more than it has free.
 absl::Status CheckGpuMemory(const Plan& plan, const std::vector<WorldRank>& ranks, const std::vector<int>& gpu_of,
-                            const std::vector<cuda::CudaDeviceInfo>& gpus);
+                            int gpu, const cuda::CudaDeviceInfo& info, int64_t free_bytes);
 
 struct RankDevicesOptions {
   std::vector<WorldRank> ranks;  // in this process

@@ -43,8 +43,7 @@ class GpuSchedules : public testing::Test {
   }
 
   void Check(const GpuJob& job) {
-    SCOPED_TRACE(
-        absl::StrCat("bazel run //tests/equivalence:gpu_schedules_test -- --job=\"", ToText(job), "\""));
+    SCOPED_TRACE(absl::StrCat("bazel run //tests/equivalence:gpu_schedules_test -- --job=\"", ToText(job), "\""));
     const JobNumbers& reference = Reference(job);
     const GpuRun run = runner_.OnGpus(job);
     EXPECT_EQ(run.reports, "");

@@ -32,7 +32,7 @@ bool IsConstant(const void* address) {
 
 }  // namespace
 
-thread_local AccessCheck* active_access_check = nullptr;
+constinit thread_local AccessCheck* active_access_check = nullptr;
 
 void AccessCheck::Check(const void* address, int64_t bytes, AccessKind kind, const void* pc) {
   const uintptr_t offset = shadow_.OffsetOf(address);

@@ -88,11 +88,11 @@ class AccessCheck {
             .bytes = static_cast<uint16_t>(bytes),
             .kind = kind};
   }
-  // Within a line.
+  // Within a line. Inlined, so that the number of bytes is a constant where the compiler's callback has one.
   template <AccessKind kKind>
-  void CheckLine(uintptr_t offset, int bytes, const void* pc);
+  __attribute__((always_inline)) void CheckLine(uintptr_t offset, int bytes, const void* pc);
   template <AccessKind kKind>
-  void CheckOrder(const Access& access, uintptr_t offset);
+  void CheckOrder(const Access& access, uintptr_t offset, int bytes);
   template <AccessKind kKind>
   Touched AfterAccess(const Access& access, Touched before, uint32_t since);
 
@@ -127,34 +127,36 @@ inline void AccessCheck::CheckLine(uintptr_t offset, int bytes, const void* pc) 
   }
   if (kKind != AccessKind::kRead) *written |= bits;
   history_[accesses_++ % kHistory] = access;
-  CheckOrder<kKind>(access, offset);
+  CheckOrder<kKind>(access, offset, bytes);
 }
 
 template <AccessKind kKind>
-inline void AccessCheck::CheckOrder(const Access& access, uintptr_t offset) {
+inline void AccessCheck::CheckOrder(const Access& access, uintptr_t offset, int bytes) {
   const uint32_t since = offset < Shadow::kSharedBytes ? order_.block_start() : order_.launch_start();
   Touched* const touched = shadow_.touched(offset);
-  Touched before = touched[0];
-  Touched after = AfterAccess<kKind>(access, before, since);
-  touched[0] = after;
-  for (int i = 1; i < access.bytes; ++i) {  // mostly all bytes are alike
-    if (touched[i] != before) [[unlikely]] {
-      before = touched[i];
-      after = AfterAccess<kKind>(access, before, since);
-    }
-    touched[i] = after;
+  const Touched first = touched[0];
+  bool alike = true;  // mostly
+  for (int i = 1; i < bytes; ++i) alike &= touched[i] == first;
+  if (alike) [[likely]] {
+    const Touched after = AfterAccess<kKind>(access, first, since);
+    for (int i = 0; i < bytes; ++i) touched[i] = after;
+  } else {
+    for (int i = 0; i < bytes; ++i) touched[i] = AfterAccess<kKind>(access, touched[i], since);
   }
 }
 
 template <AccessKind kKind>
 inline Touched AccessCheck::AfterAccess(const Access& access, Touched before, uint32_t since) {
+  // Again by the same thread, and nobody in between.
+  if (kKind == AccessKind::kRead ? before.read == access.record : before.write == access.record && before.read == 0) {
+    return before;
+  }
   const bool both_atomic = kKind == AccessKind::kAtomic && Order::IsAtomic(before.write);
   if (order_.IsUnordered(before.write, thread_, since) && !both_atomic) [[unlikely]] {
     FindRace(access, before.write, AccessKind::kWrite);
   }
   if (kKind == AccessKind::kRead) {
-    return {.write = before.write,
-            .read = before.read == access.record ? before.read : order_.AfterRead(before.read, thread_, since)};
+    return {.write = before.write, .read = order_.AfterRead(before.read, thread_, since)};
   }
   if (order_.IsUnordered(before.read, thread_, since)) [[unlikely]]
     FindRace(access, before.read, AccessKind::kRead);
@@ -163,6 +165,6 @@ inline Touched AccessCheck::AfterAccess(const Access& access, Touched before, ui
 }
 
 // Where the calling thread's accesses go to; null, as outside of kernels: nowhere.
-extern thread_local AccessCheck* active_access_check __attribute__((tls_model("initial-exec")));
+extern constinit thread_local AccessCheck* active_access_check __attribute__((tls_model("initial-exec")));
 
 }  // namespace gpu_sim

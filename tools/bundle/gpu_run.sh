@@ -2,7 +2,8 @@
 # Runs the GPU tests beside it, and prints a short table and `N passed, N failed, N skipped`:
 #   ./run [FILTER]                 the cases whose names match (GoogleTest's pattern; default: all)
 #   ./run --sanitizer TOOL         all under compute-sanitizer (memcheck, racecheck, initcheck, synccheck)
-#   ./run --program ARGUMENTS...   the program itself: ./run --program bench jobs/gpt2-124m.textproto
+#   ./run --benchmarks             GPT-2 and Llama in bf16 on one GPU, as one stage and as several
+#   ./run --program ARGUMENTS...   the program itself: ./run --program train jobs/kjv.textproto --device cuda
 # Ends with 0; with 1: something failed; with 2: nothing could run, and it says why. A test program has TEST_SECONDS (600).
 # CUDA's libraries are looked for where the loader looks, in CUDA_HOME, in /usr/local/cuda and in Python's packages.
 set -uo pipefail
@@ -72,6 +73,11 @@ run_test() {
   all=$(grep -c '<testcase ' "$xml" 2>/dev/null)
   skips=$(grep -c 'result="skipped"' "$xml" 2>/dev/null)
   fails=$(grep '<testcase ' -A1 "$xml" 2>/dev/null | grep -c '<failure ')
+  # A program that skips all it has reports no case.
+  if [[ $status -eq 0 && $all -eq 0 ]] && reason=$(grep -m 1 '^SKIPPED: ' "$log"); then
+    reason=${reason#SKIPPED: }
+    ((all = 1, skips = 1))
+  fi
   # One that dies, or that a sanitizer finds fault with, has no failed case.
   if [[ $status -ne 0 && $fails -eq 0 ]]; then
     echo "$name ended with status $status" >>"$log"
@@ -80,7 +86,27 @@ run_test() {
   printf '%-32s %8d %8d %8d %8d s\n' "$name" $((all - skips - fails)) "$fails" "$skips" $((SECONDS - began))
   ((passed += all - skips - fails, skipped += skips, failed += fails))
   if ((fails > 0)); then failed_logs+=("$log"); fi
-  if ((skips > 0)); then reason=$(sed -n '/<skipped/{s/.*&#x0A;\([^"]*\)".*/\1/p;q}' "$xml"); fi
+  if [[ -f $xml && $skips -gt 0 ]]; then reason=$(sed -n '/<skipped/{s/.*&#x0A;\([^"]*\)".*/\1/p;q}' "$xml"); fi
+}
+
+# The jobs of docs/gpu.md: model, rows of a step, stages on the one GPU.
+benchmarks() {
+  local job preset batch stages model
+  while read -r job preset batch stages; do
+    printf '\n=== %s %s, steps of %s x 1024 tokens, stages: %s\n' "$job" "$preset" "$batch" "$stages"
+    model=()
+    [[ $preset == - ]] || model=(--set "model.preset=$preset")
+    start "$content/sluice" bench "jobs/$job.textproto" --device cuda "${model[@]}" --set training.precision=bf16 \
+      --set training.sequence=1024 --set "training.batch=$batch" --set training.micro_batches=8 --set "layout.pp=$stages" \
+      </dev/null || ((failed += 1))
+  done <<'JOBS'
+gpt2-124m 124M 128 1
+gpt2-124m 124M 128 2
+gpt2-124m 124M 128 4
+gpt2-124m 355M 64 1
+gpt2-124m 1558M 32 1
+llama-1b - 32 1
+JOBS
 }
 
 unpack
@@ -92,6 +118,13 @@ case ${1:-} in
     cd "$content" || exit 2
     under=(env)
     start "$content/sluice" "$@"
+    exit
+    ;;
+  --benchmarks)
+    cd "$content" || exit 2
+    failed=0
+    benchmarks
+    ((failed == 0))
     exit
     ;;
   --sanitizer)

@@ -338,11 +338,10 @@ TEST_F(PipelineTest, RanksHaveGpusOfTheirOwnOrShareThemWithTheirNeighbours) {
 
 TEST_F(PipelineTest, WhatDoesNotFitIntoAGpuIsRefusedWithThePlansNumbers) {
   const std::vector<WorldRank> ranks = {WorldRank(0), WorldRank(1), WorldRank(2)};
-  const auto gpu = [](int64_t free_mib) {
-    return cuda::CudaDeviceInfo{.name = "G", .memory_bytes = int64_t{80} << 30, .free_bytes = free_mib << 20};
-  };
-  EXPECT_TRUE(CheckGpuMemory(plan_, ranks, {0, 0, 1}, {gpu(1000), gpu(1000)}).ok());
-  const absl::Status status = CheckGpuMemory(plan_, ranks, {0, 0, 1}, {gpu(300), gpu(1000)});
+  const cuda::CudaDeviceInfo info{.name = "G", .memory_bytes = int64_t{80} << 30};
+  const std::vector<int> gpu_of = {0, 0, 1};
+  EXPECT_TRUE(CheckGpuMemory(plan_, ranks, gpu_of, 0, info, int64_t{1000} << 20).ok());
+  const absl::Status status = CheckGpuMemory(plan_, ranks, gpu_of, 0, info, int64_t{300} << 20);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   for (const char* part : {"GPU 0 (G)", "300 MiB free of 81920 MiB", "rank 0", "rank 1", "recompute"}) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(part));
