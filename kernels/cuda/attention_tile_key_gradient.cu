@@ -181,7 +181,6 @@ __global__ void __launch_bounds__(kThreads<kSize>, kSize == 64 ? 2 : 1) TileKeyG
     tile = next;
   }
   dk.Multiply(p.scale);
-  __syncwarp();
   BFloat16* const gradient = static_cast<BFloat16*>(p.dqkv) + keys_at + warp_row * width;
   StoreRows(dk, Shared<kSize>::keys, warp_row, gradient, width, p.at.sequence - warp_key);
   StoreRows(dv, Shared<kSize>::values, warp_row, gradient + p.at.kv_heads * kSize, width, p.at.sequence - warp_key);
