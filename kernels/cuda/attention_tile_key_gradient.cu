@@ -182,6 +182,7 @@ __global__ void __launch_bounds__(kThreads<kSize>, kSize == 64 ? 2 : 1) TileKeyG
   }
   dk.Multiply(p.scale);
   BFloat16* const gradient = static_cast<BFloat16*>(p.dqkv) + keys_at + warp_row * width;
+  __syncwarp();
   StoreRows(dk, Shared<kSize>::keys, warp_row, gradient, width, p.at.sequence - warp_key);
   StoreRows(dv, Shared<kSize>::values, warp_row, gradient + p.at.kv_heads * kSize, width, p.at.sequence - warp_key);
 }
