@@ -11,9 +11,9 @@
 namespace sluice {
 
 template <class T>
-class Pool final : public RefCounted {
+class ObjectPool final : public RefCounted {
  public:
-  ~Pool() override {
+  ~ObjectPool() override {
     while (free_ != nullptr) delete std::exchange(free_, free_->next);
   }
 
@@ -31,7 +31,7 @@ class Pool final : public RefCounted {
       }
       object = std::exchange(free_, free_->next);
     }
-    object->pool = Ref<Pool>(this);
+    object->pool = Ref<ObjectPool>(this);
     return Ref<T>(object);
   }
 
@@ -39,7 +39,7 @@ class Pool final : public RefCounted {
   struct Pooled final : public T {
     // The pool's handle is dropped last: it may be what keeps the pool, and with it this object, alive.
     void OnUnreferenced() override {
-      const Ref<Pool> home = std::move(pool);
+      const Ref<ObjectPool> home = std::move(pool);
       this->Reset();
       std::lock_guard lock(home->mutex_);
       next = home->free_;
@@ -47,7 +47,7 @@ class Pool final : public RefCounted {
     }
 
     Pooled* next = nullptr;
-    Ref<Pool> pool;
+    Ref<ObjectPool> pool;
   };
 
   std::mutex mutex_;

@@ -43,6 +43,6 @@ class RelayEvent : public Event {
   std::vector<Waker*> wakers_;
 };
 
-using RelayPool = Pool<RelayEvent>;
+using RelayPool = ObjectPool<RelayEvent>;
 
 }  // namespace sluice

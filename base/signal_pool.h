@@ -9,7 +9,7 @@
 
 namespace sluice {
 
-using SignalPool = Pool<Signal>;
+using SignalPool = ObjectPool<Signal>;
 
 // One sleeper, many who ring. The sleeper calls Arm(), then looks for work, then waits for the armed event; who brings
 // work makes it visible first and rings then. So no ring is lost.

@@ -30,7 +30,7 @@ class TimedEvent : public RefCounted {
   cudaEvent_t event_ = nullptr;
   Nanoseconds issued_at_ = 0;
 };
-using TimedEventPool = Pool<TimedEvent>;
+using TimedEventPool = ObjectPool<TimedEvent>;
 
 // Threads: any.
 class DeviceClock {

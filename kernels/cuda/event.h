@@ -68,6 +68,6 @@ class CudaEvent : public Event {
   mutable Nanoseconds began_ = 0, ended_ = 0;
   std::vector<Waker*> wakers_;
 };
-using CudaEventPool = Pool<CudaEvent>;
+using CudaEventPool = ObjectPool<CudaEvent>;
 
 }  // namespace sluice::cuda

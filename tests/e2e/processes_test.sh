@@ -145,7 +145,7 @@ for eighth in 1 2 3 4 5 6 7 8; do
 done
 
 # --- a rank that is much slower goes on, and is named ---
-sed -e 's/steps: 8/steps: 40/' -e 's/channels: 32/channels: 128/' job.textproto >slow.textproto
+sed -e 's/steps: 8/steps: 40/' -e 's/channels: 32/channels: 256/' job.textproto >slow.textproto
 start_workers 2 slow.textproto
 wait_for '^step 1/' out.0
 while kill -STOP "${pids[1]}" 2>/dev/null; do

@@ -40,6 +40,8 @@ inline const std::vector<Arrow>& Arrows() {
       {"runtime/planner/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/"}},
       {"runtime/transport/", {"base/", "proto/", "kernels/", "scheduler/", "runtime/"}},
       {"runtime/trainer/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/"}},
+      // The tests that go to a machine with a GPU.
+      {"tools/bundle/", {"tools/", "tests/conformance/device_gpu_test", "tests/kernels/cuda/"}},
       {"tools/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/", "tools/"}},
       // The sanitizer's suppressions go with every test.
       // //tools/bazel/cuda:runtime is the toolkit in miniature where the build setting says so.

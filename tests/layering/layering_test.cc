@@ -84,7 +84,7 @@ TEST(Rules, UpwardIncludeIsNamedWithItsLine) {
 TEST(Rules, NobodySeesTestsButTests) {
   ExpectOne(IncludesAgainstArrows({{"tools/a.cc", "#include \"tests/sim/sim_world.h\""}}), "tools/ may not see");
   ExpectNone(IncludesAgainstArrows({{"tests/e2e/a.cc", "#include \"tests/sim/sim_world.h\""}}));
-  ExpectOne(IncludesAgainstArrows({{"tests/e2e/a.cc", "#include \"tests/gpu_sim/cuda_runtime.h\""}}), "by path");
+  ExpectOne(IncludesAgainstArrows({{"tests/e2e/a.cc", "#include \"tests/gpu_sim/include/cuda_runtime.h\""}}), "by path");
 }
 
 TEST(Rules, TheMoreSpecialRowDecides) {
