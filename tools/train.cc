@@ -32,7 +32,7 @@ absl::Status RunTrain(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const Plan plan, MakePlan(job));
   LogProgram(plan.training);
   if (!quiet) std::printf("%s\n", ToText(plan).c_str());
-  spdlog::info("training {}", DescribeDevices(job));
+  if (!quiet) spdlog::info("training {}", DescribeDevices(job));
   if (!quiet && job.layout.device == DeviceKind::kCuda) std::printf("%s\n\n", DescribeDevices(job).c_str());
   const std::vector<int> processors = Processors();
   WarnAbout(plan, job.layout.grid().ranks(), static_cast<int>(processors.size()));
