@@ -125,7 +125,7 @@ absl::StatusOr<BenchResult> RunRound(const std::string& program, const Arguments
 // Rounds of the other program and of this one in turn, so that what disturbs the machine disturbs both.
 absl::Status RunAgainst(const Arguments& arguments) {
   RETURN_IF_ERROR(LoadJob(arguments.job).status());
-  const std::string other = ResolvePath(UserDirectory(), arguments.against);
+  const std::string other = UserPath(arguments.against);
   ASSIGN_OR_RETURN(const std::string self, ThisProgram());
   ASSIGN_OR_RETURN(const TemporaryFolder folder, TemporaryFolder::Create());
   std::vector<BenchResult> before, after;

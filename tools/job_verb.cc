@@ -29,6 +29,8 @@ void AddJobArguments(CLI::App& verb, JobArguments* arguments) {
 
 std::string UserDirectory() { return sluice::UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")); }
 
+std::string UserPath(absl::string_view path) { return ResolvePath(UserDirectory(), path); }
+
 absl::StatusOr<std::string> ThisProgram() {
   std::error_code error;
   const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", error);
@@ -49,9 +51,9 @@ std::vector<int> Processors() {
 }
 
 absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std::string& output) {
-  const std::string path = ResolvePath(UserDirectory(), output);
+  const std::string path = UserPath(output);
   std::error_code none_there;
-  if (std::filesystem::equivalent(path, ResolvePath(UserDirectory(), arguments.file), none_there)) {
+  if (std::filesystem::equivalent(path, UserPath(arguments.file), none_there)) {
     return absl::InvalidArgumentError(absl::StrCat(path, " is the job itself; name another file for the output"));
   }
   return path;

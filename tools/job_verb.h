@@ -6,6 +6,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "runtime/config/job.h"
 
 namespace sluice::tools {
@@ -40,8 +41,9 @@ std::string DescribeDevices(const JobConfig& job);
 // Where a verb's output goes, as the user typed it. INVALID_ARGUMENT: it is the job file itself.
 absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std::string& output);
 
-// Where the user stands, also under `bazel run`.
+// Where the user stands, also under `bazel run`; and a path as the user typed it.
 std::string UserDirectory();
+std::string UserPath(absl::string_view path);
 // The path of this very program, for who starts it again.
 absl::StatusOr<std::string> ThisProgram();
 // The numbers of the processors that this process may use; at least one.

@@ -12,7 +12,6 @@
 #include "absl/strings/str_split.h"
 #include "base/status.h"
 #include "base/world.h"
-#include "runtime/config/paths.h"
 #include "spdlog/spdlog.h"
 #include "tools/job_verb.h"
 #include "tools/launch/host_job.h"
@@ -60,12 +59,12 @@ std::vector<std::string> WorkerCommand(const Arguments& arguments, const std::st
 
 absl::StatusOr<RemoteJob> ReadRemoteJob(const Arguments& arguments, const std::string& program,
                                         const std::string& token) {
-  const std::string path = ResolvePath(UserDirectory(), arguments.hosts);
+  const std::string path = UserPath(arguments.hosts);
   std::ifstream file(path);
   std::stringstream text;
   text << file.rdbuf();
   if (!file) return absl::NotFoundError(absl::StrCat("--hosts: ", path, " can't be read"));
-  const std::string job = ResolvePath(UserDirectory(), arguments.job.file);
+  const std::string job = UserPath(arguments.job.file);
   RemoteJob remote{.ssh = absl::StrSplit(arguments.ssh, ' ', absl::SkipEmpty()),
                    .serve = {program, "--log", LogLevel(), "supervise"},
                    .order = {.job = {.command = WorkerCommand(arguments, program, job), .token = token},

@@ -11,7 +11,6 @@
 #include "base/status.h"
 #include "base/time.h"
 #include "proto/text.h"
-#include "runtime/config/paths.h"
 #include "runtime/planner/plan.h"
 #include "scheduler/csv.h"
 #include "scheduler/lowering.h"
@@ -92,7 +91,7 @@ absl::Status CheckActions(double actions, double actions_max, const std::string&
 
 absl::StatusOr<ScheduleInput> ReadCsvFile(const std::string& input, const ScheduleSetting& setting,
                                           double actions_max) {
-  const std::string path = ResolvePath(UserDirectory(), input);
+  const std::string path = UserPath(input);
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     return absl::NotFoundError(absl::StrCat("'", input, "' is neither a schedule file (there is no ", path,
@@ -187,7 +186,7 @@ absl::StatusOr<ScheduleSetting> Settle(const ScheduleArguments& arguments) {
     RETURN_IF_ERROR(SettleByJob(arguments, setting));
   } else if (!arguments.costs_file.empty()) {
     setting.costs_of_a_stage = false;
-    ASSIGN_OR_RETURN(setting.profile, ReadCostFile(ResolvePath(UserDirectory(), arguments.costs_file)));
+    ASSIGN_OR_RETURN(setting.profile, ReadCostFile(UserPath(arguments.costs_file)));
   } else {
     const double stages = 1.0 * arguments.params.ranks * arguments.params.chunks;
     if (stages > 1 << 20) {
@@ -203,8 +202,7 @@ absl::StatusOr<ScheduleSetting> Settle(const ScheduleArguments& arguments) {
 absl::Status CheckIsNoInput(const std::string& output, const std::vector<std::string>& inputs) {
   std::error_code error;
   for (const std::string& input : inputs) {
-    const auto path = [](const std::string& name) { return ResolvePath(UserDirectory(), name); };
-    if (output.empty() || !std::filesystem::equivalent(path(output), path(input), error)) continue;
+    if (output.empty() || !std::filesystem::equivalent(UserPath(output), UserPath(input), error)) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("'", output, "' is what is read; give the output another name, so that it isn't lost"));
   }

@@ -19,7 +19,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "base/status.h"
-#include "runtime/config/paths.h"
 #include "runtime/trace/chart.h"
 #include "runtime/trace/curve_svg.h"
 #include "runtime/trace/file_writer.h"
@@ -189,8 +188,6 @@ std::string ToText(const SearchProblem& problem, const SearchResult& result) {
       result.optimal ? absl::StrCat("; proven: no ", ObjectiveName(problem.objective), " is shorter") : "");
   return text;
 }
-
-std::string UserPath(const std::string& path) { return ResolvePath(UserDirectory(), path); }
 
 absl::Status SearchOnce(const SearchArguments& arguments) {
   if (!arguments.picture.empty()) {

@@ -21,7 +21,6 @@
 #include "base/status.h"
 #include "base/time.h"
 #include "runtime/config/device_file.h"
-#include "runtime/config/paths.h"
 #include "runtime/trace/file_writer.h"
 #include "tools/comparison.h"
 #include "tools/forecast.h"
@@ -154,7 +153,7 @@ int Width(const SimulateArguments& arguments) {
 }
 
 absl::Status Print(const SimulateArguments& arguments, const std::string& text) {
-  if (!arguments.output.empty()) return WriteWholeFile(ResolvePath(UserDirectory(), arguments.output), text);
+  if (!arguments.output.empty()) return WriteWholeFile(UserPath(arguments.output), text);
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size()
              ? absl::OkStatus()
              : absl::ErrnoToStatus(errno, "cannot write to standard output");
@@ -200,7 +199,7 @@ absl::Status RunForecast(const SimulateArguments& arguments, const std::string& 
   }
   ASSIGN_OR_RETURN(const Timeline timeline, Simulate(plan.training, plan.costs, scenario));
   if (!arguments.timeline.empty()) {
-    RETURN_IF_ERROR(WriteTimeline(ResolvePath(UserDirectory(), arguments.timeline), timeline_format, timeline));
+    RETURN_IF_ERROR(WriteTimeline(UserPath(arguments.timeline), timeline_format, timeline));
   }
   return Print(arguments,
                format == "json" ? ForecastToJson(forecast, timeline) : ForecastToText(forecast, timeline));

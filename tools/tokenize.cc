@@ -17,7 +17,6 @@
 #include "absl/strings/str_format.h"
 #include "base/status.h"
 #include "base/world.h"
-#include "runtime/config/paths.h"
 #include "runtime/data/dataset.h"
 #include "runtime/tokenizer/tokenize_files.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -36,8 +35,6 @@ struct Arguments {
   bool each = false;
   int threads = 0;
 };
-
-std::string FromUser(const std::string& path) { return ResolvePath(UserDirectory(), path); }
 
 absl::StatusOr<std::optional<int32_t>> EndToken(const Tokenizer& tokenizer, const std::string& name) {
   if (name == "none") return std::nullopt;
@@ -88,11 +85,11 @@ void PrintReport(const TokenizeReport& report, const Tokenizer& tokenizer, std::
 absl::Status RunTokenize(const Arguments& arguments) {
   Tokenizer tokenizer = Tokenizer::Bytes();
   if (arguments.tokenizer != kBytes) {
-    ASSIGN_OR_RETURN(tokenizer, Tokenizer::Open(FromUser(arguments.tokenizer)));
+    ASSIGN_OR_RETURN(tokenizer, Tokenizer::Open(UserPath(arguments.tokenizer)));
   }
-  TokenizeOptions options{.output = FromUser(arguments.output), .each = arguments.each, .threads = arguments.threads};
+  TokenizeOptions options{.output = UserPath(arguments.output), .each = arguments.each, .threads = arguments.threads};
   for (const std::string& input : arguments.inputs) {
-    ASSIGN_OR_RETURN(const std::vector<std::string> files, TextFiles(FromUser(input)));
+    ASSIGN_OR_RETURN(const std::vector<std::string> files, TextFiles(UserPath(input)));
     options.inputs.insert(options.inputs.end(), files.begin(), files.end());
   }
   ASSIGN_OR_RETURN(const int64_t total, BytesOf(options.inputs));
