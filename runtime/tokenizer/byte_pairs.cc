@@ -1,6 +1,7 @@
 #include "runtime/tokenizer/byte_pairs.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -16,14 +17,14 @@ constexpr size_t kKnownPieces = 1 << 17;  // then all are forgotten
 absl::StatusOr<BytePairs> BytePairs::Create(const std::vector<std::string>& tokens,
                                             const std::vector<std::pair<int32_t, int32_t>>& merges, bool whole_pieces) {
   BytePairs made;
-  made.whole_pieces_ = whole_pieces;
-  made.ids_.reserve(tokens.size());
+  absl::flat_hash_map<std::string, int32_t> ids;
+  ids.reserve(tokens.size());
   for (size_t id = 0; id < tokens.size(); ++id) {
-    if (!tokens[id].empty()) made.ids_.emplace(tokens[id], static_cast<int32_t>(id));
+    if (!tokens[id].empty()) ids.emplace(tokens[id], static_cast<int32_t>(id));
   }
   for (int byte = 0; byte < 256; ++byte) {
-    const auto found = made.ids_.find(std::string(1, static_cast<char>(byte)));
-    if (found == made.ids_.end()) {
+    const auto found = ids.find(std::string(1, static_cast<char>(byte)));
+    if (found == ids.end()) {
       return absl::InvalidArgumentError(
           absl::StrCat("the vocabulary has no token for the single byte ", byte, "; it isn't a byte-level one"));
     }
@@ -32,13 +33,14 @@ absl::StatusOr<BytePairs> BytePairs::Create(const std::vector<std::string>& toke
   made.merges_.reserve(merges.size());
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const auto [left, right] = merges[rank];
-    const auto joined = made.ids_.find(absl::StrCat(tokens[left], tokens[right]));
-    if (joined == made.ids_.end()) {
+    const auto joined = ids.find(absl::StrCat(tokens[left], tokens[right]));
+    if (joined == ids.end()) {
       return absl::InvalidArgumentError(absl::StrCat("merge ", rank, " joins the tokens ", left, " and ", right,
                                                      " to one that the vocabulary doesn't have"));
     }
     made.merges_.try_emplace(Key(left, right), BytePairs::Merge{static_cast<int32_t>(rank), joined->second});
   }
+  if (whole_pieces) made.whole_pieces_ = std::move(ids);
   return made;
 }
 

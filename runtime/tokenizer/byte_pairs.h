@@ -35,9 +35,8 @@ class BytePairs {
   }
   // The token of a whole piece; -1: none, or not asked for.
   int32_t WholePiece(absl::string_view piece) const {
-    if (!whole_pieces_) return -1;
-    const auto found = ids_.find(piece);
-    return found == ids_.end() ? -1 : found->second;
+    const auto found = whole_pieces_.find(piece);
+    return found == whole_pieces_.end() ? -1 : found->second;
   }
 
  private:
@@ -46,8 +45,7 @@ class BytePairs {
   }
   std::array<int32_t, 256> byte_tokens_{};
   absl::flat_hash_map<uint64_t, Merge> merges_;
-  absl::flat_hash_map<std::string, int32_t> ids_;
-  bool whole_pieces_ = false;
+  absl::flat_hash_map<std::string, int32_t> whole_pieces_;  // empty: not asked for
 };
 
 class BytePairEncoder {

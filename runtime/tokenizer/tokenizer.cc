@@ -1,10 +1,7 @@
 #include "runtime/tokenizer/tokenizer.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -12,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "runtime/data/mapped_file.h"
 
 namespace sluice {
 namespace {
@@ -23,16 +21,6 @@ constexpr absl::string_view kEnds[] = {"<|endoftext|>", "<|end_of_text|>", "</s>
 constexpr absl::string_view kLlama3Pattern =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return absl::NotFoundError(absl::StrCat("cannot read ", path, ": ", std::generic_category().message(errno)));
-  }
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) return absl::DataLossError(absl::StrCat("cannot read all of ", path));
-  return text;
-}
 
 }  // namespace
 
@@ -69,8 +57,8 @@ absl::StatusOr<Tokenizer> Tokenizer::Create(TokenizerParts parts) {
 absl::StatusOr<Tokenizer> Tokenizer::Open(const std::string& path) {
   std::error_code ignored;
   const std::string file = std::filesystem::is_directory(path, ignored) ? path + "/tokenizer.json" : path;
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
-  auto parts = ParseTokenizerJson(text);
+  ASSIGN_OR_RETURN(const MappedFile map, MappedFile::Open(file));
+  auto parts = ParseTokenizerJson(map.text());
   if (!parts.ok()) return Annotate(parts.status(), file);
   auto made = Create(*std::move(parts));
   if (!made.ok()) return Annotate(made.status(), file);
