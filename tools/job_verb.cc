@@ -50,6 +50,16 @@ std::vector<int> Processors() {
   return processors;
 }
 
+absl::Status CheckIsNoInput(const std::string& output, const std::vector<std::string>& inputs) {
+  std::error_code error;
+  for (const std::string& input : inputs) {
+    if (output.empty() || !std::filesystem::equivalent(UserPath(output), UserPath(input), error)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", output, "' is what is read; give the output another name, so that it isn't lost"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std::string& output) {
   const std::string path = UserPath(output);
   std::error_code none_there;

@@ -44,6 +44,8 @@ absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std:
 // Where the user stands, also under `bazel run`; and a path as the user typed it.
 std::string UserDirectory();
 std::string UserPath(absl::string_view path);
+// An output that is one of the inputs would overwrite it: INVALID_ARGUMENT.
+absl::Status CheckIsNoInput(const std::string& output, const std::vector<std::string>& inputs);
 // The path of this very program, for who starts it again.
 absl::StatusOr<std::string> ThisProgram();
 // The numbers of the processors that this process may use; at least one.

@@ -199,16 +199,6 @@ absl::StatusOr<ScheduleSetting> Settle(const ScheduleArguments& arguments) {
   return setting;
 }
 
-absl::Status CheckIsNoInput(const std::string& output, const std::vector<std::string>& inputs) {
-  std::error_code error;
-  for (const std::string& input : inputs) {
-    if (output.empty() || !std::filesystem::equivalent(UserPath(output), UserPath(input), error)) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", output, "' is what is read; give the output another name, so that it isn't lost"));
-  }
-  return absl::OkStatus();
-}
-
 bool NamesSchedule(const std::string& input) {
   return FindGenerator(input) != nullptr || absl::EndsWith(input, ".csv");
 }

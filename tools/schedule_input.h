@@ -45,9 +45,6 @@ struct ScheduleSetting {
 };
 absl::StatusOr<ScheduleSetting> Settle(const ScheduleArguments& arguments);
 
-// An output that is one of the inputs would overwrite it: INVALID_ARGUMENT.
-absl::Status CheckIsNoInput(const std::string& output, const std::vector<std::string>& inputs);
-
 // Whether `input` is meant as a schedule: a generator's name, or a file that ends in .csv.
 bool NamesSchedule(const std::string& input);
 std::string GeneratorNames();  // "gpipe, 1f1b, ..."

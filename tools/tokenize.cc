@@ -93,6 +93,8 @@ absl::Status RunTokenize(const Arguments& arguments) {
     options.inputs.insert(options.inputs.end(), files.begin(), files.end());
   }
   ASSIGN_OR_RETURN(const int64_t total, BytesOf(options.inputs));
+  RETURN_IF_ERROR(CheckIsNoInput(arguments.output, options.inputs));
+  RETURN_IF_ERROR(CheckIsNoInput(arguments.output, {arguments.tokenizer}));
   ASSIGN_OR_RETURN(options.end, EndToken(tokenizer, arguments.end));
   if (options.threads == 0) options.threads = static_cast<int>(Processors().size());
   if (options.each) RETURN_IF_ERROR(MakeFolder(options.output));

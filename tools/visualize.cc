@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -17,7 +16,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status.h"
-#include "runtime/config/paths.h"
 #include "runtime/trace/chrome_trace.h"
 #include "runtime/trace/deadlock_picture.h"
 #include "runtime/trace/file_writer.h"
@@ -28,6 +26,7 @@
 #include "scheduler/deadlock.h"
 #include "scheduler/lowering.h"
 #include "scheduler/simulate.h"
+#include "tools/job_verb.h"
 #include "tools/png.h"
 #include "tools/schedule_input.h"
 #include "tools/timeline_file.h"
@@ -57,7 +56,7 @@ absl::StatusOr<std::string> FormatOf(const VisualizeOptions& options) {
 
 std::string OutputPath(const VisualizeOptions& options) {
   if (options.output.empty()) return "/dev/stdout";
-  return ResolvePath(UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")), options.output);
+  return UserPath(options.output);
 }
 
 // Why a schedule can't run. Of a deadlock there is a picture, written in place of the one that was asked for.
@@ -91,7 +90,7 @@ absl::StatusOr<std::vector<TraceStep>> Load(const std::string& input, const Visu
     ASSIGN_OR_RETURN(Timeline timeline, SimulateInput(input, options));
     return std::vector<TraceStep>{{1, 0, std::move(timeline)}};
   }
-  const std::string path = ResolvePath(UserDirectory(std::getenv("BUILD_WORKING_DIRECTORY")), input);
+  const std::string path = UserPath(input);
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     return absl::NotFoundError(absl::StrCat("'", input, "' is neither a trace file (there is no ", path,

@@ -8,6 +8,7 @@
 #include <memory>
 #include <new>
 #include <set>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -112,10 +113,14 @@ absl::StatusOr<std::vector<std::string>> OutputsOf(const TokenizeOptions& option
   std::vector<std::string> outputs;
   std::set<std::string> taken;
   for (const std::string& input : options.inputs) {
+    std::error_code error;
     outputs.push_back((fs::path(options.output) / fs::path(input).stem()).string() + ".bin");
     if (!taken.insert(outputs.back()).second) {
       return absl::InvalidArgumentError(
           absl::StrCat(input, ": another text would become ", outputs.back(), " too; tokenize them into two folders"));
+    }
+    if (fs::equivalent(input, outputs.back(), error)) {
+      return absl::InvalidArgumentError(absl::StrCat(input, " would be written over; give another folder"));
     }
   }
   return outputs;

@@ -30,7 +30,7 @@ struct TokenizeReport {
 };
 
 // The tokens don't depend on the number of threads. A file is written whole or not at all. Errors name the file; with
-// `each`, two inputs of one name.
+// `each`, two inputs of one name, and one that has the name of what is written.
 absl::StatusOr<TokenizeReport> TokenizeFiles(World* world, const Tokenizer& tokenizer, const TokenizeOptions& options);
 
 }  // namespace sluice

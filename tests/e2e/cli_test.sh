@@ -175,6 +175,18 @@ expect 'no trace' err
 expect 'No space left' err
 expect '^step 12/12' out2
 
+# --- tokens: bytes as tokens train as the text does, and no input is written over ---
+"$sluice" tokenize --tokenizer bytes --each -o jobs/tokens jobs/text >tokens 2>err || fail "tokenize: $(cat err)"
+expect 'tokens of 2 documents' tokens
+sed -e 's#text: "text"#tokens: ["tokens/a.bin", "tokens/b.bin"]#' -e 's/"b.txt"/"b.bin"/' $job >jobs/tokens.textproto
+"$sluice" train jobs/tokens.textproto >of_tokens 2>err || fail "train on tokens: $(cat err)"
+cmp -s <(grep -oE 'step [0-9]+/12  loss [0-9.]+' out) <(grep -oE 'step [0-9]+/12  loss [0-9.]+' of_tokens) ||
+  fail "other losses on tokens of the same bytes"
+expect_error 'own.txt|is what is read' "$sluice" tokenize --tokenizer bytes -o own.txt own.txt
+expect_error 'nope.json|No such file' "$sluice" tokenize --tokenizer nope.json -o t.bin own.txt
+expect_error 'none: give --end none' "$sluice" tokenize --tokenizer bytes --end END -o t.bin own.txt
+cmp -s jobs/text/a.txt own.txt || fail "tokenize changed its text"
+
 # --- interrupts ---
 "$sluice" train $job --set training.steps=1000000 >stopped 2>err &
 pid=$!

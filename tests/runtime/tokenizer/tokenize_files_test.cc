@@ -91,6 +91,14 @@ TEST_F(TokenizeFilesTest, NothingIsWrittenWhenATextIsMissing) {
   EXPECT_FALSE(fs::exists(options.output + ".partial"));
 }
 
+TEST_F(TokenizeFilesTest, ATextIsNotWrittenOver) {
+  const TokenizeOptions options{.inputs = {Write("one.bin", "first")}, .output = folder_, .each = true};
+  const auto report = TokenizeFiles(world_.get(), tokenizer_, options);
+  ASSERT_FALSE(report.ok());
+  EXPECT_NE(report.status().message().find("one.bin"), absl::string_view::npos) << report.status();
+  EXPECT_EQ(fs::file_size(Path("one.bin")), 5u);
+}
+
 TEST_F(TokenizeFilesTest, TwoTextsOfOneNameAreRefused) {
   fs::create_directories(folder_ / "more");
   const TokenizeOptions options{
