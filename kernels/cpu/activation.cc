@@ -2,7 +2,7 @@
 
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/activation.cc"
@@ -155,17 +155,14 @@ HWY_EXPORT(SwigluForwardRows);
 HWY_EXPORT(SwigluBackwardRows);
 
 void GeluForward(Team& team, const GeluForwardArgs& args) {
-  CheckCompute("x", args.x);
-  CheckVector("y", args.y, args.x.elements(), args.x.dtype);
+  CheckArguments(args);
   ForEachBlock(team, args.x.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(GeluForwardElements)(args, begin, end);
   });
 }
 
 void GeluBackward(Team& team, const GeluBackwardArgs& args) {
-  CheckCompute("x", args.x);
-  CheckVector("dy", args.dy, args.x.elements(), args.x.dtype);
-  CheckVector("dx", args.dx, args.x.elements(), args.x.dtype);
+  CheckArguments(args);
   ForEachBlock(team, args.x.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(GeluBackwardElements)(args, begin, end);
   });
@@ -173,8 +170,7 @@ void GeluBackward(Team& team, const GeluBackwardArgs& args) {
 
 void SwigluForward(Team& team, const SwigluForwardArgs& args) {
   const int64_t rows = args.y.rows(), width = args.y.columns();
-  CheckCompute("y", args.y);
-  CheckMatrix("gate_up", args.gate_up, rows, 2 * width, args.y.dtype);
+  CheckArguments(args);
   ForEachRowBlock(team, rows, width, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(SwigluForwardRows)(args, begin, end);
   });
@@ -182,9 +178,7 @@ void SwigluForward(Team& team, const SwigluForwardArgs& args) {
 
 void SwigluBackward(Team& team, const SwigluBackwardArgs& args) {
   const int64_t rows = args.dy.rows(), width = args.dy.columns();
-  CheckCompute("dy", args.dy);
-  CheckMatrix("gate_up", args.gate_up, rows, 2 * width, args.dy.dtype);
-  CheckMatrix("dgate_up", args.dgate_up, rows, 2 * width, args.dy.dtype);
+  CheckArguments(args);
   ForEachRowBlock(team, rows, width, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(SwigluBackwardRows)(args, begin, end);
   });

@@ -9,7 +9,7 @@
 #include "kernels/cpu/matrix_rows.h"
 #include "kernels/cpu/panel_product.h"
 #include "kernels/cpu/tile_product.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cpu {
 namespace {
@@ -300,38 +300,20 @@ void BackwardHead(const AttentionBackwardArgs& args, const KeyHead& head) {
   store(s.dv, head.value_part());
 }
 
-void CheckShape(const AttentionShape& shape, const TensorView& qkv, const TensorView& first_key) {
-  CHECK(shape.rows > 0 && shape.sequence > 0 && shape.kv_heads > 0 && shape.head_size > 0);
-  CHECK_EQ(shape.heads % shape.kv_heads, 0) << "heads " << shape.heads << ", key heads " << shape.kv_heads;
-  const int64_t tokens = shape.rows * shape.sequence;
-  CheckCompute("qkv", qkv);
-  CheckMatrix("qkv", qkv, tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_size, qkv.dtype);
-  if (first_key) CheckVector("first_key", first_key, tokens, DType::kI32);
-}
-
 }  // namespace
 
 void AttentionForward(Team& team, const AttentionForwardArgs& args) {
-  const AttentionShape& shape = args.shape;
-  CheckShape(shape, args.qkv, args.first_key);
-  CheckMatrix("y", args.y, shape.rows * shape.sequence, shape.heads * shape.head_size, args.qkv.dtype);
-  CheckVector("lse", args.lse, shape.rows * shape.heads * shape.sequence, DType::kF32);
+  CheckArguments(args);
   if (args.qkv.dtype == DType::kBF16 && tiles::Available()) return tiles::AttentionForward(team, args);
-  ForEachKeyHead(team, shape, args.first_key, [&](const KeyHead& head) {
+  ForEachKeyHead(team, args.shape, args.first_key, [&](const KeyHead& head) {
     args.qkv.dtype == DType::kBF16 ? ForwardHead<BFloat16>(args, head) : ForwardHead<float>(args, head);
   });
 }
 
 void AttentionBackward(Team& team, const AttentionBackwardArgs& args) {
-  const AttentionShape& shape = args.shape;
-  CheckShape(shape, args.qkv, args.first_key);
-  for (const auto& [name, view] : {std::pair("y", args.y), std::pair("dy", args.dy)}) {
-    CheckMatrix(name, view, shape.rows * shape.sequence, shape.heads * shape.head_size, args.qkv.dtype);
-  }
-  CheckVector("lse", args.lse, shape.rows * shape.heads * shape.sequence, DType::kF32);
-  CheckMatrix("dqkv", args.dqkv, args.qkv.rows(), args.qkv.columns(), args.qkv.dtype);
+  CheckArguments(args);
   if (args.qkv.dtype == DType::kBF16 && tiles::Available()) return tiles::AttentionBackward(team, args);
-  ForEachKeyHead(team, shape, args.first_key, [&](const KeyHead& head) {
+  ForEachKeyHead(team, args.shape, args.first_key, [&](const KeyHead& head) {
     args.qkv.dtype == DType::kBF16 ? BackwardHead<BFloat16>(args, head) : BackwardHead<float>(args, head);
   });
 }

@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/cross_entropy.cc"
@@ -174,7 +174,6 @@ namespace {
 constexpr int64_t kRowsMin = 8;
 
 void CheckTargets(const TensorView& targets, const TensorView& logits, const RowRange& columns) {
-  CheckVector("targets", targets, logits.rows(), DType::kI32);
   const int64_t vocabulary = columns.vocabulary > 0 ? columns.vocabulary : logits.columns();
   for (int64_t row = 0; row < logits.rows(); ++row) {
     CHECK_LT(targets.as<int32_t>()[row], vocabulary) << "target of row " << row;
@@ -189,32 +188,20 @@ void ForEachBlockOfLogits(Team& team, const TensorView& logits, const Body& body
 }  // namespace
 
 void CrossEntropy(Team& team, const CrossEntropyArgs& args) {
-  const int64_t rows = args.logits.rows(), columns = args.logits.columns();
-  CheckMatrix("logits", args.logits, rows, columns, DType::kF32);
+  CheckArguments(args);
   CheckTargets(args.targets, args.logits, args.columns);
-  CheckVector("losses", args.losses, rows, DType::kF32);
-  CheckVector("total", args.total, 1, DType::kF32);
-  if (args.statistics) {
-    CheckVector("statistics", args.statistics, args.statistics.shape[0] * rows * kStatistics, DType::kF32);
-  }
-  if (args.dlogits) {
-    CheckCompute("dlogits", args.dlogits);
-    CheckMatrix("dlogits", args.dlogits, rows, columns, args.dlogits.dtype);
-  }
   ForEachBlockOfLogits(team, args.logits, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(CrossEntropyRows)(args, begin, end);
   });
   float& total = *args.total.as<float>();
   double sum = args.accumulate == Accumulate::kAdd ? total : 0;
-  for (int64_t row = 0; row < rows; ++row) sum += args.losses.as<float>()[row];
+  for (int64_t row = 0; row < args.logits.rows(); ++row) sum += args.losses.as<float>()[row];
   total = static_cast<float>(sum);
 }
 
 void LogitStatistics(Team& team, const LogitStatisticsArgs& args) {
-  const int64_t rows = args.logits.rows();
-  CheckMatrix("logits", args.logits, rows, args.logits.columns(), DType::kF32);
+  CheckArguments(args);
   CheckTargets(args.targets, args.logits, args.columns);
-  CheckMatrix("statistics", args.statistics, rows, kStatistics, DType::kF32);
   ForEachBlockOfLogits(team, args.logits, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(LogitStatisticsRows)(args, begin, end);
   });

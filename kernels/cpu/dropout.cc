@@ -5,7 +5,7 @@
 #include "base/philox.h"
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/dropout.cc"
@@ -58,18 +58,9 @@ namespace sluice::cpu {
 HWY_EXPORT(DropoutElements);
 
 void Dropout(Team& team, const DropoutArgs& args) {
-  CHECK(args.rate >= 0.0f && args.rate < 1.0f) << "rate " << args.rate;
-  CheckCompute("x", args.x);
-  CheckVector("samples", args.samples, args.samples.elements(), DType::kI32);
+  CheckArguments(args);
   const int64_t samples = args.samples.elements(), columns = args.x.columns();
-  CHECK(samples > 0 && (args.sequence > 0 || args.x.rows() % samples == 0))
-      << samples << " samples in " << args.x.shape.ToString();
-  const int64_t sequence = args.sequence > 0 ? args.sequence : args.x.rows() / samples;
-  CHECK_LE(args.first_token + args.x.rows(), samples * sequence) << "tokens beyond the last sample";
-  if (args.add) CheckVector("add", args.add, args.x.elements(), args.x.dtype);
-  CheckVector("y", args.y, args.x.elements(), args.x.dtype);
-
-  const int64_t elements = sequence * columns, blocks_per_sample = (elements + kBlockElements - 1) / kBlockElements;
+  const int64_t elements = SequenceOf(args) * columns, blocks_per_sample = (elements + kBlockElements - 1) / kBlockElements;
   const int64_t first = args.first_token * columns, last = first + args.x.elements();
   team.ParallelFor(samples * blocks_per_sample, [&](int64_t block) {
     const int64_t sample = block / blocks_per_sample, block_begin = block % blocks_per_sample * kBlockElements;

@@ -5,7 +5,7 @@
 
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/elementwise.cc"
@@ -79,18 +79,14 @@ HWY_EXPORT(SumElements);
 HWY_EXPORT(FillElements);
 
 void Add(Team& team, const AddArgs& args) {
-  CheckCompute("a", args.a);
-  CheckVector("b", args.b, args.a.elements(), args.a.dtype);
-  CheckVector("y", args.y, args.a.elements(), args.a.dtype);
+  CheckArguments(args);
   ForEachBlock(team, args.a.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(AddElements)(args, begin, end);
   });
 }
 
 void SumInOrder(Team& team, absl::Span<const TensorView> parts, TensorView sum) {
-  CHECK(!parts.empty() && parts.size() <= 64) << parts.size() << " parts";
-  CheckCompute("sum", sum);
-  for (const TensorView& part : parts) CheckVector("part", part, sum.elements(), sum.dtype);
+  CheckSumInOrder(parts, sum);
   ForEachBlock(team, sum.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(SumElements)(parts, sum, begin, end);
   });
@@ -105,8 +101,7 @@ void Fill(Team& team, TensorView target, float value) {
 }
 
 void Copy(Team& team, TensorView source, TensorView target) {
-  CHECK(source) << "source is absent";
-  CheckVector("target", target, source.elements(), source.dtype);
+  CheckCopy(source, target);
   const int64_t size = SizeOf(source.dtype);
   ForEachBlock(team, source.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
     std::memcpy(target.data + begin * size, source.data + begin * size, static_cast<size_t>((end - begin) * size));

@@ -2,7 +2,7 @@
 
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/embedding.cc"
@@ -93,30 +93,21 @@ HWY_EXPORT(EmbeddingGradientColumns);
 
 void EmbeddingForward(Team& team, const EmbeddingForwardArgs& args) {
   const int64_t rows = args.y.rows(), columns = args.y.columns();
-  CheckCompute("y", args.y);
-  CheckVector("tokens", args.tokens, rows, DType::kI32);
-  CheckMatrix("table", args.table, args.table.rows(), columns, DType::kF32);
-  if (args.position_table) {
-    CheckMatrix("position_table", args.position_table, args.position_table.rows(), columns, DType::kF32);
-    CheckVector("positions", args.positions, rows, DType::kI32);
-  }
+  CheckArguments(args);
   ForEachRowBlock(team, rows, columns, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(EmbeddingForwardRows)(args, begin, end);
   });
 }
 
 void EmbeddingGradient(Team& team, const EmbeddingGradientArgs& args) {
-  const int64_t rows = args.dy.rows(), columns = args.dy.columns();
-  CheckCompute("dy", args.dy);
-  CheckVector("indices", args.indices, rows, DType::kI32);
-  CheckMatrix("dtable", args.dtable, args.dtable.rows(), columns, DType::kF32);
+  CheckArguments(args);
   if (args.accumulate == Accumulate::kOverwrite) {
     float* dtable = args.dtable.as<float>();
     ForEachBlock(team, args.dtable.elements(), kBlockElements, [&](int64_t begin, int64_t end) {
       HWY_DYNAMIC_DISPATCH(ZeroElements)(dtable, begin, end);
     });
   }
-  ForEachBlock(team, columns, kGradientColumns, [&](int64_t first, int64_t last) {
+  ForEachBlock(team, args.dy.columns(), kGradientColumns, [&](int64_t first, int64_t last) {
     HWY_DYNAMIC_DISPATCH(EmbeddingGradientColumns)(args, first, last);
   });
 }

@@ -6,7 +6,7 @@
 
 #include "kernels/cpu/work_split.h"
 #include "kernels/hash_chains.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cpu {
 namespace {
@@ -36,7 +36,7 @@ uint64_t HashBlock(const std::byte* data, int64_t bytes, uint64_t block) {
 }
 
 void Hash(Team& team, TensorView source, TensorView hash) {
-  CheckVector("hash", hash, 2, DType::kI32);
+  CheckHash(hash);
   std::atomic<uint64_t> sum = HashOfSize(source.bytes());
   ForEachBlock(team, source.bytes(), kHashBlockBytes, [&](int64_t begin, int64_t end) {
     sum.fetch_add(HashBlock(source.data + begin, end - begin, begin / kHashBlockBytes), std::memory_order_relaxed);

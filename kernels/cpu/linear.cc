@@ -3,6 +3,7 @@
 #include "kernels/cpu/linear_backends.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/cpu/tile_product.h"
+#include "kernels/operation_check.h"
 #include "kernels/tensor_check.h"
 
 namespace sluice::cpu {
@@ -63,12 +64,8 @@ void PackLinear(Team& team, const LinearShape& shape, TensorView weight, TensorV
 
 void LinearForward(Team& team, const LinearForwardArgs& args) {
   const LinearShape& shape = args.shape;
-  const int64_t rows = args.x.rows();
-  CheckMatrix("x", args.x, rows, shape.k, shape.compute);
+  CheckArguments(args);
   CheckPacked(shape, args.packed);
-  if (args.bias) CheckVector("bias", args.bias, shape.n, DType::kF32);
-  if (args.add) CheckMatrix("add", args.add, rows, shape.n, shape.compute);
-  CheckMatrix("y", args.y, rows, shape.n, args.y.dtype == DType::kF32 ? DType::kF32 : shape.compute);
   BackendOf(shape).multiply(team, {.use = {shape, Use::kForward},
                                    .x = args.x,
                                    .packed = args.packed.data,
@@ -79,22 +76,15 @@ void LinearForward(Team& team, const LinearForwardArgs& args) {
 
 void LinearInputGradient(Team& team, const LinearInputGradientArgs& args) {
   const LinearShape& shape = args.shape;
-  const int64_t rows = args.dy.rows();
-  CheckMatrix("dy", args.dy, rows, shape.n, shape.compute);
+  CheckArguments(args);
   CheckPacked(shape, args.packed);
-  CheckMatrix("dx", args.dx, rows, shape.k, shape.compute);
   BackendOf(shape).multiply(
       team, {.use = {shape, Use::kInputGradient}, .x = args.dy, .packed = args.packed.data, .y = args.dx});
 }
 
 void LinearWeightGradient(Team& team, const LinearWeightGradientArgs& args) {
-  const LinearShape& shape = args.shape;
-  const int64_t rows = args.x.rows();
-  CheckMatrix("x", args.x, rows, shape.k, shape.compute);
-  CheckMatrix("dy", args.dy, rows, shape.n, shape.compute);
-  CheckMatrix("dweight", args.dweight, shape.n, shape.k, DType::kF32);
-  if (args.dbias) CheckVector("dbias", args.dbias, shape.n, DType::kF32);
-  BackendOf(shape).weight_gradient(team, args);
+  CheckArguments(args);
+  BackendOf(args.shape).weight_gradient(team, args);
 }
 
 }  // namespace sluice::cpu

@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/norm.cc"
@@ -182,25 +182,11 @@ HWY_EXPORT(NormWeightGradientColumns);
 
 namespace {
 
-// LayerNorm has this tensor, RMSNorm doesn't.
-void CheckLayerNormOnly(const char* name, NormKind kind, const TensorView& view, int64_t elements) {
-  if (kind == NormKind::kLayerNorm) {
-    CheckVector(name, view, elements, DType::kF32);
-  } else {
-    CHECK(!view) << name << " in RMSNorm";
-  }
-}
-
 }  // namespace
 
 void NormForward(Team& team, const NormForwardArgs& args) {
   const int64_t rows = args.x.rows(), columns = args.x.columns();
-  CheckCompute("x", args.x);
-  CheckVector("gamma", args.gamma, columns, DType::kF32);
-  CheckLayerNormOnly("beta", args.kind, args.beta, columns);
-  CheckMatrix("y", args.y, rows, columns, args.x.dtype);
-  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
-  CheckVector("rstd", args.rstd, rows, DType::kF32);
+  CheckArguments(args);
   ForEachRowBlock(team, rows, columns, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(NormForwardRows)(args, begin, end);
   });
@@ -208,26 +194,15 @@ void NormForward(Team& team, const NormForwardArgs& args) {
 
 void NormInputGradient(Team& team, const NormInputGradientArgs& args) {
   const int64_t rows = args.x.rows(), columns = args.x.columns();
-  CheckCompute("x", args.x);
-  CheckMatrix("dy", args.dy, rows, columns, args.x.dtype);
-  CheckVector("gamma", args.gamma, columns, DType::kF32);
-  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
-  CheckVector("rstd", args.rstd, rows, DType::kF32);
-  if (args.add) CheckMatrix("add", args.add, rows, columns, args.x.dtype);
-  CheckMatrix("dx", args.dx, rows, columns, args.x.dtype);
+  CheckArguments(args);
   ForEachRowBlock(team, rows, columns, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(NormInputGradientRows)(args, begin, end);
   });
 }
 
 void NormWeightGradient(Team& team, const NormWeightGradientArgs& args) {
-  const int64_t rows = args.x.rows(), columns = args.x.columns();
-  CheckCompute("x", args.x);
-  CheckMatrix("dy", args.dy, rows, columns, args.x.dtype);
-  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
-  CheckVector("rstd", args.rstd, rows, DType::kF32);
-  CheckVector("dgamma", args.dgamma, columns, DType::kF32);
-  CheckLayerNormOnly("dbeta", args.kind, args.dbeta, columns);
+  const int64_t columns = args.x.columns();
+  CheckArguments(args);
   ForEachBlock(team, columns, kGradientColumns, [&](int64_t first, int64_t last) {
     HWY_DYNAMIC_DISPATCH(NormWeightGradientColumns)(args, first, last);
   });

@@ -6,7 +6,7 @@
 #include "kernels/adamw.h"
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/optimizer.cc"
@@ -63,8 +63,7 @@ HWY_EXPORT(SumOfSquares);
 HWY_EXPORT(AdamWElements);
 
 void SquaredNorm(Team& team, TensorView gradient, TensorView partials) {
-  CheckVector("gradient", gradient, gradient.elements(), DType::kF32);
-  CheckVector("partials", partials, NormBlocks(gradient.elements()), DType::kF32);
+  CheckSquaredNorm(gradient, partials);
   ForEachBlock(team, gradient.elements(), kNormBlock, [&](int64_t begin, int64_t end) {
     partials.as<float>()[begin / kNormBlock] =
         HWY_DYNAMIC_DISPATCH(SumOfSquares)(gradient.as<float>() + begin, end - begin);
@@ -72,8 +71,7 @@ void SquaredNorm(Team& team, TensorView gradient, TensorView partials) {
 }
 
 void DecideStep(Team&, TensorView partials, float max_norm, TensorView control) {
-  CheckVector("partials", partials, partials.elements(), DType::kF32);
-  CheckVector("control", control, sizeof(StepControl) / sizeof(float), DType::kF32);
+  CheckDecideStep(partials, control);
   double square = 0;
   for (int64_t i = 0; i < partials.elements(); ++i) square += partials.as<float>()[i];
   const double norm = std::sqrt(square);
@@ -88,8 +86,7 @@ void DecideStep(Team&, TensorView partials, float max_norm, TensorView control) 
 }
 
 void GuessStep(Team&, TensorView control, TensorView guess) {
-  CheckVector("control", control, sizeof(StepControl) / sizeof(float), DType::kF32);
-  CheckVector("guess", guess, sizeof(StepControl) / sizeof(float), DType::kF32);
+  CheckGuessStep(control, guess);
   StepControl decision = *control.as<StepControl>();
   if (decision.scale < 1) decision.skip = 1;
   *guess.as<StepControl>() = decision;
@@ -97,12 +94,7 @@ void GuessStep(Team&, TensorView control, TensorView guess) {
 
 void AdamW(Team& team, const AdamWArgs& args) {
   const int64_t elements = args.parameter.elements();
-  CheckVector("parameter", args.parameter, elements, DType::kF32);
-  CheckVector("gradient", args.gradient, elements, DType::kF32);
-  CheckVector("m", args.m, elements, DType::kF32);
-  CheckVector("v", args.v, elements, DType::kF32);
-  CheckVector("control", args.control, sizeof(StepControl) / sizeof(float), DType::kF32);
-  CHECK_GE(args.step, 1);
+  CheckArguments(args);
   const StepControl control = *args.control.as<StepControl>();
   if (control.skip != 0) return;
   ForEachBlock(team, elements, kBlockElements, [&](int64_t begin, int64_t end) {

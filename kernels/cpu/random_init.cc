@@ -3,7 +3,7 @@
 #include "base/philox.h"
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/random_init.cc"
@@ -65,7 +65,7 @@ namespace sluice::cpu {
 HWY_EXPORT(InitNormalElements);
 
 void InitNormal(Team& team, const InitNormalArgs& args) {
-  CheckVector("target", args.target, args.target.elements(), DType::kF32);
+  CheckArguments(args);
   const bool whole_rows = args.stride == 0 || args.stride == args.target.columns();
   const int64_t rows = whole_rows ? 1 : args.target.rows(),
                 columns = args.target.elements() / std::max<int64_t>(1, rows);

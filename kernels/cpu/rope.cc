@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/simd_targets.h"
 #include "kernels/cpu/work_split.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/rope.cc"
@@ -87,10 +87,8 @@ HWY_EXPORT(RotateTokens);
 void Rope(Team& team, const RopeArgs& args) {
   const AttentionShape& shape = args.shape;
   const int64_t rows = shape.rows * shape.sequence, half = shape.head_size / 2;
-  CHECK(shape.head_size % 2 == 0 && shape.head_size <= kMaxRopeHeadSize) << "head size " << shape.head_size;
-  CheckCompute("qkv", args.qkv);
-  CheckMatrix("qkv", args.qkv, rows, (shape.heads + 2 * shape.kv_heads) * shape.head_size, args.qkv.dtype);
-  CheckVector("positions", args.positions, rows, DType::kI32);
+  CheckArguments(args);
+  CHECK_LE(shape.head_size, kMaxRopeHeadSize);
 
   double frequencies[kMaxRopeHeadSize / 2 + HWY_MAX_BYTES / sizeof(float)] = {};
   for (int64_t i = 0; i < half; ++i) {

@@ -1,6 +1,6 @@
 #include "kernels/cuda/activation.h"
 #include "kernels/cuda/flat.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -100,8 +100,7 @@ __global__ void SwigluBackwardKernel(SwigluParams p) {
 }  // namespace
 
 cudaError_t GeluForward(cudaStream_t stream, const GeluForwardArgs& args) {
-  CheckCompute("x", args.x);
-  CheckVector("y", args.y, args.x.elements(), args.x.dtype);
+  CheckArguments(args);
   const GeluParams params{.dtype = args.x.dtype,
                           .aligned = Aligned({args.x.data, args.y.data}),
                           .elements = args.x.elements(),
@@ -114,9 +113,7 @@ cudaError_t GeluForward(cudaStream_t stream, const GeluForwardArgs& args) {
 }
 
 cudaError_t GeluBackward(cudaStream_t stream, const GeluBackwardArgs& args) {
-  CheckCompute("x", args.x);
-  CheckVector("dy", args.dy, args.x.elements(), args.x.dtype);
-  CheckVector("dx", args.dx, args.x.elements(), args.x.dtype);
+  CheckArguments(args);
   const GeluParams params{.dtype = args.x.dtype,
                           .aligned = Aligned({args.x.data, args.dy.data, args.dx.data}),
                           .elements = args.x.elements(),
@@ -131,8 +128,7 @@ cudaError_t GeluBackward(cudaStream_t stream, const GeluBackwardArgs& args) {
 
 cudaError_t SwigluForward(cudaStream_t stream, const SwigluForwardArgs& args) {
   const int64_t rows = args.y.rows(), width = args.y.columns();
-  CheckCompute("y", args.y);
-  CheckMatrix("gate_up", args.gate_up, rows, 2 * width, args.y.dtype);
+  CheckArguments(args);
   const SwigluParams params{.dtype = args.y.dtype,
                             .aligned = Aligned({args.gate_up.data, args.y.data}),
                             .width = static_cast<int>(width),
@@ -149,9 +145,7 @@ cudaError_t SwigluForward(cudaStream_t stream, const SwigluForwardArgs& args) {
 
 cudaError_t SwigluBackward(cudaStream_t stream, const SwigluBackwardArgs& args) {
   const int64_t rows = args.dy.rows(), width = args.dy.columns();
-  CheckCompute("dy", args.dy);
-  CheckMatrix("gate_up", args.gate_up, rows, 2 * width, args.dy.dtype);
-  CheckMatrix("dgate_up", args.dgate_up, rows, 2 * width, args.dy.dtype);
+  CheckArguments(args);
   const SwigluParams params{.dtype = args.dy.dtype,
                             .aligned = Aligned({args.gate_up.data, args.dy.data, args.dgate_up.data}),
                             .width = static_cast<int>(width),

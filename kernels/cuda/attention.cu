@@ -1,7 +1,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/row_group.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -12,18 +12,10 @@ bool OnTensorCores(const AttentionShape& shape, DType dtype) {
   return dtype == DType::kBF16 && (shape.head_size == 64 || shape.head_size == 128);
 }
 
-void Check(const AttentionShape& shape, const TensorView& qkv, const TensorView& first_key) {
-  CHECK(shape.rows > 0 && shape.sequence > 0 && shape.kv_heads > 0 && shape.head_size > 0);
-  CHECK_EQ(shape.heads % shape.kv_heads, 0) << "heads " << shape.heads << ", key heads " << shape.kv_heads;
+// What these kernels demand beside operation_check.h.
+void CheckLimits(const AttentionShape& shape) {
   CHECK_LE(shape.head_size, kRowHeadSizeMax);
   CHECK_GT(shape.scale, 0.0f);
-  CheckCompute("qkv", qkv);
-  CheckMatrix("qkv", qkv, shape.rows * shape.sequence, (shape.heads + 2 * shape.kv_heads) * shape.head_size, qkv.dtype);
-  if (first_key) CheckVector("first_key", first_key, shape.rows * shape.sequence, DType::kI32);
-}
-void CheckResults(const AttentionShape& shape, DType dtype, const TensorView& y, const TensorView& lse) {
-  CheckMatrix("y", y, shape.rows * shape.sequence, shape.heads * shape.head_size, dtype);
-  CheckVector("lse", lse, shape.rows * shape.heads * shape.sequence, DType::kF32);
 }
 // The kernels on tensor cores read and write 16 bytes at once.
 void CheckAligned(const AttentionShape& shape, DType dtype, std::initializer_list<const void*> addresses) {
@@ -48,8 +40,8 @@ AttentionParams ParamsOf(const AttentionShape& shape, const TensorView& qkv, con
 
 cudaError_t AttentionForward(cudaStream_t stream, const AttentionForwardArgs& args) {
   const DType dtype = args.qkv.dtype;
-  Check(args.shape, args.qkv, args.first_key);
-  CheckResults(args.shape, dtype, args.y, args.lse);
+  CheckArguments(args);
+  CheckLimits(args.shape);
   CheckAligned(args.shape, dtype, {args.qkv.data, args.y.data});
   AttentionParams params = ParamsOf(args.shape, args.qkv, args.first_key);
   params.y = args.y.data;
@@ -63,10 +55,8 @@ int64_t AttentionBackwardWorkspaceBytes(const AttentionShape& shape, DType dtype
 
 cudaError_t AttentionBackward(cudaStream_t stream, const AttentionBackwardArgs& args, const Workspace& workspace) {
   const DType dtype = args.qkv.dtype;
-  Check(args.shape, args.qkv, args.first_key);
-  CheckResults(args.shape, dtype, args.y, args.lse);
-  CheckMatrix("dy", args.dy, args.y.rows(), args.y.columns(), dtype);
-  CheckMatrix("dqkv", args.dqkv, args.qkv.rows(), args.qkv.columns(), dtype);
+  CheckArguments(args);
+  CheckLimits(args.shape);
   CheckAligned(args.shape, dtype, {args.qkv.data, args.y.data, args.dy.data, args.dqkv.data, workspace.data});
   const int64_t workspace_bytes = AttentionBackwardWorkspaceBytes(args.shape, dtype);
   CHECK_GE(workspace.bytes, workspace_bytes);

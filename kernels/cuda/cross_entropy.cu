@@ -3,7 +3,7 @@
 
 #include "kernels/cuda/cross_entropy.h"
 #include "kernels/cuda/ordered_sum.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -187,25 +187,10 @@ LaunchConfig RowsLaunch(const char* name, cudaStream_t stream, int64_t rows, int
   return {name, dim3(rows), dim3(ThreadsOf(columns)), kScratchFloats * static_cast<int>(sizeof(float)), stream};
 }
 
-void Check(const CrossEntropyArgs& args) {
-  const int64_t rows = args.logits.rows(), columns = args.logits.columns();
-  CheckMatrix("logits", args.logits, rows, columns, DType::kF32);
-  CheckVector("targets", args.targets, rows, DType::kI32);
-  CheckVector("losses", args.losses, rows, DType::kF32);
-  CheckVector("total", args.total, 1, DType::kF32);
-  if (args.statistics) {
-    CheckVector("statistics", args.statistics, args.statistics.shape[0] * rows * kStatistics, DType::kF32);
-  }
-  if (args.dlogits) {
-    CheckCompute("dlogits", args.dlogits);
-    CheckMatrix("dlogits", args.dlogits, rows, columns, args.dlogits.dtype);
-  }
-}
-
 }  // namespace
 
 cudaError_t CrossEntropy(cudaStream_t stream, const CrossEntropyArgs& args) {
-  Check(args);
+  CheckArguments(args);
   const int64_t rows = args.logits.rows(), columns = args.logits.columns();
   const CrossEntropyParams params{
       .dtype = args.dlogits ? args.dlogits.dtype : DType::kF32,
@@ -238,9 +223,7 @@ cudaError_t CrossEntropy(cudaStream_t stream, const CrossEntropyArgs& args) {
 
 cudaError_t LogitStatistics(cudaStream_t stream, const LogitStatisticsArgs& args) {
   const int64_t rows = args.logits.rows(), columns = args.logits.columns();
-  CheckMatrix("logits", args.logits, rows, columns, DType::kF32);
-  CheckVector("targets", args.targets, rows, DType::kI32);
-  CheckMatrix("statistics", args.statistics, rows, kStatistics, DType::kF32);
+  CheckArguments(args);
   if (rows == 0) return cudaSuccess;
   const LogitStatisticsParams params{
       .aligned = Aligned({args.logits.data}),

@@ -1,7 +1,7 @@
 #include "base/philox.h"
 #include "kernels/cuda/dropout.h"
 #include "kernels/cuda/flat.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -40,16 +40,9 @@ __global__ void DropoutKernel(DropoutParams p) {
 }  // namespace
 
 cudaError_t Dropout(cudaStream_t stream, const DropoutArgs& args) {
-  CHECK(args.rate >= 0.0f && args.rate < 1.0f) << "rate " << args.rate;
-  CheckCompute("x", args.x);
-  CheckVector("samples", args.samples, args.samples.elements(), DType::kI32);
+  CheckArguments(args);
   const int64_t samples = args.samples.elements(), rows = args.x.rows(), columns = args.x.columns();
-  CHECK(samples > 0 && (args.sequence > 0 || rows % samples == 0))
-      << samples << " samples in " << args.x.shape.ToString();
-  const int64_t sequence = args.sequence > 0 ? args.sequence : rows / samples;
-  CHECK_LE(args.first_token + rows, samples * sequence) << "tokens beyond the last sample";
-  if (args.add) CheckVector("add", args.add, args.x.elements(), args.x.dtype);
-  CheckVector("y", args.y, args.x.elements(), args.x.dtype);
+  const int64_t sequence = SequenceOf(args);
   if (rows == 0) return cudaSuccess;
 
   const DropoutParams params{.dtype = args.x.dtype,

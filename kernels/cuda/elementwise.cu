@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/flat.h"
+#include "kernels/operation_check.h"
 #include "kernels/tensor_check.h"
 
 namespace sluice::cuda {
@@ -52,9 +53,7 @@ __global__ void CastKernel(CastParams p) {
 }  // namespace
 
 cudaError_t Add(cudaStream_t stream, const AddArgs& args) {
-  CheckCompute("a", args.a);
-  CheckVector("b", args.b, args.a.elements(), args.a.dtype);
-  CheckVector("y", args.y, args.a.elements(), args.a.dtype);
+  CheckArguments(args);
   const AddParams params{.dtype = args.a.dtype,
                          .aligned = Aligned({args.a.data, args.b.data, args.y.data}),
                          .elements = args.a.elements(),
@@ -68,8 +67,7 @@ cudaError_t Add(cudaStream_t stream, const AddArgs& args) {
 }
 
 cudaError_t SumInOrder(cudaStream_t stream, absl::Span<const TensorView> parts, const TensorView& sum) {
-  CHECK(!parts.empty() && parts.size() <= kPartsMax) << parts.size() << " parts";
-  CheckCompute("sum", sum);
+  CheckSumInOrder(parts, sum);
   SumInOrderParams params{.dtype = sum.dtype,
                           .aligned = Aligned({sum.data}),
                           .count = static_cast<int>(parts.size()),
@@ -78,7 +76,6 @@ cudaError_t SumInOrder(cudaStream_t stream, absl::Span<const TensorView> parts, 
                           .sum = sum.data};
   Region reads[kPartsMax];
   for (int p = 0; p < params.count; ++p) {
-    CheckVector("part", parts[p], sum.elements(), sum.dtype);
     params.parts[p] = parts[p].data;
     reads[p] = Of(parts[p]);
     params.aligned = params.aligned && Aligned({parts[p].data});
@@ -103,8 +100,7 @@ cudaError_t Fill(cudaStream_t stream, const TensorView& target, float value) {
 }
 
 cudaError_t Copy(cudaStream_t stream, const TensorView& source, const TensorView& target) {
-  CHECK(source) << "source is absent";
-  CheckVector("target", target, source.elements(), source.dtype);
+  CheckCopy(source, target);
   if (source.elements() == 0) return cudaSuccess;
   return cudaMemcpyAsync(target.data, source.data, source.bytes(), cudaMemcpyDeviceToDevice, stream);
 }

@@ -2,7 +2,7 @@
 
 #include "kernels/cuda/embedding.h"
 #include "kernels/cuda/flat.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -114,13 +114,7 @@ __global__ void EmbeddingGradientKernel(EmbeddingGradientParams p) {
 
 cudaError_t EmbeddingForward(cudaStream_t stream, const EmbeddingForwardArgs& args) {
   const int64_t rows = args.y.rows(), columns = args.y.columns();
-  CheckCompute("y", args.y);
-  CheckVector("tokens", args.tokens, rows, DType::kI32);
-  CheckMatrix("table", args.table, args.table.rows(), columns, DType::kF32);
-  if (args.position_table) {
-    CheckMatrix("position_table", args.position_table, args.position_table.rows(), columns, DType::kF32);
-    CheckVector("positions", args.positions, rows, DType::kI32);
-  }
+  CheckArguments(args);
   if (rows == 0) return cudaSuccess;
   const int64_t table_rows = args.table.rows();
   const EmbeddingForwardParams params{.dtype = args.y.dtype,
@@ -144,9 +138,7 @@ cudaError_t EmbeddingForward(cudaStream_t stream, const EmbeddingForwardArgs& ar
 
 cudaError_t EmbeddingGradient(cudaStream_t stream, const EmbeddingGradientArgs& args) {
   const int64_t rows = args.dy.rows(), columns = args.dy.columns();
-  CheckCompute("dy", args.dy);
-  CheckVector("indices", args.indices, rows, DType::kI32);
-  CheckMatrix("dtable", args.dtable, args.dtable.rows(), columns, DType::kF32);
+  CheckArguments(args);
   if (args.accumulate == Accumulate::kOverwrite) {
     const cudaError_t error = cudaMemsetAsync(args.dtable.data, 0, args.dtable.bytes(), stream);
     if (error != cudaSuccess) return error;

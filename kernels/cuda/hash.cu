@@ -1,7 +1,7 @@
 #include "kernels/cuda/hash.h"
 #include "kernels/cuda/row_group.h"
 #include "kernels/hash_chains.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -65,7 +65,7 @@ int64_t Partials(int64_t bytes) { return DivideUp(bytes, kHashBlocksOfThreads * 
 int64_t HashWorkspaceBytes(int64_t source_bytes) { return Partials(source_bytes) * kWord; }
 
 cudaError_t Hash(cudaStream_t stream, const TensorView& source, const TensorView& hash, const Workspace& workspace) {
-  CheckVector("hash", hash, 2, DType::kI32);
+  CheckHash(hash);
   const int64_t count = Partials(source.bytes());
   const Region partials{workspace.data, count * kWord};
   CHECK_GE(workspace.bytes, partials.bytes);

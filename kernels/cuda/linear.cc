@@ -7,6 +7,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/finish_linear.h"
 #include "kernels/cuda/stopwatch.h"
+#include "kernels/operation_check.h"
 #include "kernels/tensor_check.h"
 
 namespace sluice::cuda {
@@ -153,23 +154,13 @@ cudaError_t UnfusedWeightGradient(Matmul& matmul, cudaStream_t stream, const Lin
   return BiasGradient(stream, args.dy, args.dbias, args.accumulate, scratch.own);
 }
 
-void Check(const LinearForwardArgs& args) {
-  const LinearShape& shape = args.shape;
-  const int64_t rows = args.x.rows();
-  CheckMatrix("x", args.x, rows, shape.k, shape.compute);
-  CHECK_GE(args.packed.bytes(), PackedLinearBytes(shape)) << "packed weight of " << shape.n << " x " << shape.k;
-  if (args.bias) CheckVector("bias", args.bias, shape.n, DType::kF32);
-  if (args.add) CheckMatrix("add", args.add, rows, shape.n, shape.compute);
-  CheckMatrix("y", args.y, rows, shape.n, args.y.dtype == DType::kF32 ? DType::kF32 : shape.compute);
+void CheckPacked(const LinearShape& shape, const TensorView& packed) {
+  CHECK_GE(packed.bytes(), PackedLinearBytes(shape)) << "packed weight of " << shape.n << " x " << shape.k;
 }
 
-void Check(const LinearWeightGradientArgs& args) {
-  const LinearShape& shape = args.shape;
-  const int64_t rows = args.x.rows();
-  CheckMatrix("x", args.x, rows, shape.k, shape.compute);
-  CheckMatrix("dy", args.dy, rows, shape.n, shape.compute);
-  CheckMatrix("dweight", args.dweight, shape.n, shape.k, DType::kF32);
-  if (args.dbias) CheckVector("dbias", args.dbias, shape.n, DType::kF32);
+void Check(const LinearForwardArgs& args) {
+  CheckArguments(args);
+  CheckPacked(args.shape, args.packed);
 }
 
 using Work = std::function<cudaError_t()>;
@@ -203,7 +194,7 @@ int64_t LinearWorkspaceBytes() { return kMatmulWorkspaceBytes + kScratchBytes; }
 cudaError_t PackLinear(cudaStream_t stream, const LinearShape& shape, const TensorView& weight,
                        const TensorView& packed) {
   CheckMatrix("weight", weight, shape.n, shape.k, DType::kF32);
-  CHECK_GE(packed.bytes(), PackedLinearBytes(shape)) << "packed weight of " << shape.n << " x " << shape.k;
+  CheckPacked(shape, packed);
   const TensorView target{packed.data, shape.compute, {shape.n, shape.k}};
   return shape.compute == DType::kBF16 ? CastToBFloat16(stream, weight, target) : Copy(stream, weight, target);
 }
@@ -218,17 +209,15 @@ cudaError_t LinearForward(Matmul& matmul, cudaStream_t stream, const LinearForwa
 
 cudaError_t LinearInputGradient(Matmul& matmul, cudaStream_t stream, const LinearInputGradientArgs& args,
                                 const Workspace& workspace) {
-  const LinearShape& shape = args.shape;
-  CheckMatrix("dy", args.dy, args.dy.rows(), shape.n, shape.compute);
-  CheckMatrix("dx", args.dx, args.dy.rows(), shape.k, shape.compute);
-  CHECK_GE(args.packed.bytes(), PackedLinearBytes(shape)) << "packed weight of " << shape.n << " x " << shape.k;
+  CheckArguments(args);
+  CheckPacked(args.shape, args.packed);
   return matmul.Run(stream, InputGradientShape(args), {.a = args.packed.data, .b = args.dy.data, .d = args.dx.data},
                     Split(workspace).library);
 }
 
 cudaError_t LinearWeightGradient(Matmul& matmul, cudaStream_t stream, const LinearWeightGradientArgs& args,
                                  const Workspace& workspace) {
-  Check(args);
+  CheckArguments(args);
   if (cudaError_t error = MeasureIfToBe(matmul, stream, args, workspace); error != cudaSuccess) return error;
   const std::optional<MatmulShape> shape = EpilogueShape(args);
   const bool fuse = shape.has_value() && matmul.Fuses(*shape);
@@ -275,7 +264,7 @@ absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearInpu
 
 absl::Status MeasureLinear(Matmul& matmul, cudaStream_t stream, const LinearWeightGradientArgs& args,
                            const Workspace& workspace) {
-  Check(args);
+  CheckArguments(args);
   const Scratch scratch = Split(workspace);
   for (const Epilogue epilogue : {Epilogue::kNone, Epilogue::kBiasGradient}) {
     if (epilogue == Epilogue::kBiasGradient && !args.dbias) return absl::OkStatus();

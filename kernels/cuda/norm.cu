@@ -2,7 +2,7 @@
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/row_group.h"
 #include "kernels/cuda/row_sums.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -139,53 +139,12 @@ __global__ void NormWeightPartialsKernel(NormWeightPartialsParams p) {
 
 constexpr int64_t kRowBytesMax = 80 * 1024;
 
-// LayerNorm has this tensor, RMSNorm doesn't.
-void CheckLayerNormOnly(const char* name, NormKind kind, const TensorView& view, int64_t elements) {
-  if (kind == NormKind::kLayerNorm) {
-    CheckVector(name, view, elements, DType::kF32);
-  } else {
-    CHECK(!view) << name << " in RMSNorm";
-  }
-}
-
-void Check(const NormForwardArgs& args) {
-  const int64_t rows = args.x.rows(), columns = args.x.columns();
-  CheckCompute("x", args.x);
-  CheckVector("gamma", args.gamma, columns, DType::kF32);
-  CheckLayerNormOnly("beta", args.kind, args.beta, columns);
-  CheckMatrix("y", args.y, rows, columns, args.x.dtype);
-  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
-  CheckVector("rstd", args.rstd, rows, DType::kF32);
-  CHECK_LE(columns * SizeOf(args.x.dtype), kRowBytesMax);
-}
-
-void Check(const NormInputGradientArgs& args) {
-  const int64_t rows = args.x.rows(), columns = args.x.columns();
-  CheckCompute("x", args.x);
-  CheckMatrix("dy", args.dy, rows, columns, args.x.dtype);
-  CheckVector("gamma", args.gamma, columns, DType::kF32);
-  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
-  CheckVector("rstd", args.rstd, rows, DType::kF32);
-  if (args.add) CheckMatrix("add", args.add, rows, columns, args.x.dtype);
-  CheckMatrix("dx", args.dx, rows, columns, args.x.dtype);
-  CHECK_LE(columns * SizeOf(args.x.dtype), kRowBytesMax);
-}
-
-void Check(const NormWeightGradientArgs& args) {
-  const int64_t rows = args.x.rows(), columns = args.x.columns();
-  CheckCompute("x", args.x);
-  CheckMatrix("dy", args.dy, rows, columns, args.x.dtype);
-  CheckLayerNormOnly("mean", args.kind, args.mean, rows);
-  CheckVector("rstd", args.rstd, rows, DType::kF32);
-  CheckVector("dgamma", args.dgamma, columns, DType::kF32);
-  CheckLayerNormOnly("dbeta", args.kind, args.dbeta, columns);
-}
-
 }  // namespace
 
 cudaError_t NormForward(cudaStream_t stream, const NormForwardArgs& args) {
-  Check(args);
+  CheckArguments(args);
   const int64_t rows = args.x.rows(), columns = args.x.columns();
+  CHECK_LE(columns * SizeOf(args.x.dtype), kRowBytesMax);
   if (rows == 0) return cudaSuccess;
   const int64_t kept = RowBytes(args.x.dtype, columns);
   const NormForwardParams params{
@@ -209,8 +168,9 @@ cudaError_t NormForward(cudaStream_t stream, const NormForwardArgs& args) {
 }
 
 cudaError_t NormInputGradient(cudaStream_t stream, const NormInputGradientArgs& args) {
-  Check(args);
+  CheckArguments(args);
   const int64_t rows = args.x.rows(), columns = args.x.columns();
+  CHECK_LE(columns * SizeOf(args.x.dtype), kRowBytesMax);
   if (rows == 0) return cudaSuccess;
   const int64_t kept = 2 * RowBytes(args.x.dtype, columns);
   const NormInputGradientParams params{
@@ -240,7 +200,7 @@ int64_t NormWeightGradientWorkspaceBytes(int64_t rows, int64_t columns) {
 }
 
 cudaError_t NormWeightGradient(cudaStream_t stream, const NormWeightGradientArgs& args, const Workspace& workspace) {
-  Check(args);
+  CheckArguments(args);
   const int64_t rows = args.x.rows(), columns = args.x.columns(), groups = RowGroups(rows);
   const int outputs = args.kind == NormKind::kLayerNorm ? 2 : 1;
   const Region partials{workspace.data, groups * outputs * columns * static_cast<int64_t>(sizeof(float))};

@@ -3,13 +3,12 @@
 #include "kernels/cuda/flat.h"
 #include "kernels/cuda/optimizer.h"
 #include "kernels/cuda/ordered_sum.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
 
 constexpr int kNormThreads = 512;
-constexpr int kControlElements = sizeof(StepControl) / sizeof(float);
 
 // A block has kNormBlock elements of the gradient: partials[block] = the sum of their squares.
 __global__ void SquaredNormKernel(SquaredNormParams p) {
@@ -72,9 +71,8 @@ __global__ void AdamWKernel(AdamWParams p) {
 }  // namespace
 
 cudaError_t SquaredNorm(cudaStream_t stream, const TensorView& gradient, const TensorView& partials) {
+  CheckSquaredNorm(gradient, partials);
   const int64_t blocks = NormBlocks(gradient.elements());
-  CheckVector("gradient", gradient, gradient.elements(), DType::kF32);
-  CheckVector("partials", partials, blocks, DType::kF32);
   if (blocks == 0) return cudaSuccess;
   const SquaredNormParams params{.aligned = Aligned({gradient.data}),
                                  .elements = gradient.elements(),
@@ -86,8 +84,7 @@ cudaError_t SquaredNorm(cudaStream_t stream, const TensorView& gradient, const T
 }
 
 cudaError_t DecideStep(cudaStream_t stream, const TensorView& partials, float max_norm, const TensorView& control) {
-  CheckVector("partials", partials, partials.elements(), DType::kF32);
-  CheckVector("control", control, kControlElements, DType::kF32);
+  CheckDecideStep(partials, control);
   const DecideStepParams params{.max_norm = max_norm,
                                 .count = partials.elements(),
                                 .partials = partials.as<float>(),
@@ -97,20 +94,14 @@ cudaError_t DecideStep(cudaStream_t stream, const TensorView& partials, float ma
 }
 
 cudaError_t GuessStep(cudaStream_t stream, const TensorView& control, const TensorView& guess) {
-  CheckVector("control", control, kControlElements, DType::kF32);
-  CheckVector("guess", guess, kControlElements, DType::kF32);
+  CheckGuessStep(control, guess);
   const GuessStepParams params{.control = control.as<StepControl>(), .guess = guess.as<StepControl>()};
   return Launch(GuessStepKernel, {"GuessStep", dim3(1), dim3(1), 0, stream}, {Of(control)}, {Of(guess)}, params);
 }
 
 cudaError_t AdamW(cudaStream_t stream, const AdamWArgs& args) {
   const int64_t elements = args.parameter.elements();
-  CheckVector("parameter", args.parameter, elements, DType::kF32);
-  CheckVector("gradient", args.gradient, elements, DType::kF32);
-  CheckVector("m", args.m, elements, DType::kF32);
-  CheckVector("v", args.v, elements, DType::kF32);
-  CheckVector("control", args.control, kControlElements, DType::kF32);
-  CHECK_GE(args.step, 1);
+  CheckArguments(args);
   if (elements == 0) return cudaSuccess;
   const AdamWParams params{.aligned = Aligned({args.parameter.data, args.gradient.data, args.m.data, args.v.data}),
                            .factors = FactorsOf(args),

@@ -3,7 +3,7 @@
 #include "base/philox.h"
 #include "kernels/cuda/flat.h"
 #include "kernels/cuda/random_init.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -25,7 +25,7 @@ __global__ void InitNormalKernel(InitNormalParams p) {
 }  // namespace
 
 cudaError_t InitNormal(cudaStream_t stream, const InitNormalArgs& args) {
-  CheckVector("target", args.target, args.target.elements(), DType::kF32);
+  CheckArguments(args);
   const bool whole_rows = args.stride == 0 || args.stride == args.target.columns();
   const InitNormalParams params{.key = args.key,
                                 .deviation = args.deviation,

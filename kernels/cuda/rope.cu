@@ -1,6 +1,6 @@
 #include "kernels/cuda/flat.h"
 #include "kernels/cuda/rope.h"
-#include "kernels/tensor_check.h"
+#include "kernels/operation_check.h"
 
 namespace sluice::cuda {
 namespace {
@@ -72,10 +72,8 @@ __global__ void RopeKernel(RopeParams p) {
 cudaError_t Rope(cudaStream_t stream, const RopeArgs& args) {
   const AttentionShape& shape = args.shape;
   const int64_t rows = shape.rows * shape.sequence, half = shape.head_size / 2, rotated = shape.heads + shape.kv_heads;
-  CHECK(shape.head_size % 2 == 0 && shape.head_size <= kHeadSizeMax) << "head size " << shape.head_size;
-  CheckCompute("qkv", args.qkv);
-  CheckMatrix("qkv", args.qkv, rows, (rotated + shape.kv_heads) * shape.head_size, args.qkv.dtype);
-  CheckVector("positions", args.positions, rows, DType::kI32);
+  CheckArguments(args);
+  CHECK_LE(shape.head_size, kHeadSizeMax);
   if (rows == 0) return cudaSuccess;
   const RopeParams params{.dtype = args.qkv.dtype,
                           .aligned = Aligned({args.qkv.data}),
