@@ -20,6 +20,10 @@
 
 namespace sluice::internal {
 
+inline CollectiveKind KindOf(const Request& collective) {
+  return collective.kind == Request::Kind::kAllGather ? CollectiveKind::kAllGather : CollectiveKind::kAllToAll;
+}
+
 template <class Lane>
 class Directory {
  public:
@@ -45,12 +49,13 @@ class Directory {
   // rank then counts as one that has left. REQUIRES: it may open.
   absl::Status Open(WorldRank rank, const std::vector<ChannelSpec>& channels, const std::vector<GroupSpec>& groups);
   void MarkClosed(WorldRank rank);
+  // No endpoint may outlive its hub.
+  void CheckNoneIsOpen() const;
 
   int self() const { return self_; }
   int ranks() const { return static_cast<int>(process_of_.size()); }
   int ProcessOf(WorldRank rank) const { return process_of_[rank.index()]; }
   bool IsHere(WorldRank rank) const { return ProcessOf(rank) == self_; }
-  bool IsOpen(WorldRank rank) const { return presence_[rank.index()] == Presence::kOpen; }
   const Lanes& lanes() const { return lanes_; }
   const std::deque<Channel>& channels() const { return channels_; }
   const std::deque<Group>& groups() const { return groups_; }
@@ -136,6 +141,13 @@ template <class Lane>
 void Directory<Lane>::MarkClosed(WorldRank rank) {
   presence_[rank.index()] = Presence::kClosed;
   closed_.push_back(rank);
+}
+
+template <class Lane>
+void Directory<Lane>::CheckNoneIsOpen() const {
+  for (size_t rank = 0; rank < presence_.size(); ++rank) {
+    CHECK(presence_[rank] != Presence::kOpen) << "the endpoint of rank " << rank << " outlives its hub";
+  }
 }
 
 template <class Lane>

@@ -13,10 +13,6 @@ namespace {
 uint64_t ChannelTag(ChannelId id) { return 2 * static_cast<uint64_t>(id.value()); }
 uint64_t GroupTag(GroupId id) { return 2 * static_cast<uint64_t>(id.value()) + 1; }
 
-CollectiveKind KindOf(const Operation& operation) {
-  return operation.kind == Operation::Kind::kAllGather ? CollectiveKind::kAllGather : CollectiveKind::kAllToAll;
-}
-
 // From this size on it pays to wake other tasks, and the hub's own has better things to do.
 constexpr int64_t kTeamBytes = 1 << 20;
 

@@ -27,9 +27,7 @@ HubState::HubState(World* world, std::vector<int> process_of, int self)
 HubState::~HubState() {
   {
     std::lock_guard lock(mutex_);
-    for (int rank = 0; rank < directory_.ranks(); ++rank) {
-      CHECK(!directory_.IsOpen(WorldRank(rank))) << "the endpoint of rank " << rank << " outlives its hub";
-    }
+    directory_.CheckNoneIsOpen();
     closing_ = true;
     for (const auto& link : links_) {
       if (link != nullptr) link->Say(absl::OkStatus());

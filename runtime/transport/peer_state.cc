@@ -44,9 +44,7 @@ PeerState::PeerState(World* world, int ranks) : world_(world), directory_(std::v
 PeerState::~PeerState() {
   {
     std::lock_guard lock(mutex_);
-    for (int rank = 0; rank < directory_.ranks(); ++rank) {
-      CHECK(!directory_.IsOpen(WorldRank(rank))) << "the endpoint of rank " << rank << " outlives its hub";
-    }
+    directory_.CheckNoneIsOpen();
     closing_ = true;
   }
   bell_.Ring(world_->Now());
@@ -176,15 +174,14 @@ bool PeerState::IssueCollective(const Group& group) {
     if (waiting == nullptr || !waiting->is_collective() || &directory_.group(*waiting) != &group) return false;
   }
   const Request& first = WaitingOf(group.lanes[0]);
-  const auto kind = first.kind == Request::Kind::kAllGather ? CollectiveKind::kAllGather : CollectiveKind::kAllToAll;
   absl::Status status = directory_.CheckKinds(group, WaitingOf);
   directory_.TakeMembers(group, WaitingOf, &members_);
-  if (status.ok()) status = CheckSizes(kind, members_);
+  if (status.ok()) status = CheckSizes(KindOf(first), members_);
   if (!status.ok()) {
     Fail(Annotate(status, directory_.Describe(first)));
     return false;
   }
-  PlanRest(kind, members_, 0, &plan_);
+  PlanRest(KindOf(first), members_, 0, &plan_);
   IssueCopies(group);
   return true;
 }
