@@ -135,6 +135,11 @@ class GlooPoster final : public gloo::transport::tcp::Handler {
     std::lock_guard lock(mutex_);
     std::erase_if(waiting_, [&](const auto& post) { return post.first == message; });
   }
+  // Nothing is posted over the link any more when this returns; messages of which something was to be are interrupted.
+  void Leave(GlooLink* link) {
+    std::lock_guard posting(posting_);
+    link->posts_ = false;
+  }
 
   void handleEvents(int) override {
     eventfd_t rings;
@@ -145,7 +150,13 @@ class GlooPoster final : public gloo::transport::tcp::Handler {
       std::lock_guard lock(mutex_);
       taken_.swap(waiting_);
     }
-    for (const auto& [message, piece] : taken_) message->Give(piece);
+    for (const auto& [message, piece] : taken_) {
+      if (message->link()->posts_) {
+        message->Give(piece);
+      } else {
+        message->Interrupt();
+      }
+    }
   }
 
  private:
@@ -218,8 +229,7 @@ GlooLink::~GlooLink() {
 }
 
 void GlooLink::Close() {
-  if (mouth_ != nullptr) Try([&] { mouth_->waitSend(milliseconds(kDrainMilliseconds)); }).IgnoreError();
-  mouth_ = nullptr;
+  PrepareToClose();
   if (ear_ != nullptr) ear_->abortWaitRecv();
   if (ear_ended_) world_->Wait(ear_ended_).IgnoreError();
 }
@@ -298,6 +308,18 @@ void GlooLink::Say(const absl::Status& last_words) {
   if (!Try([&] { mouth_->send(kOut, kWordsTag); }).ok()) mouth_ = nullptr;
 }
 
+// Whoever comes second waits for the first, or it would close the pairs meanwhile.
+void GlooLink::PrepareToClose() {
+  poster_->Leave(this);
+  std::lock_guard speaking(speaking_);
+  std::unique_ptr<gloo::transport::UnboundBuffer> mouth;
+  {
+    std::lock_guard lock(mutex_);
+    mouth = std::move(mouth_);
+  }
+  if (mouth != nullptr) Try([&] { mouth->waitSend(milliseconds(kDrainMilliseconds)); }).IgnoreError();
+}
+
 void GlooLink::Interrupt() {
   std::lock_guard lock(mutex_);
   if (std::exchange(interrupted_, true)) return;
@@ -364,7 +386,9 @@ absl::Status GlooMessage::WaitForPiece() {
   absl::Status status = link_->Try([&] {
     moved = !woken_ && Wait(-1);
     woken_ |= !moved;
-    if (woken_) moved = Wait(direction_ == Direction::kSend ? kDrainMilliseconds : 0);
+    if (!woken_) return;
+    link_->PrepareToClose();
+    moved = Wait(direction_ == Direction::kSend ? kDrainMilliseconds : 0);
   });
   if (moved) link_->bytes_moved_.fetch_add(BytesOf(waited_), std::memory_order_relaxed);
   ++waited_;

@@ -93,10 +93,15 @@ class GlooLink {
 
  private:
   friend class GlooMessage;
+  friend class GlooPoster;
   GlooLink(World* world, std::string peer);
   void ConnectPairs(const Peer& peer);
   void ShowTokens(const std::string& token, const std::string& wanted);
   void Hear(const std::function<void(const absl::Status&)>& ended);
+  // REQUIRED before a wait that may run out of time, since Gloo closes the pairs then: the poster is kept away from
+  // them, or it could wait for a pair that waits for the poster's thread; and the last words, if they have been said,
+  // get a while to reach the kernel, or they would be cut off.
+  void PrepareToClose();
   // Runs what calls Gloo; an exception becomes UNAVAILABLE with the peer's name.
   absl::Status Try(const std::function<void()>& body) const;
 
@@ -113,6 +118,8 @@ class GlooLink {
   Ref<Signal> heard_;
 
   std::atomic<int64_t> bytes_moved_{0};
+  bool posts_ = true;  // the poster's
+  std::mutex speaking_;
   std::mutex mutex_;
   bool interrupted_ = false;
   bool has_spoken_ = false;
