@@ -9,6 +9,7 @@
 namespace sluice {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 std::unique_ptr<Checkpoint> Saved(const LayerGraph& graph, const TestState& state, const TestLayout& layout,
@@ -115,17 +116,14 @@ TEST(Checkpoint, AShardThatNobodySavedIsNamedWhenItIsCommitted) {
   for (int seed = 0; seed < 10; ++seed) {
     RandomNumbers random(seed);
     const LayerGraph graph = SmallGraph(random);
-    auto shards = ShardsOf(graph, TestState(graph), {.cuts = {0, 2, 3}, .members = 2}, random);
+    auto shards = ShardsOf(graph, TestState(graph),
+                           {.cuts = {0, 2, static_cast<int64_t>(graph.nodes.size())}, .members = 2}, random);
     const auto store = CheckpointStore::Open(EmptyFolder("missing"));
     ASSERT_TRUE(store.ok());
     auto lost = shards;
     lost.erase(std::next(lost.begin(), random.Below(static_cast<int64_t>(lost.size()))));
     const auto path = SaveShards(**store, 1, graph, lost);
-    if (path.ok()) {  // whole tensors were lost, and only the model says that there should be some
-      EXPECT_THAT(std::string((*Checkpoint::Open(*path))->Check(graph).message()), HasSubstr("has no "));
-    } else {
-      EXPECT_THAT(std::string(path.status().message()), HasSubstr("are missing"));
-    }
+    EXPECT_THAT(std::string(path.status().message()), AnyOf(HasSubstr("are missing"), HasSubstr("nobody has saved")));
     auto twice = shards;
     twice["copy.safetensors"] = shards.begin()->second;
     if (twice["copy.safetensors"].values.empty()) continue;

@@ -180,7 +180,7 @@ inline absl::StatusOr<std::string> SaveShards(CheckpointStore& store, int64_t st
 }
 
 inline std::string EmptyFolder(const std::string& name) {
-  const std::string path = testing::TempDir() + "/" + name;
+  const std::string path = std::filesystem::path(testing::TempDir() + "/" + name).lexically_normal().string();
   std::filesystem::remove_all(path);
   return path;
 }
