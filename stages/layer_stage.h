@@ -16,19 +16,12 @@
 #include "kernels/device.h"
 #include "stages/graph.h"
 #include "stages/layer.h"
+#include "stages/parameters.h"
 #include "stages/stage.h"
 #include "stages/stage_layout.h"
 #include "stages/tensor_group.h"
 
 namespace sluice {
-
-// What can be read and written by a parameter's name.
-enum class StateKind : uint8_t {
-  kParameter,
-  kGradient,      // of the step, after FinishGradients; neither clipped nor written
-  kFirstMoment,   // AdamW's m ...
-  kSecondMoment,  // ... and v
-};
 
 class LayerStage final : public Stage {
  public:

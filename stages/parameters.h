@@ -13,6 +13,14 @@
 
 namespace sluice {
 
+// What there is of a parameter, each with the parameter's shape.
+enum class StateKind : uint8_t {
+  kParameter,
+  kGradient,      // of the step, after FinishGradients; neither clipped nor written
+  kFirstMoment,   // AdamW's m ...
+  kSecondMoment,  // ... and v
+};
+
 // A block of a complete tensor that a shard holds.
 struct Slice {
   int64_t row = 0;  // where it begins
