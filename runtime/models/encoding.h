@@ -29,8 +29,8 @@ int64_t BlockBytes(Encoding encoding);
 // REQUIRES: elements is a multiple of BlockElements().
 int64_t StoredBytes(Encoding encoding, int64_t elements);
 
-// Elements [first, first + out.size()) of the row that begins at `row`, however it is aligned. Only the blocks that have
-// them are read.
+// Elements [first, first + out.size()) of the row that begins at `row`, however it is aligned. Only the blocks that
+// have them are read.
 void Decode(Encoding encoding, const std::byte* row, int64_t first, absl::Span<float> out);
 
 }  // namespace sluice

@@ -13,11 +13,13 @@ constexpr int64_t kLayersMax = 4096;
 
 absl::Status CheckLayers(int64_t layers) {
   if (layers >= 1 && layers <= kLayersMax) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the model has ", layers, " blocks; 1 to ", kLayersMax, " are possible"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("the model has ", layers, " blocks; 1 to ", kLayersMax, " are possible"));
 }
 
 const Node* FindNode(const LayerGraph& graph, LayerKind kind) {
-  const auto found = std::find_if(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) { return node.kind == kind; });
+  const auto found =
+      std::find_if(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) { return node.kind == kind; });
   return found == graph.nodes.end() ? nullptr : &*found;
 }
 
@@ -33,8 +35,9 @@ Node Trained(Node node) {
 absl::Status CheckSame(const LayerGraph& graph, const LayerGraph& family) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     if (i < family.nodes.size() && Trained(graph.nodes[i]) == Trained(family.nodes[i])) continue;
-    return absl::InvalidArgumentError(absl::StrCat("layer \"", graph.nodes[i].name, "\" is not as in a ", family.name,
-                                                   " of these sizes; only models of the families gpt2 and llama open elsewhere"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer \"", graph.nodes[i].name, "\" is not as in a ", family.name,
+                     " of these sizes; only models of the families gpt2 and llama open elsewhere"));
   }
   if (graph.nodes.size() == family.nodes.size()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("the graph has fewer layers than a ", family.name));
@@ -46,7 +49,8 @@ absl::StatusOr<LayerGraph> GraphOf(const Gpt2Model& model) {
   RETURN_IF_ERROR(CheckLayers(model.sizes.layers));
   ASSIGN_OR_RETURN(LayerGraph graph, Gpt2Graph(model.sizes));
   for (Node& node : graph.nodes) {
-    const bool norm = node.kind == LayerKind::kAttention || node.kind == LayerKind::kMlp || node.kind == LayerKind::kNorm;
+    const bool norm =
+        node.kind == LayerKind::kAttention || node.kind == LayerKind::kMlp || node.kind == LayerKind::kNorm;
     if (norm) node.norm_epsilon = model.norm_epsilon;
   }
   RETURN_IF_ERROR(Validate(graph));
@@ -68,7 +72,8 @@ absl::StatusOr<std::variant<Gpt2Model, LlamaModel>> FamilyOf(const LayerGraph& g
   const Node* const attention = FindNode(graph, LayerKind::kAttention);
   const Node* const mlp = FindNode(graph, LayerKind::kMlp);
   if (attention == nullptr || mlp == nullptr) {
-    return absl::InvalidArgumentError("a model without attention or MLP; only the families gpt2 and llama open elsewhere");
+    return absl::InvalidArgumentError(
+        "a model without attention or MLP; only the families gpt2 and llama open elsewhere");
   }
   const auto layers = std::count_if(graph.nodes.begin(), graph.nodes.end(),
                                     [](const Node& node) { return node.kind == LayerKind::kAttention; });

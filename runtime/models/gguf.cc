@@ -38,12 +38,26 @@ struct GgmlType {
   absl::string_view name;
   std::optional<Encoding> encoding;
 };
-constexpr GgmlType kGgmlTypes[] = {
-    {0, "F32", Encoding::kF32},   {1, "F16", Encoding::kF16},   {2, "Q4_0", Encoding::kQ4_0}, {3, "Q4_1", Encoding::kQ4_1},
-    {8, "Q8_0", Encoding::kQ8_0}, {30, "BF16", Encoding::kBF16}, {6, "Q5_0", {}},              {7, "Q5_1", {}},
-    {9, "Q8_1", {}},              {10, "Q2_K", {}},             {11, "Q3_K", {}},             {12, "Q4_K", {}},
-    {13, "Q5_K", {}},             {14, "Q6_K", {}},             {15, "Q8_K", {}},             {24, "I8", {}},
-    {25, "I16", {}},              {26, "I32", {}},              {27, "I64", {}},              {28, "F64", {}}};
+constexpr GgmlType kGgmlTypes[] = {{0, "F32", Encoding::kF32},
+                                   {1, "F16", Encoding::kF16},
+                                   {2, "Q4_0", Encoding::kQ4_0},
+                                   {3, "Q4_1", Encoding::kQ4_1},
+                                   {8, "Q8_0", Encoding::kQ8_0},
+                                   {30, "BF16", Encoding::kBF16},
+                                   {6, "Q5_0", {}},
+                                   {7, "Q5_1", {}},
+                                   {9, "Q8_1", {}},
+                                   {10, "Q2_K", {}},
+                                   {11, "Q3_K", {}},
+                                   {12, "Q4_K", {}},
+                                   {13, "Q5_K", {}},
+                                   {14, "Q6_K", {}},
+                                   {15, "Q8_K", {}},
+                                   {24, "I8", {}},
+                                   {25, "I16", {}},
+                                   {26, "I32", {}},
+                                   {27, "I64", {}},
+                                   {28, "F64", {}}};
 
 }  // namespace
 
@@ -66,7 +80,8 @@ class GgufParser {
 
   template <class... Parts>
   absl::Status Wrong(const Parts&... parts) const {
-    return absl::InvalidArgumentError(absl::StrCat("at byte ", place_, ": ", parts..., "; is this a GGUF file, and whole?"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("at byte ", place_, ": ", parts..., "; is this a GGUF file, and whole?"));
   }
   int64_t left() const { return static_cast<int64_t>(bytes_.size()) - place_; }
 
@@ -100,8 +115,9 @@ class GgufParser {
     place_ = 4;
     ASSIGN_OR_RETURN(const auto version, Read<uint32_t>());
     if (version != 2 && version != 3) {
-      return absl::UnimplementedError(absl::StrCat(
-          "GGUF version ", version, (version & 0xffff) == 0 ? " (big-endian)" : "", "; 2 and 3, little-endian, are supported"));
+      return absl::UnimplementedError(absl::StrCat("GGUF version ", version,
+                                                   (version & 0xffff) == 0 ? " (big-endian)" : "",
+                                                   "; 2 and 3, little-endian, are supported"));
     }
     Counts counts{};
     ASSIGN_OR_RETURN(counts.tensors, ReadCount(24, "tensors"));
@@ -212,13 +228,15 @@ class GgufParser {
     int64_t elements = 1;
     for (uint32_t axis = 0; axis < axes; ++axis) {
       ASSIGN_OR_RETURN(const auto size, Read<uint64_t>());
-      if (size < 1 || size > static_cast<uint64_t>(kElementsMax / elements)) return Wrong("axis ", axis, " has the size ", size);
+      if (size < 1 || size > static_cast<uint64_t>(kElementsMax / elements))
+        return Wrong("axis ", axis, " has the size ", size);
       elements *= static_cast<int64_t>(size);
       placed.tensor.shape.insert(placed.tensor.shape.begin(), static_cast<int64_t>(size));
     }
     ASSIGN_OR_RETURN(placed.tensor.encoding, ReadEncoding());
     if (placed.tensor.shape.back() % BlockElements(placed.tensor.encoding) != 0) {
-      return Wrong("rows of ", placed.tensor.shape.back(), " elements are no whole blocks of ", Name(placed.tensor.encoding));
+      return Wrong("rows of ", placed.tensor.shape.back(), " elements are no whole blocks of ",
+                   Name(placed.tensor.encoding));
     }
     ASSIGN_OR_RETURN(placed.offset, Read<uint64_t>());
     return placed;

@@ -1,8 +1,8 @@
 // A GGUF file's content: typed key-value metadata, and tensors by name (ggml's file format, versions 2 and 3).
 //
 // Everything is checked before it is used: every length against what is left of the file, every tensor's place against
-// its end. What is read are views into the bytes, which outlive it; nothing is taken of a size that the file only claims.
-// Threads: immutable once parsed.
+// its end. What is read are views into the bytes, which outlive it; nothing is taken of a size that the file only
+// claims. Threads: immutable once parsed.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ struct GgufTensor {
 
 class Gguf {
  public:
-  // INVALID_ARGUMENT: what is wrong, and where in the file. UNIMPLEMENTED: a version, or the encoding of a tensor, with those
-  // that are supported.
+  // INVALID_ARGUMENT: what is wrong, and where in the file. UNIMPLEMENTED: a version, or the encoding of a tensor, with
+  // those that are supported.
   static absl::StatusOr<Gguf> Parse(absl::string_view bytes);
 
   // Of the key, if it is there and of this type.

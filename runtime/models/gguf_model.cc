@@ -32,12 +32,14 @@ class Values {
   void Require(absl::string_view end, int64_t size) {
     const int64_t value = file_.Integer(Key(end)).value_or(size);
     if (value == size) return;
-    status_.Update(absl::UnimplementedError(absl::StrCat(Key(end), " is ", value, "; only ", size, " is supported here")));
+    status_.Update(
+        absl::UnimplementedError(absl::StrCat(Key(end), " is ", value, "; only ", size, " is supported here")));
   }
   void RequireText(absl::string_view end, absl::string_view text) {
     const absl::string_view value = file_.Text(Key(end)).value_or(text);
     if (value == text) return;
-    status_.Update(absl::UnimplementedError(absl::StrCat(Key(end), " is '", value, "'; only '", text, "' is supported")));
+    status_.Update(
+        absl::UnimplementedError(absl::StrCat(Key(end), " is '", value, "'; only '", text, "' is supported")));
   }
   const absl::Status& status() const { return status_; }
 

@@ -35,8 +35,8 @@ class Reader {
     if (tokens == nullptr || tokens->empty()) return absl::InvalidArgumentError("tokenizer.ggml.tokens is missing");
     const auto* const types = file_.Integers("tokenizer.ggml.token_type");
     if (types != nullptr && types->size() != tokens->size()) {
-      return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.token_type has ", types->size(), " entries, the tokens are ",
-                                                     tokens->size()));
+      return absl::InvalidArgumentError(
+          absl::StrCat("tokenizer.ggml.token_type has ", types->size(), " entries, the tokens are ", tokens->size()));
     }
     for (size_t id = 0; id < tokens->size(); ++id) {
       const absl::string_view text = (*tokens)[id];
@@ -57,7 +57,8 @@ class Reader {
       const auto left = ids_.find(merge.substr(0, space));
       const auto right = space == absl::string_view::npos ? ids_.end() : ids_.find(merge.substr(space + 1));
       if (left == ids_.end() || right == ids_.end()) {
-        return absl::InvalidArgumentError(absl::StrCat("tokenizer.ggml.merges has '", merge, "', which are no two tokens"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("tokenizer.ggml.merges has '", merge, "', which are no two tokens"));
       }
       parts_.merges.emplace_back(left->second, right->second);
     }

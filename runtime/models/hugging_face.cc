@@ -117,7 +117,8 @@ absl::StatusOr<std::string> ReadChatTemplate(const std::string& folder) {
   if (found->is_string()) return found->get<std::string>();
   for (const Json& named : *found) {
     if (!named.is_object() || named.value("name", Json()) != "default") continue;
-    if (const auto chosen = named.find("template"); chosen != named.end() && chosen->is_string()) return chosen->get<std::string>();
+    if (const auto chosen = named.find("template"); chosen != named.end() && chosen->is_string())
+      return chosen->get<std::string>();
   }
   return std::string();
 }

@@ -8,8 +8,8 @@
 
 namespace sluice {
 
-// config.json, model.safetensors or the files of model.safetensors.index.json, and, where there are any, tokenizer.json,
-// tokenizer_config.json, chat_template.jinja and generation_config.json. Errors name the file.
+// config.json, model.safetensors or the files of model.safetensors.index.json, and, where there are any,
+// tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json. Errors name the file.
 absl::StatusOr<PretrainedModel> OpenHuggingFaceFolder(const std::string& folder);
 
 }  // namespace sluice

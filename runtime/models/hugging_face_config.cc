@@ -31,8 +31,8 @@ class Fields {
       // Above 2^63 - 1 a number is unsigned, and turns negative here.
       if (const auto size = field->get<int64_t>(); size >= 1 && size <= kSizeMax) return size;
     }
-    Fail(absl::InvalidArgumentError(
-        absl::StrCat(name, field == nullptr ? " is missing" : " is no number from 1 to ", field == nullptr ? "" : absl::StrCat(kSizeMax))));
+    Fail(absl::InvalidArgumentError(absl::StrCat(name, field == nullptr ? " is missing" : " is no number from 1 to ",
+                                                 field == nullptr ? "" : absl::StrCat(kSizeMax))));
     return 1;
   }
   double Real(const char* name, double otherwise) {

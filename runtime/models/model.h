@@ -1,4 +1,5 @@
-// A model that was trained elsewhere, or here: its graph, where its parameters come from, and what it takes to talk to it.
+// A model that was trained elsewhere, or here: its graph, where its parameters come from, and what it takes to talk to
+// it.
 //
 // Opening one reads headers alone; parameters are read from the mapped files when somebody asks for them.
 #pragma once
@@ -25,7 +26,8 @@ struct PretrainedModel {
   int64_t context = 0;                         // tokens that it can take at once
 };
 
-// A folder of Hugging Face's (config.json, model.safetensors or several with an index, tokenizer.json), or a GGUF file.
+// A folder of Hugging Face's (config.json, model.safetensors or several with an index, tokenizer.json), a GGUF file, a
+// checkpoint of this program's or a folder of them, of which the newest is taken.
 // Errors name the file and what of it is missing, wrong or not supported.
 absl::StatusOr<PretrainedModel> OpenModel(const std::string& path);
 

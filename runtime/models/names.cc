@@ -16,8 +16,9 @@ namespace {
 struct Module {
   absl::string_view ours, gguf;
 };
-constexpr Module kOutside[] = {{"wte", "token_embd"},          {"wpe", "position_embd"},     {"ln_f", "output_norm"},
-                               {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
+constexpr Module kOutside[] = {{"wte", "token_embd"},         {"wpe", "position_embd"},
+                               {"ln_f", "output_norm"},       {"model.embed_tokens", "token_embd"},
+                               {"model.norm", "output_norm"}, {"lm_head", "output"}};
 constexpr Module kInBlock[] = {{"ln_1", "attn_norm"},
                                {"attn.c_attn", "attn_qkv"},
                                {"attn.c_proj", "attn_output"},
@@ -80,7 +81,6 @@ std::vector<StoredPart> Unfused(const Node& node, absl::string_view name) {
 }
 
 StoredParameter InHuggingFace(const Node& node, StoredParameter parameter) {
-  const auto [module, ending] = SplitEnding(parameter.name);
   parameter.parts = Unfused(node, parameter.name);
   for (StoredPart& part : parameter.parts) part.form = StoredPart::Form::kAsOurs;
   if (parameter.parts.empty()) parameter.parts = {{.name = parameter.name, .outputs = parameter.outputs}};

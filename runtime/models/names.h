@@ -1,4 +1,5 @@
-// Under which names, and in which form, the parameters of a layer graph stand in Hugging Face's folders and in GGUF files.
+// Under which names, and in which form, the parameters of a layer graph stand in Hugging Face's folders and in GGUF
+// files.
 //
 // Pure, and one table for both directions: what is read by it is written by it. Ours are the names of Hugging Face's
 // modules, but what enters a block is one tensor (qkv_proj, gate_up_proj), and all matrices are [outputs, inputs].
@@ -21,8 +22,8 @@ struct StoredPart {
   enum class Form : uint8_t {
     kAsOurs,      // [outputs, inputs]; a vector [outputs]
     kTransposed,  // [inputs, outputs]: Hugging Face's Conv1D
-    // The rows of each head of D stand in the order 0, D/2, 1, D/2 + 1, ...: llama.cpp turns neighbours (i, i + 1) where
-    // our rope (kernels/operations.h), as Hugging Face's, turns (i, i + D/2).
+    // The rows of each head of D stand in the order 0, D/2, 1, D/2 + 1, ...: llama.cpp turns neighbours (i, i + 1)
+    // where our rope (kernels/operations.h), as Hugging Face's, turns (i, i + D/2).
     kInterleaved,
   };
   std::string name;
@@ -42,7 +43,7 @@ struct StoredParameter {
   std::string name;  // ours
   bool vector = false;
   int64_t outputs = 0;
-  int64_t inputs = 0;              // 1 of a vector
+  int64_t inputs = 0;             // 1 of a vector
   std::vector<StoredPart> parts;  // one after another they are all outputs
 
   std::vector<int64_t> StoredShape(const StoredPart& part) const {

@@ -13,7 +13,8 @@ namespace {
 std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
 
 // Takes the tensor of this name out.
-absl::StatusOr<EncodedTensor> Take(const std::string& name, const std::vector<int64_t>& shape, EncodedTensors* tensors) {
+absl::StatusOr<EncodedTensor> Take(const std::string& name, const std::vector<int64_t>& shape,
+                                   EncodedTensors* tensors) {
   const auto found = tensors->find(name);
   if (found == tensors->end()) {
     return absl::NotFoundError(absl::StrCat("the tensor '", name, "' ", ShapeText(shape), " is missing"));
@@ -77,15 +78,16 @@ absl::Status StoredParameterSource::Check(const LayerGraph& graph) const {
     ++found;
   }
   if (found == parameters_.size()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the model has ", parameters_.size(), " parameters, the graph ", found));
+  return absl::InvalidArgumentError(
+      absl::StrCat("the model has ", parameters_.size(), " parameters, the graph ", found));
 }
 
 absl::Status StoredParameterSource::Read(StateKind kind, absl::string_view name, const Slice& slice,
                                          absl::Span<float> out) const {
   const auto found = parameters_.find(name);
   if (kind != StateKind::kParameter || found == parameters_.end()) {
-    return absl::NotFoundError(absl::StrCat("the model has no ", kind == StateKind::kParameter ? "parameter" : "optimizer state",
-                                            " of \"", name, "\""));
+    return absl::NotFoundError(absl::StrCat(
+        "the model has no ", kind == StateKind::kParameter ? "parameter" : "optimizer state", " of \"", name, "\""));
   }
   const StoredParameter& stored = found->second.stored;
   // A vector is one row, whose elements are its outputs.

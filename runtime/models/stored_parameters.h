@@ -1,5 +1,5 @@
-// The parameters of a model as tensors of other programs' files: found by their names there, put together and decoded as
-// they are read.
+// The parameters of a model as tensors of other programs' files: found by their names there, put together and decoded
+// as they are read.
 //
 // Threads: any. Nothing is read but the blocks asked for; what the tensors lie in is kept mapped by `files`.
 #pragma once
@@ -27,10 +27,10 @@ using EncodedTensors = absl::flat_hash_map<std::string, EncodedTensor>;
 
 class StoredParameterSource final : public ParameterSource {
  public:
-  // Errors name the tensor that is missing, has another shape, or is none of the graph's; a tied head's copy of the table
-  // may be there. `files` keeps what the tensors point to.
-  static absl::StatusOr<std::shared_ptr<const StoredParameterSource>> Create(const LayerGraph& graph, ModelFormat format,
-                                                                             EncodedTensors tensors,
+  // Errors name the tensor that is missing, has another shape, or is none of the graph's; a tied head's copy of the
+  // table may be there. `files` keeps what the tensors point to.
+  static absl::StatusOr<std::shared_ptr<const StoredParameterSource>> Create(const LayerGraph& graph,
+                                                                             ModelFormat format, EncodedTensors tensors,
                                                                              std::shared_ptr<const void> files);
 
   absl::Status Check(const LayerGraph& graph) const override;
