@@ -16,19 +16,12 @@
 #include "kernels/device.h"
 #include "stages/graph.h"
 #include "stages/layer.h"
+#include "stages/parameters.h"
 #include "stages/stage.h"
 #include "stages/stage_layout.h"
 #include "stages/tensor_group.h"
 
 namespace sluice {
-
-// What can be read and written by a parameter's name.
-enum class StateKind : uint8_t {
-  kParameter,
-  kGradient,      // of the step, after FinishGradients; neither clipped nor written
-  kFirstMoment,   // AdamW's m ...
-  kSecondMoment,  // ... and v
-};
 
 class LayerStage final : public Stage {
  public:
@@ -77,6 +70,18 @@ class LayerStage final : public Stage {
     int64_t count = 0;
   };
   std::vector<Elements> HeldState(absl::string_view name) const;
+  // What a checkpoint has of this stage: parameters, m and v. All stages of all shards, copies and replicas have
+  // together every element of the model's once: of several that hold the same, the first one, or where each updates a
+  // slice, each its own; a tied tensor is with the stage of its first use. REQUIRES: planned for training.
+  struct OwnState {
+    StateKind kind = StateKind::kParameter;
+    int parameter = 0;  // in the order of parameters()
+    PartRange range;
+  };
+  std::vector<OwnState> OwnedState() const;
+  // Issues a copy of it on another stream than the stage's, for which what the stage has issued so far is done; until
+  // the copy has ended no OptimizerStep may begin. `host`: range.count elements.
+  void CopyToHost(const OwnState& state, Stream* stream, float* host) const;
   // A hash of the values of each parameter, this shard's part, in the order of parameters(): what two holders of a
   // stage must have in common. Cheap: made on the device. `hashes` stays as it is until the event is done. REQUIRES:
   // planned for training; one element a parameter.

@@ -13,6 +13,14 @@
 
 namespace sluice {
 
+// What there is of a parameter, each with the parameter's shape.
+enum class StateKind : uint8_t {
+  kParameter,
+  kGradient,      // of the step, after FinishGradients; neither clipped nor written
+  kFirstMoment,   // AdamW's m ...
+  kSecondMoment,  // ... and v
+};
+
 // A block of a complete tensor that a shard holds.
 struct Slice {
   int64_t row = 0;  // where it begins
@@ -89,6 +97,16 @@ struct ParameterPart {
 absl::StatusOr<std::vector<float>> Assemble(absl::Span<const ParameterPart> parts);
 // The values of a shard's part. REQUIRES: `complete` has complete_rows x complete_columns elements.
 std::vector<float> PartOf(const ParameterSpec& spec, absl::Span<const float> complete);
+
+// Consecutive elements of one slice of a shard's part, counted row by row.
+struct PartRange {
+  Slice slice;
+  int64_t begin = 0;  // in the slice ...
+  int64_t count = 0;
+  int64_t first = 0;  // ... and in the part
+};
+// Elements [begin, begin + count) of a shard's part, slice by slice.
+std::vector<PartRange> RangesOf(const ParameterSpec& spec, int64_t begin, int64_t count);
 
 // Of distinct parameters: a tied weight counts once.
 int64_t ParameterCount(const LayerGraph& graph);

@@ -431,6 +431,7 @@ void Executor::PutTiedTogether() {
 }
 
 EventRef Executor::StepOptimizer() {
+  if (input_->state_read) options_.stream->Wait(input_->state_read);
   optimizer_mark_ = options_.stream->Record();
   if (norm_ >= 0) return options_.model->GuessStep(input_->learning_rate, updates_ + 1);
   last_before_step_ = exchanged_.back();

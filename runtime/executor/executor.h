@@ -65,6 +65,8 @@ struct StepInput {
   float learning_rate = 0;
   // Counts optimizer updates from 1. A step that validates the one before counts on from that instead.
   int64_t update = 1;
+  // OPTIMIZER_STEP begins after it: whoever reads parameters and moments while the step runs has done so. Null: at once.
+  EventRef state_read;
   // Where the logits of the last Forward (MicroBatchInfo::logits_of) go on the rank that has them; empty: not wanted.
   absl::Span<std::byte> logits;
 };

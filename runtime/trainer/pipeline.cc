@@ -127,7 +127,8 @@ void Pipeline::StartStep(const TrainingStep& step) {
     rank->Start([step, program, place](Rank& self) -> absl::Status {
       ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(program, {.micro_batches = self.ShareOf(step.micro_batches),
                                                                                .learning_rate = step.learning_rate,
-                                                                               .update = step.update}));
+                                                                               .update = step.update,
+                                                                               .state_read = self.TakeStateRead()}));
       self.Keep(*result, place);
       return absl::OkStatus();
     });
@@ -212,6 +213,24 @@ absl::StatusOr<ShardValues> Pipeline::ReadShards(const std::string& name, int re
     return absl::OkStatus();
   }));
   return shards;
+}
+
+absl::StatusOr<std::vector<RankSnapshot>> Pipeline::Snapshot() {
+  RETURN_IF_ERROR(Settle());
+  RETURN_IF_ERROR(state_->OnAll([](Rank& self) { return self.BeginSnapshot(); }));
+  std::vector<RankSnapshot> snapshots;
+  for (const auto& rank : state_->ranks) snapshots.push_back(rank->snapshot());
+  return snapshots;
+}
+
+absl::Status Pipeline::Restore(const ParameterSource& source, RestoredState what) {
+  RETURN_IF_ERROR(source.Check(state_->shared.plan->job.graph));
+  RETURN_IF_ERROR(Settle());
+  return state_->OnAll([&](Rank& self) -> absl::Status {
+    const absl::Status status = RestoreStages(state_->shared.world, self.stages(), source, what);
+    if (!status.ok()) state_->shared.abort->Abort(status);
+    return status;
+  });
 }
 
 absl::StatusOr<std::vector<TensorHash>> Pipeline::HashParameters() {

@@ -36,6 +36,10 @@ inline const std::vector<Arrow>& Arrows() {
       // Runs on whatever implements Stage and Transport; a RankModel is the stages of one rank.
       {"runtime/executor/",
        {"base/", "kernels/*", "scheduler/", "stages/stage", "stages/rank_model", "runtime/executor/"}},
+      // Files only: knows no rank, no task and no device.
+      {"runtime/checkpoint/",
+       {"base/", "proto/", "stages/graph", "stages/parameters", "stages/graph_io", "runtime/data/mapped_file",
+        "runtime/trace/file_writer", "runtime/trace/trace", "runtime/checkpoint/"}},
       // These pick or build implementations, or ask the picked one for its sizes.
       {"runtime/planner/", {"base/", "proto/", "kernels/", "scheduler/", "stages/", "runtime/"}},
       {"runtime/transport/", {"base/", "proto/", "kernels/", "scheduler/", "runtime/"}},
@@ -64,6 +68,7 @@ inline const std::vector<Library>& Libraries() {
       {"hwy", {"hwy/"}, {"kernels/cpu/"}},
       {"protobuf", {"google/protobuf/"}, {"proto/", "stages/*_io", "runtime/", "tools/"}},
       {"json", {"nlohmann/"}, {"runtime/", "tools/"}},
+      {"xxhash", {"xxh"}, {"runtime/checkpoint/"}},
       {"cli11", {"CLI/"}, {"tools/"}},
       {"asio", {"boost/asio", "boost/beast"}, {"runtime/control/"}},
       {"boost_context", {"boost/context"}, {}},
