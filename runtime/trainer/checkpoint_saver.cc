@@ -71,9 +71,11 @@ bool CheckpointSaver::DueAfter(int64_t step) const {
 absl::Status CheckpointSaver::Save(const RunPosition& position, WorkerGroup* workers) {
   Poll(workers);
   if (!busy()) return Begin(position, workers);
-  spdlog::warn("the checkpoint of step {} is skipped: that of step {} is still being written (checkpoint.every_steps, "
-               "or a faster disk)",
-               position.step, manifest_.step());
+  if (skipped_++ == 0) {
+    spdlog::warn("the checkpoint of step {} is skipped, as all are until that of step {} is written: save less often "
+                 "(checkpoint.every_steps), or onto a faster disk",
+                 position.step, manifest_.step());
+  }
   return absl::OkStatus();
 }
 
@@ -81,6 +83,7 @@ absl::Status CheckpointSaver::Begin(const RunPosition& position, WorkerGroup* wo
   CHECK(!busy()) << "the last one is still being written";
   last_begun_ = world_->Now();
   saved_step_ = position.step;
+  skipped_ = 0;
   manifest_ = ManifestOf(position);
   absl::StatusOr<std::string> partial = store_->Begin(position.step);
   if (!partial.ok()) {

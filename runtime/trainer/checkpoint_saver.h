@@ -76,6 +76,7 @@ class CheckpointSaver {
 
   // Of the one that is being saved.
   std::string partial_;  // its folder; empty: there is none
+  int skipped_ = 0;      // that were due while it was being saved
   proto::CheckpointManifest manifest_;
   EventRef completing_;  // null: its shards are being written
   absl::StatusOr<std::string> completed_;
