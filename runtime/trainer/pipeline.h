@@ -59,6 +59,9 @@ struct TrainingStep {
   int64_t update = 1;
 };
 
+// Which of GenerationPlan's programs.
+enum class GenerationPass : uint8_t { kPrefill, kPrefillOne, kDecode };
+
 class Pipeline {
  public:
   static absl::StatusOr<std::unique_ptr<Pipeline>> Create(World* world, const Plan& plan, const PipelineOptions& options);
@@ -82,6 +85,12 @@ class Pipeline {
   // Forward only, one micro-batch, through the first replica: the logits [tokens, V] of the tokens that it names in
   // logits_of; empty if the rank that has them is elsewhere.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
+
+  // Of a plan for generation, in place of steps. How a sequence draws, and which tokens it has (LayerStage).
+  absl::Status BeginSequence(int64_t sequence, const SamplingRules& rules, absl::Span<const uint32_t> seen);
+  // Runs a program; what is drawn goes to `drawn`, [micro-batches, sequences of a group]. REQUIRES: the ranks of the last
+  // stage are here.
+  absl::Status Generate(GenerationPass pass, absl::Span<const MicroBatchInfo> micro_batches, absl::Span<int32_t> drawn);
 
   // Copies a replica's parts of a parameter out, by its global name: of the shards that have ranks here. For tests and for
   // saving.

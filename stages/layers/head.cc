@@ -55,7 +55,8 @@ class HeadLayer final : public Layer {
   }
 
   void Forward(const LayerCall& call) const override {
-    if (call.training) return;
+    const bool nothing_drawn = !call.logits && !call.batch.targets;  // a part of a prompt, in generation
+    if (call.training || nothing_drawn) return;
     const TensorView x = AllTokens(call);
     if (call.logits) {
       MakeLogits(call, x);
