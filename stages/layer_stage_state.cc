@@ -1,4 +1,5 @@
 // A LayerStage's end of a step, and its state as others see it.
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -125,6 +126,23 @@ std::vector<LayerStage::Elements> LayerStage::HeldState(absl::string_view name) 
   return held;
 }
 
+// Without ZeRO all members update everything.
+std::vector<LayerStage::OwnState> LayerStage::OwnedState() const {
+  std::vector<OwnState> owned;
+  if (!updates_slices() && options_.member() > 0) return owned;
+  for (const UpdatePlace& update : layout_.training.updates) {
+    const ParameterPlace& place = layout_.parameters[update.parameter];
+    if (!place.answers()) continue;
+    for (const PartRange& range : RangesOf(place.spec, update.begin, update.count)) {
+      if (range.slice.holder > 0) continue;
+      for (const StateKind kind : {StateKind::kParameter, StateKind::kFirstMoment, StateKind::kSecondMoment}) {
+        owned.push_back({.kind = kind, .parameter = update.parameter, .range = range});
+      }
+    }
+  }
+  return owned;
+}
+
 EventRef LayerStage::HashParameters(absl::Span<uint64_t> hashes) {
   CHECK_EQ(hashes.size(), layout_.parameters.size());
   std::byte* const room = arena_.data() + layout_.scratch;  // which no layer has a use for between two actions
@@ -163,10 +181,35 @@ void LayerStage::ForEachPiece(StateKind kind, int parameter, const Copy& copy) c
   }
 }
 
+void LayerStage::CopyToHost(const OwnState& state, Stream* stream, float* host) const {
+  const int64_t begin = state.range.first, end = begin + state.range.count;
+  ForEachPiece(state.kind, state.parameter, [&](TensorView piece, int64_t first) {
+    const int64_t from = std::max(begin, first), to = std::min(end, first + piece.elements());
+    if (from >= to) return;
+    const TensorView part{piece.data + 4 * (from - first), piece.dtype, {to - from}};
+    stream->CopyToHost(part, host + (from - begin));
+  });
+}
+
 absl::StatusOr<EventRef> LayerStage::Read(StateKind kind, absl::string_view name, absl::Span<float> host) {
   ASSIGN_OR_RETURN(const int parameter, Find(kind, name, host.size()));
+  if (!layout_.parameters[parameter].keeps_value) {
+    return absl::NotFoundError(
+        absl::StrCat("a stage for inference keeps ", name, " only as the device computes with it"));
+  }
   ForEachPiece(kind, parameter,
                [&](TensorView piece, int64_t begin) { stream_->CopyToHost(piece, host.data() + begin); });
+  return stream_->Record();
+}
+
+EventRef LayerStage::BeginSequence(int64_t sequence, const SamplingRules& rules, absl::Span<const uint32_t> seen) {
+  if (layout_.rules < 0) return DoneEvent();
+  CHECK(sequence >= 0 && sequence < options_.sequences()) << "sequence " << sequence;
+  const int64_t words = SeenWords(vocabulary_);
+  CHECK_EQ(static_cast<int64_t>(seen.size()), words);
+  stream_->CopyToDevice(
+      &rules, Integers(layout_.rules + sequence * static_cast<int64_t>(sizeof(rules)), {kSamplingRulesWords}));
+  stream_->CopyToDevice(seen.data(), Integers(layout_.seen + 4 * sequence * words, {words}));
   return stream_->Record();
 }
 

@@ -271,6 +271,15 @@ absl::StatusOr<std::vector<float>> Assemble(absl::Span<const ParameterPart> part
   return complete;
 }
 
+std::vector<PartRange> RangesOf(const ParameterSpec& spec, int64_t begin, int64_t count) {
+  std::vector<PartRange> ranges;
+  ForEachSlice(spec, [&](const Slice& slice, int64_t first) {
+    const int64_t from = std::max(begin, first), to = std::min(begin + count, first + slice.elements());
+    if (from < to) ranges.push_back({.slice = slice, .begin = from - first, .count = to - from, .first = from});
+  });
+  return ranges;
+}
+
 std::vector<StageParameter> StageParameters(const LayerGraph& graph, size_t begin, size_t end,
                                             const TensorParallel& tensor) {
   std::vector<StageParameter> parameters;

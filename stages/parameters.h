@@ -98,6 +98,16 @@ absl::StatusOr<std::vector<float>> Assemble(absl::Span<const ParameterPart> part
 // The values of a shard's part. REQUIRES: `complete` has complete_rows x complete_columns elements.
 std::vector<float> PartOf(const ParameterSpec& spec, absl::Span<const float> complete);
 
+// Consecutive elements of one slice of a shard's part, counted row by row.
+struct PartRange {
+  Slice slice;
+  int64_t begin = 0;  // in the slice ...
+  int64_t count = 0;
+  int64_t first = 0;  // ... and in the part
+};
+// Elements [begin, begin + count) of a shard's part, slice by slice.
+std::vector<PartRange> RangesOf(const ParameterSpec& spec, int64_t begin, int64_t count);
+
 // Of distinct parameters: a tied weight counts once.
 int64_t ParameterCount(const LayerGraph& graph);
 

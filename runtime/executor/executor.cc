@@ -269,17 +269,17 @@ absl::StatusOr<StageSlots> Executor::BindForward(const Action& action, Cell& cel
   cell.forward = place_;
   cell.stash = action.stash;
   RETURN_IF_ERROR(WaitForTransfer(cell.input_made_by));
+  const ForwardPath path = program_->path();
   StageSlots slots;
-  if (action.stage.value() > 0) {
+  if (path.Previous(action.stage, action.micro_batch)) {
     MessageSlot& input = SlotOf(Pool::kInput, action, cell.input);
     slots.input = &input.slot;
     input.last_use = place_;
   }
-  if (!IsLastStage(action.stage)) {
-    const StageId next(action.stage.value() + 1);
-    ASSIGN_OR_RETURN(slots.output, BindTarget(action, next, Pool::kInput, Pool::kOutput));
-    if (IsLocal(next, action.copy)) {
-      Cell& neighbour = CellOf(next, action);
+  if (const auto next = path.Next(action.stage, action.micro_batch)) {
+    ASSIGN_OR_RETURN(slots.output, BindTarget(action, next->stage, Pool::kInput, Pool::kOutput));
+    if (IsLocal(next->stage, action.copy)) {
+      Cell& neighbour = CellOf(*next, action.copy);
       neighbour.input = action.slot;
       neighbour.input_made_by = place_;
     }
@@ -431,6 +431,7 @@ void Executor::PutTiedTogether() {
 }
 
 EventRef Executor::StepOptimizer() {
+  if (input_->state_read) options_.stream->Wait(input_->state_read);
   optimizer_mark_ = options_.stream->Record();
   if (norm_ >= 0) return options_.model->GuessStep(input_->learning_rate, updates_ + 1);
   last_before_step_ = exchanged_.back();
@@ -440,8 +441,11 @@ EventRef Executor::StepOptimizer() {
 
 // Of a stage in the action's copy of the model and its micro-batch.
 Executor::Cell& Executor::CellOf(StageId stage, const Action& action) {
-  const int local = local_stage_[program_->placement.Index(stage, action.copy)];
-  return cells_[static_cast<size_t>(local) * program_->micro_batches + action.micro_batch.index()];
+  return CellOf({stage, action.micro_batch}, action.copy);
+}
+Executor::Cell& Executor::CellOf(const StageItem& item, int copy) {
+  const int local = local_stage_[program_->placement.Index(item.stage, copy)];
+  return cells_[static_cast<size_t>(local) * program_->micro_batches + item.micro_batch.index()];
 }
 
 bool Executor::IsLocal(StageId stage, int copy) const {

@@ -81,7 +81,11 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   shared.world = world;
   shared.plan = &plan;
   shared.options = options;
-  shared.programs = {plan.training, plan.evaluation, plan.generation};
+  if (plan.generating) {
+    shared.programs = {plan.generating->prefill, plan.generating->prefill_one, plan.generating->decode};
+  } else {
+    shared.programs = {plan.training, plan.evaluation, plan.generation};
+  }
   if (plan.post_validation.has_value()) {
     const PostValidationPrograms& others = *plan.post_validation;
     for (const Program* program : {&others.first_step, &others.guess_wrong, &others.settle}) {
@@ -90,6 +94,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   }
   for (const Program& program : shared.programs) shared.layout.programs.push_back(&program);
   shared.layout.messages = MessagesOf(plan);
+  shared.layout.smaller_messages = SmallerMessagesOf(plan);
   shared.layout.tied = TiedUsesOf(plan);
   shared.layout.norm_bytes = NormBytesOf(plan);
   shared.layout.grid = plan.job.layout.grid();
@@ -110,6 +115,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   }
   RETURN_IF_ERROR(pipeline->state_->OnAll([](Rank&) { return absl::OkStatus(); }));
   if (options.connect_transport) RETURN_IF_ERROR(options.connect_transport());
+  if (plan.job.initial) RETURN_IF_ERROR(pipeline->Restore(*plan.job.initial, RestoredState::kParameters));
   return pipeline;
 }
 
@@ -127,7 +133,8 @@ void Pipeline::StartStep(const TrainingStep& step) {
     rank->Start([step, program, place](Rank& self) -> absl::Status {
       ASSIGN_OR_RETURN(const StepResult* result, self.executor().Run(program, {.micro_batches = self.ShareOf(step.micro_batches),
                                                                                .learning_rate = step.learning_rate,
-                                                                               .update = step.update}));
+                                                                               .update = step.update,
+                                                                               .state_read = self.TakeStateRead()}));
       self.Keep(*result, place);
       return absl::OkStatus();
     });
@@ -181,12 +188,29 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
     const auto wanted = self.place().shard == 0 ? bytes : absl::Span<std::byte>();  // all shards make the same ones
     return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = wanted}).status();
   }));
-  const Placement& placement = state_->shared.plan->training.placement;
+  const Placement& placement = state_->shared.plan->placement();
   const PipelineRank last = placement.RankOf(StageId(placement.stages() - 1));
   const WorldRank has_them = state_->shared.layout.grid.RankOf({last, 0, 0});
   const auto& here = state_->shared.ranks;
   if (std::find(here.begin(), here.end(), has_them) == here.end()) logits.clear();
   return logits;
+}
+
+absl::Status Pipeline::BeginSequence(int64_t sequence, const SamplingRules& rules, absl::Span<const uint32_t> seen) {
+  return state_->OnAll([&](Rank& self) -> absl::Status {
+    for (LayerStage* stage : self.stages()) {
+      RETURN_IF_ERROR(state_->shared.world->Wait(stage->BeginSequence(sequence, rules, seen)));
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Pipeline::Generate(GenerationPass pass, absl::Span<const MicroBatchInfo> micro_batches,
+                                absl::Span<int32_t> drawn) {
+  return state_->OnAll([=](Rank& self) -> absl::Status {
+    const auto wanted = self.place().shard == 0 ? drawn : absl::Span<int32_t>();  // all shards draw the same ones
+    return self.executor().Run(static_cast<size_t>(pass), {.micro_batches = micro_batches, .drawn = wanted}).status();
+  });
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name, int replica) {
@@ -212,6 +236,24 @@ absl::StatusOr<ShardValues> Pipeline::ReadShards(const std::string& name, int re
     return absl::OkStatus();
   }));
   return shards;
+}
+
+absl::StatusOr<std::vector<RankSnapshot>> Pipeline::Snapshot() {
+  RETURN_IF_ERROR(Settle());
+  RETURN_IF_ERROR(state_->OnAll([](Rank& self) { return self.BeginSnapshot(); }));
+  std::vector<RankSnapshot> snapshots;
+  for (const auto& rank : state_->ranks) snapshots.push_back(rank->snapshot());
+  return snapshots;
+}
+
+absl::Status Pipeline::Restore(const ParameterSource& source, RestoredState what) {
+  RETURN_IF_ERROR(source.Check(state_->shared.plan->job.graph));
+  RETURN_IF_ERROR(Settle());
+  return state_->OnAll([&](Rank& self) -> absl::Status {
+    const absl::Status status = RestoreStages(state_->shared.world, self.stages(), source, what);
+    if (!status.ok()) state_->shared.abort->Abort(status);
+    return status;
+  });
 }
 
 absl::StatusOr<std::vector<TensorHash>> Pipeline::HashParameters() {

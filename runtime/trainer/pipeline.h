@@ -16,9 +16,11 @@
 #include "base/world.h"
 #include "kernels/device.h"
 #include "kernels/transport.h"
+#include "runtime/checkpoint/parameter_source.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/outcome.h"
 #include "runtime/trainer/report.h"
+#include "runtime/trainer/snapshot.h"
 #include "scheduler/timeline.h"
 #include "stages/stage.h"
 #include "stages/stage_layout.h"
@@ -57,6 +59,9 @@ struct TrainingStep {
   int64_t update = 1;
 };
 
+// Which of GenerationPlan's programs.
+enum class GenerationPass : uint8_t { kPrefill, kPrefillOne, kDecode };
+
 class Pipeline {
  public:
   static absl::StatusOr<std::unique_ptr<Pipeline>> Create(World* world, const Plan& plan, const PipelineOptions& options);
@@ -81,11 +86,26 @@ class Pipeline {
   // logits_of; empty if the rank that has them is elsewhere.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
 
+  // Of a plan for generation, in place of steps. How a sequence draws, and which tokens it has (LayerStage).
+  absl::Status BeginSequence(int64_t sequence, const SamplingRules& rules, absl::Span<const uint32_t> seen);
+  // Runs a program; what is drawn goes to `drawn`, [micro-batches, sequences of a group]. REQUIRES: the ranks of the last
+  // stage are here.
+  absl::Status Generate(GenerationPass pass, absl::Span<const MicroBatchInfo> micro_batches, absl::Span<int32_t> drawn);
+
   // Copies a replica's parts of a parameter out, by its global name: of the shards that have ranks here. For tests and for
   // saving.
   absl::StatusOr<ShardValues> ReadShards(const std::string& name, int replica = 0);
   // The complete tensor. NOT_FOUND: there is none of that name. REQUIRES: all ranks are here.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
+
+  // Begins to copy the model's state to the host, what each rank here is to save of it (LayerStage::OwnedState), and
+  // returns; the next step may be started at once, only its optimizer waits. Host memory for it is taken by the first
+  // call. REQUIRES of what the last one gave: it has been copied, and nobody reads it any more. RESOURCE_EXHAUSTED,
+  // without failed(): the host has no memory for it.
+  absl::StatusOr<std::vector<RankSnapshot>> Snapshot();
+  // Fills the parameters of the ranks here from a source, with m and v or without. Errors: what doesn't fit the model,
+  // and those of reading, which end the job.
+  absl::Status Restore(const ParameterSource& source, RestoredState what);
 
   // Of each parameter of each rank here.
   absl::StatusOr<std::vector<TensorHash>> HashParameters();

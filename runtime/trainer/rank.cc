@@ -93,7 +93,7 @@ void Rank::Run() {
 absl::Status Rank::SetUp() {
   ASSIGN_OR_RETURN(device_, shared_->devices.New(shared_->world, rank_));
   if (shared_->options.wrap_device) wrapped_device_ = shared_->options.wrap_device(device_.get(), rank_);
-  Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
+  Device* const device = this->device();
   stream_ = device->NewStream(absl::StrCat("compute", rank_.value()));
   RETURN_IF_ERROR(OpenTransport());
   std::vector<std::unique_ptr<Stage>> stages;
@@ -133,14 +133,13 @@ absl::Status Rank::OpenTransport() {
 
 absl::Status Rank::MakeStages(std::vector<std::unique_ptr<Stage>>* stages) {
   const Plan& plan = *shared_->plan;
-  Device* const device = wrapped_device_ ? wrapped_device_.get() : device_.get();
   for (const StagePlan& stage : plan.stages) {
     if (stage.rank != place_.pipeline) continue;
     StageOptions options = StageOptionsOf(plan, stage, place_.replica, place_.shard);
     if (const auto& on_layer = shared_->options.on_layer) {
       options.on_layer = [on_layer, rank = rank_](const LayerWork* work) { on_layer(rank, work); };
     }
-    ASSIGN_OR_RETURN(auto made, LayerStage::Create(device, stream_.get(), plan.job.graph, stage.id,
+    ASSIGN_OR_RETURN(auto made, LayerStage::Create(device(), stream_.get(), plan.job.graph, stage.id,
                                                    {stage.begin, stage.end}, options, shards_.get()));
     layer_stages_.push_back(made.get());
     stages->push_back(std::move(made));
@@ -148,12 +147,23 @@ absl::Status Rank::MakeStages(std::vector<std::unique_ptr<Stage>>* stages) {
   return absl::OkStatus();
 }
 
+absl::Status Rank::BeginSnapshot() {
+  if (state_copy_ == nullptr) {
+    ASSIGN_OR_RETURN(state_copy_, StateCopy::Create(shared_->world, device(), absl::StrCat("snapshot", rank_.value()),
+                                                    layer_stages_));
+  }
+  state_copy_->Begin();
+  state_read_ = snapshot().copied;
+  return absl::OkStatus();
+}
+
 RankModelOptions Rank::ModelOptions() const {
   const Plan& plan = *shared_->plan;
-  const Placement& placement = plan.training.placement;
+  const Placement& placement = plan.placement();
   const int pp = layout_.grid.pp();
   RankModelOptions options{.place = place_.replica * pp + place_.pipeline.value(),
                            .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
+  if (plan.generating) return options;  // no step ends
   for (const StagePlan& stage : plan.stages) {
     if (stage.copy > 0) continue;
     auto& norm = options.norms.emplace_back();
@@ -174,6 +184,7 @@ void Rank::TakeDown() {
     executor_.reset();
   }
   transport_.reset();
+  state_copy_.reset();
   layer_stages_.clear();
   model_.reset();
   stream_.reset();

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -20,6 +21,7 @@
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/pipeline.h"
 #include "runtime/trainer/rank_devices.h"
+#include "runtime/trainer/state_copy.h"
 #include "runtime/transport/in_process.h"
 #include "runtime/transport/peer_hub.h"
 #include "stages/layer_stage.h"
@@ -62,6 +64,11 @@ class Rank {
   Executor& executor() { return *executor_; }
   Stream& stream() { return *stream_; }
   absl::Span<LayerStage* const> stages() const { return layer_stages_; }
+  // Begins to copy what this rank is to save. REQUIRES: as StateCopy::Begin().
+  absl::Status BeginSnapshot();
+  RankSnapshot snapshot() const { return state_copy_->snapshot(rank_); }
+  // StepInput::state_read of the next step.
+  EventRef TakeStateRead() { return std::exchange(state_read_, nullptr); }
   // The results of the last two pieces of work, which the next but one takes over.
   void Keep(const StepResult& result, size_t place);
   RankOutcome OutcomeAt(size_t place) const;
@@ -76,6 +83,7 @@ class Rank {
   absl::Status OpenTransport();
   absl::Status MakeStages(std::vector<std::unique_ptr<Stage>>* stages);
   RankModelOptions ModelOptions() const;
+  Device* device() const { return wrapped_device_ ? wrapped_device_.get() : device_.get(); }
   void TakeDown();
 
   const PipelineShared* const shared_;
@@ -89,6 +97,8 @@ class Rank {
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<RankModel> model_;
   std::vector<LayerStage*> layer_stages_;
+  std::unique_ptr<StateCopy> state_copy_;  // with the first snapshot
+  EventRef state_read_;                    // of a snapshot that no step has waited for yet
   std::unique_ptr<Transport> transport_;
   std::unique_ptr<TensorGroup> shards_;  // absent: there is one
   std::unique_ptr<Executor> executor_;

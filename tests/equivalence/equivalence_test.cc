@@ -18,92 +18,23 @@
 #include "scheduler/generators.h"
 #include "scheduler/lowering.h"
 #include "tests/equivalence/run_job.h"
+#include "tests/equivalence/settings.h"
 
 namespace sluice {
 namespace {
 
 bool run_all = false;
 
-// A sanitizer makes each step some twenty times as long, and looks at how things are done and not at the numbers.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kSteps = 2;
-#else
-constexpr int kSteps = 20;
-#endif
-
-struct Settings {
-  std::string family = "gpt2";
-  std::string precision = "f32";
-  std::string recompute = "none";
-  int micro_batches = 5;
-  int groups = 1;
-  int pp = 1;
-  std::string schedule = "1f1b";
-  int threads = 1;
-  int chunks = 1;
-  bool tied = true;
-  std::string file;  // in place of a schedule by name
-  int steps = kSteps;
-  bool post_validation = false;
-  double clip = 0.5;
-  double learning_rate = 0.003;
-  int dp = 1;
-  bool zero1 = false;
-  int channels = 48;
-  int tp = 1;
-  bool sequence_parallel = false;
-  int vocabulary = 256;
-  Messages messages = Messages::kExchanged;
-};
-
-// Small, odd and complete: dropout, tied weights, clipping, held-out text, documents apart.
-std::string JobText(const Settings& s) {
-  const std::string model = s.family == "gpt2"
-                                ? "family: 'gpt2' layers: 3 heads: 4 positions: 24 dropout: 0.1"
-                                : "family: 'llama' layers: 3 heads: 4 kv_heads: 2 width: 80 dropout: 0.1";
-  const int batch = s.micro_batches * 2;
-  return absl::StrCat("model { ", model, " channels: ", s.channels, " tied: ", s.tied ? "true" : "false", " vocabulary: ", s.vocabulary, " }\n",
-                      "data { text: 'text' hold_out { fraction: 0.1 } documents { separate: true } }\n",
-                      "training { steps: ", s.steps, " batch: ", batch, " micro_batches: ", s.micro_batches, " sequence: 24 precision: ",
-                      s.precision, " recompute: ", s.recompute, " gradient_groups: ", s.groups, " }\n",
-                      "optimizer { learning_rate: ", s.learning_rate, " minimum_learning_rate: 0.0003 warm_up: 3 clip_norm: ", s.clip,
-                      " }\n", "layout { pp: ", s.pp, " dp: ", s.dp, " zero1: ", s.zero1 ? "true" : "false", " tp: ", s.tp,
-                      " sequence_parallel: ", s.sequence_parallel ? "true" : "false", " chunks: ", s.chunks,
-                      " threads_per_rank: ", s.threads, " pin: false }\n", "schedule { ", s.file.empty() ? "name: '" : "file: '",
-                      s.file.empty() ? s.schedule : s.file, "' post_validation: ", s.post_validation ? "true" : "false", " }\n");
-}
-
-std::string Name(const Settings& s) {
-  return absl::StrCat(s.family, " ", s.precision, " recompute ", s.recompute, " m=", s.micro_batches, " G=", s.groups,
-                      " p=", s.pp, " dp=", s.dp, s.zero1 ? " zero1" : "", " C=", s.channels, " tp=", s.tp,
-                      s.sequence_parallel ? " of slices" : "", " V=", s.vocabulary, " v=", s.chunks, " ", s.schedule, " threads ", s.threads, s.tied ? "" : " untied", " clip ", s.clip,
-                      " rate ", s.learning_rate, s.post_validation ? " post-validated" : "",
-                      s.messages == Messages::kCopied ? " copied" : "", " ", s.file, " ", s.steps, " steps");
-}
-
 class Equivalence : public ::testing::Test {
  protected:
   Equivalence() : folder_(std::string(std::getenv("TEST_TMPDIR") ? std::getenv("TEST_TMPDIR") : "/tmp") + "/eq_XXXXXX") {
     EXPECT_NE(mkdtemp(folder_.data()), nullptr);
-    EXPECT_EQ(std::system(("mkdir " + folder_ + "/text").c_str()), 0);
-    for (int document = 0; document < 20; ++document) {
-      std::ofstream out(folder_ + "/text/" + std::to_string(100 + document));
-      for (int line = 0; line < 12; ++line) out << "document " << document << " says " << line * line << " and no more.\n";
-    }
+    WriteTexts(folder_);
   }
 
   // One device, one thread, with the same micro-batches and groups.
   const JobNumbers& Reference(Settings s) {
-    s.pp = 1;
-    s.dp = 1;
-    s.zero1 = false;
-    s.schedule = "gpipe";
-    s.threads = 1;
-    s.recompute = "none";
-    s.chunks = 1;
-    s.post_validation = false;
-    s.messages = Messages::kExchanged;
-    s.file = "";
+    s = OneDevice(s);
     auto [entry, is_new] = references_.try_emplace(Name(s));
     if (is_new) {
       auto numbers = RunJob(JobText(s), folder_);

@@ -1,5 +1,6 @@
 #include "tests/equivalence/run_job.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +28,55 @@ std::string FirstDifference(const std::string& what, const std::vector<float>& a
 
 }  // namespace
 
+absl::Status SavedRun::Add(const RankSnapshot& snapshot) {
+  const float* values = snapshot.values.data();
+  for (const Piece& part : snapshot.pieces) {
+    Tensor& tensor = tensors_[{part.kind, part.name}];
+    tensor.columns = part.complete_columns;
+    tensor.values.resize(part.complete_rows * part.complete_columns);
+    tensor.there.resize(tensor.values.size());
+    for (int64_t i = part.begin; i < part.begin + part.count; ++i) {
+      const int64_t row = part.block.row + i / part.block.columns, column = part.block.column + i % part.block.columns;
+      const size_t at = row * tensor.columns + column;
+      if (row >= part.complete_rows || column >= tensor.columns || tensor.there[at]) {
+        return absl::InternalError(absl::StrCat(part.name, "[", row, ", ", column, "] is there twice, or isn't its own"));
+      }
+      tensor.there[at] = true;
+      tensor.values[at] = *values++;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SavedRun::CheckComplete() const {
+  for (const auto& [key, tensor] : tensors_) {
+    const auto missing = std::find(tensor.there.begin(), tensor.there.end(), false);
+    if (missing == tensor.there.end()) continue;
+    return absl::InternalError(absl::StrCat(key.second, "[", missing - tensor.there.begin(), "] isn't there"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SavedRun::Check(const LayerGraph& graph) const {
+  for (size_t node = 0; node < graph.nodes.size(); ++node) {
+    for (const ParameterSpec& spec : Parameters(graph, node)) {
+      for (const StateKind kind : {StateKind::kParameter, StateKind::kFirstMoment, StateKind::kSecondMoment}) {
+        if (!tensors_.contains({kind, spec.name})) return absl::NotFoundError(spec.name);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SavedRun::Read(StateKind kind, absl::string_view name, const Slice& block, absl::Span<float> out) const {
+  const Tensor& tensor = tensors_.at({kind, std::string(name)});
+  for (int64_t row = 0; row < block.rows; ++row) {
+    const auto from = tensor.values.begin() + (block.row + row) * tensor.columns + block.column;
+    std::copy_n(from, block.columns, out.begin() + row * block.columns);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& folder, const RunOptions& how) {
   ASSIGN_OR_RETURN(const JobConfig job, ParseJob(text, folder + "/job.textproto", {.user_directory = folder}));
   ASSIGN_OR_RETURN(const Dataset dataset, Dataset::Open(job.data, job.graph.vocabulary, job.training.sequence));
@@ -47,7 +97,10 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
   Batch batch(shape), other(shape);
   const BatchMaker batches(&dataset, shape, RulesOf(job.data), job.training.seed);
   JobNumbers numbers;
-  int64_t updates = 0;
+  if (how.resumed != nullptr) RETURN_IF_ERROR(pipeline->Restore(*how.resumed, RestoredState::kAll));
+  const int64_t first = how.resumed != nullptr ? how.resumed->step : 0;
+  int64_t updates = how.resumed != nullptr ? how.resumed->updates : 0;
+  std::vector<RankSnapshot> snapshots;
   const auto finish = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const TrainingOutcome outcome, pipeline->FinishStep());
     numbers.losses.insert(numbers.losses.end(), outcome.loss_sums.begin(), outcome.loss_sums.end());
@@ -57,7 +110,12 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
     return absl::OkStatus();
   };
   const size_t ahead = plan.post_validation.has_value() ? 1 : 0;
-  for (int64_t step = 0; step < job.training.steps; ++step) {
+  for (int64_t step = first; step < job.training.steps; ++step) {
+    if (how.saved != nullptr && step == how.saved->step) {
+      while (pipeline->steps_running() > 0) RETURN_IF_ERROR(finish());
+      how.saved->updates = updates;
+      ASSIGN_OR_RETURN(snapshots, pipeline->Snapshot());
+    }
     Batch* const current = step % 2 == 0 ? &batch : &other;
     batches.Training(step, current);
     pipeline->StartStep({.micro_batches = current->micro_batches,
@@ -66,6 +124,11 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
     while (pipeline->steps_running() > ahead) RETURN_IF_ERROR(finish());
   }
   while (pipeline->steps_running() > 0) RETURN_IF_ERROR(finish());
+  for (const RankSnapshot& snapshot : snapshots) {
+    RETURN_IF_ERROR(world->Wait(snapshot.copied));
+    RETURN_IF_ERROR(how.saved->Add(snapshot));
+  }
+  if (how.saved != nullptr) RETURN_IF_ERROR(how.saved->CheckComplete());
   if (dataset.held_out().size() > 0) {
     batches.Evaluation(0, 0, &batch);
     ASSIGN_OR_RETURN(numbers.held_out, pipeline->Evaluate(batch.micro_batches));
@@ -85,6 +148,14 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
     }
   }
   return numbers;
+}
+
+JobNumbers After(int64_t steps, const JobNumbers& numbers) {
+  JobNumbers after = numbers;
+  const size_t micro_batches = numbers.losses.size() / numbers.norms.size();
+  after.losses.erase(after.losses.begin(), after.losses.begin() + steps * micro_batches);
+  after.norms.erase(after.norms.begin(), after.norms.begin() + steps);
+  return after;
 }
 
 std::string Difference(const JobNumbers& a, const JobNumbers& b) {

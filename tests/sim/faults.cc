@@ -73,6 +73,7 @@ class FaultyStage final : public Stage {
   void RollBack() override { stage_->RollBack(); }
   TensorView losses() const override { return stage_->losses(); }
   TensorView logits() const override { return stage_->logits(); }
+  TensorView drawn() const override { return stage_->drawn(); }
 
  private:
   template <class Body>
