@@ -5,13 +5,11 @@
 #include <cerrno>
 #include <map>
 #include <set>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/strip.h"
 #include "base/status.h"
 #include "google/protobuf/util/json_util.h"
 #include "proto/text.h"

@@ -14,7 +14,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
-#include "absl/types/span.h"
 #include "base/check.h"
 #include "base/status.h"
 #include "runtime/checkpoint/manifest.h"
