@@ -166,7 +166,9 @@ struct ReductionPlace {  // an all-to-all
   Piece all;
 };
 struct GatherPlace {
-  Piece mine, all;
+  Piece mine;
+  std::vector<int64_t> parts;  // of the members; empty: all as large as `mine`
+  Piece all;
 };
 struct TiedPlace {  // a gather over the stages that have the parameter
   int parameter = 0;
