@@ -15,18 +15,19 @@
 namespace sluice {
 
 struct JobNumbers {
-  std::vector<float> losses;  // sums of every micro-batch of every step, in order
-  std::vector<float> norms;   // of every step
+  std::vector<float> losses;                             // sums of every micro-batch of every step, in order
+  std::vector<float> norms;                              // of every step
   std::map<std::string, std::vector<float>> parameters;  // by global name, after the last step
   std::vector<float> held_out;                           // sums of every micro-batch of one evaluation batch
 };
 
-// How messages move between CPU ranks: slots are exchanged, or copied from device to device, as between GPUs.
-enum class Messages : uint8_t { kExchanged, kCopied };
+// How messages move: slots are exchanged between CPU ranks, copied from device to device as between GPUs of one
+// process, or sent over NCCL as between GPUs of several.
+enum class Messages : uint8_t { kExchanged, kCopied, kNccl };
 
 struct RunOptions {
   Messages messages = Messages::kExchanged;
-  World* world = nullptr;  // null: a real one
+  World* world = nullptr;                                                         // null: a real one
   std::function<void(const Plan& plan, const TrainingOutcome& outcome)> on_step;  // after each step; may be null
 };
 
