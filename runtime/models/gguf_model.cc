@@ -35,6 +35,7 @@ class Values {
     status_.Update(
         absl::UnimplementedError(absl::StrCat(Key(end), " is ", value, "; only ", size, " is supported here")));
   }
+  absl::string_view Text(absl::string_view end) const { return file_.Text(Key(end)).value_or(""); }
   void RequireText(absl::string_view end, absl::string_view text) {
     const absl::string_view value = file_.Text(Key(end)).value_or(text);
     if (value == text) return;
@@ -92,10 +93,17 @@ absl::StatusOr<LayerGraph> LlamaOf(const Gguf& file, int64_t vocabulary) {
   values.Require("attention.value_length", head_size);
   values.Require("rope.dimension_count", head_size);
   values.Require("expert_count", 0);
-  values.RequireText("rope.scaling.type", "none");
+  if (values.Text("rope.scaling.type") == "linear") {
+    model.rope_factor = values.Real("rope.scaling.factor", 1);
+  } else {
+    values.RequireText("rope.scaling.type", "none");
+  }
   RETURN_IF_ERROR(values.status());
   if (Has(file, "rope_freqs.weight")) {
-    return absl::UnimplementedError("rotary frequencies in the tensor 'rope_freqs.weight' are not supported");
+    return absl::UnimplementedError(
+        "rotary frequencies of its own, in the tensor 'rope_freqs.weight', are not supported; the same model as a "
+        "folder of "
+        "Hugging Face's has them as rope_scaling, which is");
   }
   return GraphOf(model);
 }

@@ -104,7 +104,14 @@ void ReadRope(Fields& fields, LlamaModel* model) {
   }
   Fields rope(parameters == nullptr ? kNone : *parameters);
   model->sizes.rope_theta = static_cast<float>(rope.Real("rope_theta", fields.Real("rope_theta", 10000)));
-  rope.RequireText("rope_type", rope.Text("type", "default"), {"default"});
+  rope.RequireText("rope_type", rope.Text("type", "default"), {"default", "linear", "llama3"});
+  const std::string type = rope.Text("rope_type", rope.Text("type", "default"));
+  if (type != "default") model->rope_factor = static_cast<float>(rope.Real("factor", 1));
+  if (type == "llama3") {
+    model->rope_low_turns = static_cast<float>(rope.Real("low_freq_factor", 1));
+    model->rope_high_turns = static_cast<float>(rope.Real("high_freq_factor", 4));
+    model->rope_positions = static_cast<float>(rope.Size("original_max_position_embeddings", 8192));
+  }
   fields.Fail(Annotate(rope.status(), "rope_scaling"));
 }
 
@@ -141,6 +148,50 @@ std::vector<int32_t> EndTokensOf(const Json& object) {
   return tokens;
 }
 
+Json ConfigOf(const Gpt2Model& model) {
+  const Gpt2Sizes& sizes = model.sizes;
+  return {{"model_type", "gpt2"},
+          {"architectures", {"GPT2LMHeadModel"}},
+          {"activation_function", "gelu_new"},
+          {"n_layer", sizes.layers},
+          {"n_embd", sizes.channels},
+          {"n_head", sizes.heads},
+          {"n_inner", sizes.width},
+          {"n_positions", sizes.positions},
+          {"vocab_size", sizes.vocabulary},
+          {"layer_norm_epsilon", model.norm_epsilon},
+          {"tie_word_embeddings", sizes.tied}};
+}
+
+Json ConfigOf(const LlamaModel& model) {
+  const LlamaSizes& sizes = model.sizes;
+  Json config = {{"model_type", "llama"},
+                 {"architectures", {"LlamaForCausalLM"}},
+                 {"hidden_act", "silu"},
+                 {"num_hidden_layers", sizes.layers},
+                 {"hidden_size", sizes.channels},
+                 {"num_attention_heads", sizes.heads},
+                 {"num_key_value_heads", sizes.kv_heads},
+                 {"head_dim", sizes.head_size},
+                 {"intermediate_size", sizes.width},
+                 {"max_position_embeddings", sizes.max_sequence},
+                 {"vocab_size", sizes.vocabulary},
+                 {"rms_norm_eps", sizes.norm_epsilon},
+                 {"rope_theta", sizes.rope_theta},
+                 {"attention_bias", model.attention_bias},
+                 {"mlp_bias", model.mlp_bias},
+                 {"tie_word_embeddings", sizes.tied}};
+  if (model.rope_factor == 1) return config;
+  Json& scaling = config["rope_scaling"];
+  scaling = {{"rope_type", model.rope_positions > 0 ? "llama3" : "linear"}, {"factor", model.rope_factor}};
+  if (model.rope_positions > 0) {
+    scaling["low_freq_factor"] = model.rope_low_turns;
+    scaling["high_freq_factor"] = model.rope_high_turns;
+    scaling["original_max_position_embeddings"] = static_cast<int64_t>(model.rope_positions);
+  }
+  return config;
+}
+
 }  // namespace
 
 absl::StatusOr<HuggingFaceConfig> ParseHuggingFaceConfig(absl::string_view text) {
@@ -160,6 +211,21 @@ absl::StatusOr<HuggingFaceConfig> ParseHuggingFaceConfig(absl::string_view text)
 std::vector<int32_t> ParseEndTokens(absl::string_view text) {
   const Json root = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   return root.is_object() ? EndTokensOf(root) : std::vector<int32_t>();
+}
+
+absl::StatusOr<std::string> ToHuggingFaceConfig(const HuggingFaceConfig& config) {
+  ASSIGN_OR_RETURN(const auto family, FamilyOf(config.graph));
+  if (const auto* gpt2 = std::get_if<Gpt2Model>(&family); gpt2 != nullptr && !gpt2->sizes.bias) {
+    return absl::InvalidArgumentError(
+        "a gpt2 without biases: transformers has none; train it with model { bias: true }");
+  }
+  Json json = std::visit([](const auto& model) { return ConfigOf(model); }, family);
+  json["torch_dtype"] = "float32";
+  // Left out, they would be those of the original models.
+  json["bos_token_id"] = nullptr;
+  json["eos_token_id"] = config.end_tokens.empty() ? Json() : Json(config.end_tokens);
+  if (config.end_tokens.size() == 1) json["eos_token_id"] = config.end_tokens.front();
+  return json.dump(2) + "\n";
 }
 
 }  // namespace sluice
