@@ -57,7 +57,10 @@ class HeadLayer final : public Layer {
   void Forward(const LayerCall& call) const override {
     if (call.training) return;
     const TensorView x = AllTokens(call);
-    if (call.logits) return MakeLogits(call, x);
+    if (call.logits) {
+      MakeLogits(call, x);
+      return Draw(call);
+    }
     ForEachChunk(call.rows * call.sequence,
                  [&](int64_t begin, int64_t count) { MakeLoss(call, x, begin, count, /*dlogits=*/{}); });
   }
@@ -133,6 +136,17 @@ class HeadLayer final : public Layer {
         call.group->AllGather(call.stream, Rows(mine, i, 1), Rows(call.logits, begin + i, 1));
       }
     });
+  }
+
+  // All shards have the same logits, and draw the same tokens.
+  void Draw(const LayerCall& call) const {
+    if (!call.draw.tokens) return;
+    call.operations.SampleTokens(call.stream, {.logits = call.logits,
+                                               .sequences = call.draw.sequences,
+                                               .positions = call.draw.positions,
+                                               .rules = call.draw.rules,
+                                               .seen = call.draw.seen,
+                                               .tokens = call.draw.tokens});
   }
 
   const int64_t channels_;
