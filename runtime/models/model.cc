@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -84,6 +85,18 @@ absl::StatusOr<PretrainedModel> OpenModel(const std::string& path) {
   model.context = model.graph.max_sequence;
   if (absl::Status whole = CheckWhole(model); !whole.ok()) return Annotate(whole, path);
   return model;
+}
+
+absl::StatusOr<Tokenizer> OpenTokenizer(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return Tokenizer::Open(path);
+  ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  if (!absl::StartsWith(file.text(), "GGUF")) return Tokenizer::Open(path);
+  const auto gguf = Gguf::Parse(file.text());
+  if (!gguf.ok()) return Annotate(gguf.status(), path);
+  auto parts = TokenizerPartsOf(*gguf);
+  if (!parts.ok()) return Annotate(parts.status(), path);
+  return Tokenizer::Create(*std::move(parts));
 }
 
 }  // namespace sluice
