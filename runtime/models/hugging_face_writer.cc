@@ -82,7 +82,7 @@ class FolderWriter {
     ASSIGN_OR_RETURN(const std::string config, ToHuggingFaceConfig({model_.graph, model_.end_tokens}));
     RETURN_IF_ERROR(WriteBytes(options_.disk, Path("config.json"), config));
     RETURN_IF_ERROR(WriteTensors());
-    return CopyTokenizer();
+    return WriteTokenizer();
   }
 
  private:
@@ -150,8 +150,25 @@ class FolderWriter {
     return {.row = tensor.begin + output, .column = input, .rows = outputs, .columns = inputs};
   }
 
+  // The files that there are, or what the model's own tokenizer says.
+  absl::Status WriteTokenizer() const {
+    std::error_code ignored;
+    if (fs::exists(absl::StrCat(options_.tokenizer_from, "/tokenizer.json"), ignored)) return CopyTokenizer();
+    if (model_.tokenizer == nullptr) return absl::OkStatus();
+    RETURN_IF_ERROR(WriteBytes(options_.disk, Path("tokenizer.json"), FormatTokenizerJson(model_.tokenizer->parts())));
+    nlohmann::json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
+    if (!model_.chat_template.empty()) config["chat_template"] = model_.chat_template;
+    if (!model_.end_tokens.empty()) {
+      std::string end;
+      model_.tokenizer->AppendBytes(model_.end_tokens.front(), &end);
+      config["eos_token"] = end;
+    }
+    using ErrorHandler = nlohmann::json::error_handler_t;
+    return WriteBytes(options_.disk, Path("tokenizer_config.json"),
+                      config.dump(2, ' ', false, ErrorHandler::replace) + "\n");
+  }
+
   absl::Status CopyTokenizer() const {
-    if (options_.tokenizer_from.empty()) return absl::OkStatus();
     for (const char* name : kTokenizerFiles) {
       const std::string from = absl::StrCat(options_.tokenizer_from, "/", name);
       std::error_code ignored;

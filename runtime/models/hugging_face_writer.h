@@ -13,7 +13,8 @@ namespace sluice {
 
 struct FolderOptions {
   int64_t shard_bytes = 5'000'000'000;  // a file holds at least one tensor, and more up to this
-  std::string tokenizer_from;           // a folder whose tokenizer files are copied; empty: none are
+  std::string tokenizer_from;           // a folder whose tokenizer files are copied, if it has a tokenizer.json; else
+                                        // the model's tokenizer is written
   Disk disk = {};
 };
 
