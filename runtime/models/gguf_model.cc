@@ -116,6 +116,12 @@ absl::StatusOr<LayerGraph> GraphOf(const Gguf& file) {
     return absl::UnimplementedError(
         absl::StrCat("general.architecture '", architecture, "' is not supported; supported are llama and gpt2"));
   }
+  // Each block has several: no graph is made of blocks that only a number claims.
+  const std::string blocks = absl::StrCat(architecture, ".block_count");
+  if (const int64_t count = file.Integer(blocks).value_or(0); count > static_cast<int64_t>(file.tensors().size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(blocks, " is ", count, ", but there are only ", file.tensors().size(), " tensors"));
+  }
   ASSIGN_OR_RETURN(const int64_t vocabulary, VocabularyOf(file));
   return architecture == "gpt2" ? Gpt2Of(file, vocabulary) : LlamaOf(file, vocabulary);
 }

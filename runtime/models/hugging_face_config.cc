@@ -1,5 +1,6 @@
 #include "runtime/models/hugging_face_config.h"
 
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -35,12 +36,14 @@ class Fields {
                                                  field == nullptr ? "" : absl::StrCat(kSizeMax))));
     return 1;
   }
-  double Real(const char* name, double otherwise) {
+  float Real(const char* name, double otherwise) {
     const Json* const field = Find(name);
-    if (field == nullptr) return otherwise;
-    if (field->is_number()) return field->get<double>();
-    Fail(absl::InvalidArgumentError(absl::StrCat(name, " is no number")));
-    return otherwise;
+    if (field == nullptr) return static_cast<float>(otherwise);
+    if (field->is_number()) {
+      if (const double value = field->get<double>(); std::abs(value) <= 1e30) return static_cast<float>(value);
+    }
+    Fail(absl::InvalidArgumentError(absl::StrCat(name, " is no number, or too large")));
+    return static_cast<float>(otherwise);
   }
   bool Flag(const char* name, bool otherwise) {
     const Json* const field = Find(name);
@@ -85,7 +88,7 @@ absl::StatusOr<LayerGraph> ReadGpt2(Fields& fields) {
                  .vocabulary = fields.Size("vocab_size"),
                  .positions = fields.Size("n_positions"),
                  .tied = fields.Flag("tie_word_embeddings", true)};
-  model.norm_epsilon = static_cast<float>(fields.Real("layer_norm_epsilon", 1e-5));
+  model.norm_epsilon = fields.Real("layer_norm_epsilon", 1e-5);
   fields.RequireText("activation_function", "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
   fields.RequireFlag("scale_attn_weights", true);
   fields.RequireFlag("scale_attn_by_inverse_layer_idx", false);
@@ -103,13 +106,13 @@ void ReadRope(Fields& fields, LlamaModel* model) {
     return fields.Fail(absl::InvalidArgumentError("rope_scaling is no object"));
   }
   Fields rope(parameters == nullptr ? kNone : *parameters);
-  model->sizes.rope_theta = static_cast<float>(rope.Real("rope_theta", fields.Real("rope_theta", 10000)));
+  model->sizes.rope_theta = rope.Real("rope_theta", fields.Real("rope_theta", 10000));
   rope.RequireText("rope_type", rope.Text("type", "default"), {"default", "linear", "llama3"});
   const std::string type = rope.Text("rope_type", rope.Text("type", "default"));
-  if (type != "default") model->rope_factor = static_cast<float>(rope.Real("factor", 1));
-  if (type == "llama3") {
-    model->rope_low_turns = static_cast<float>(rope.Real("low_freq_factor", 1));
-    model->rope_high_turns = static_cast<float>(rope.Real("high_freq_factor", 4));
+  if (type != "default") model->rope_factor = rope.Real("factor", 1);
+  if (type == "llama3" && model->rope_factor != 1) {
+    model->rope_low_turns = rope.Real("low_freq_factor", 1);
+    model->rope_high_turns = rope.Real("high_freq_factor", 4);
     model->rope_positions = static_cast<float>(rope.Size("original_max_position_embeddings", 8192));
   }
   fields.Fail(Annotate(rope.status(), "rope_scaling"));
@@ -126,7 +129,7 @@ absl::StatusOr<LayerGraph> ReadLlama(Fields& fields) {
                  .width = fields.Size("intermediate_size"),
                  .vocabulary = fields.Size("vocab_size"),
                  .max_sequence = fields.Size("max_position_embeddings", 2048),
-                 .norm_epsilon = static_cast<float>(fields.Real("rms_norm_eps", 1e-6)),
+                 .norm_epsilon = fields.Real("rms_norm_eps", 1e-6),
                  .tied = fields.Flag("tie_word_embeddings", false)};
   model.attention_bias = fields.Flag("attention_bias", false);
   model.mlp_bias = fields.Flag("mlp_bias", false);
