@@ -136,7 +136,7 @@ class LayerStage final : public Stage {
   std::byte* At(const Place& place, const StageSlots& slots) const;
   TensorView Floats(int64_t offset, int64_t count) const;
   TensorView Integers(int64_t offset, const Shape& shape) const;
-  TensorView Floats(const Piece& piece) const { return Floats(piece.offset, piece.bytes / 4); }
+  TensorView Floats(const ArenaPiece& piece) const { return Floats(piece.offset, piece.bytes / 4); }
   // Where the partial sum of (use, group) is kept.
   TensorView Partial(const ParameterPlace& place, int use, int group) const;
   bool updates_slices() const { return options_.zero1 && options_.members() > 1; }

@@ -168,18 +168,18 @@ struct UpdatePlace {
 };
 
 // What the members exchange, as offsets; bytes of what lies there.
-struct Piece {
+struct ArenaPiece {
   int64_t offset = 0;
   int64_t bytes = 0;
 };
 struct ReductionPlace {  // an all-to-all
   int layer = 0;         // after whose weight gradient `mine` is there: layers go backwards
-  Piece mine;
+  ArenaPiece mine;
   std::vector<int64_t> parts;
-  Piece all;
+  ArenaPiece all;
 };
 struct GatherPlace {
-  Piece mine, all;
+  ArenaPiece mine, all;
 };
 struct TiedPlace {  // a gather over the stages that have the parameter
   int parameter = 0;

@@ -39,6 +39,7 @@ constexpr Verb kVerbs[] = {
      sluice::tools::AddProfile},
     {"tokenize", "turn text files into the files of token ids that training maps", sluice::tools::AddTokenize},
     {"generate", "answer prompts with a trained model", sluice::tools::AddGenerate},
+    {"checkpoint", "list, show, verify, compare and convert checkpoints", sluice::tools::AddCheckpoint},
     {"bench", "time the steps of a job beside the floor of this machine", sluice::tools::AddBench},
 };
 

@@ -13,12 +13,14 @@
 #include "tools/job_verb.h"
 #include "tools/training.h"
 #include "tools/verbs.h"
+#include "tools/version.h"
 
 namespace sluice::tools {
 namespace {
 
 struct Arguments {
   JobArguments job;
+  ResumeArguments resume;
   StatusPageArguments page;
   bool quiet = false;
 };
@@ -42,9 +44,12 @@ absl::Status RunTrain(const Arguments& arguments) {
                                                    {.progress = ProgressMode(quiet), .processors = processors,
                                                     .status_bind = arguments.page.bind,
                                                     .status_port = arguments.page.port,
+                                                    .program = kProgram,
+                                                    .resume = ResumeFrom(arguments.resume),
+                                                    .resume_changes = ChangesOf(arguments.resume),
                                                     .stop = stop}));
   if (!quiet) std::printf("%s", ToText(report).c_str());
-  return absl::OkStatus();
+  return NotSaved(report);
 }
 
 }  // namespace
@@ -52,6 +57,7 @@ absl::Status RunTrain(const Arguments& arguments) {
 Run AddTrain(CLI::App& verb) {
   auto arguments = std::make_shared<Arguments>();
   AddJobArguments(verb, &arguments->job);
+  AddResumeArguments(verb, &arguments->resume);
   AddStatusPageArguments(verb, &arguments->page);
   verb.add_flag("--quiet", arguments->quiet, "print nothing but warnings and errors");
   return [arguments] { return RunTrain(*arguments); };

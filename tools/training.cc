@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "scheduler/schedule.h"
 #include "spdlog/spdlog.h"
+#include "tools/job_verb.h"
 
 namespace sluice::tools {
 namespace {
@@ -32,8 +33,8 @@ void OnInterrupt(int) {
 bool WouldOverwrite(const std::string& output, const std::string& input) {
   namespace fs = std::filesystem;
   std::error_code error;
-  if (fs::is_directory(input, error)) return fs::equivalent(fs::path(output).parent_path(), input, error);
-  return fs::equivalent(output, input, error);
+  if (fs::equivalent(output, input, error)) return true;
+  return fs::is_directory(input, error) && fs::equivalent(fs::path(output).parent_path(), input, error);
 }
 
 }  // namespace
@@ -45,6 +46,29 @@ void AddStatusPageArguments(CLI::App& verb, StatusPageArguments* arguments) {
   verb.add_option("--status-bind", arguments->bind, "the address it listens on; it asks nobody who they are");
 }
 
+void AddResumeArguments(CLI::App& verb, ResumeArguments* arguments) {
+  verb.add_option("--resume", arguments->resume,
+                  "go on from a checkpoint: its folder, a folder of several (the newest), or auto: the newest in the job's "
+                  "checkpoint.folder, or from the beginning if there is none")
+      ->type_name("auto|PATH");
+  verb.add_flag("--resume-changed", arguments->changed,
+                "go on although what makes it another training is changed: data, batch, seed, optimizer ...");
+}
+
+std::string ResumeFrom(const ResumeArguments& arguments) {
+  const bool is_path = !arguments.resume.empty() && arguments.resume != kResumeAuto;
+  return is_path ? UserPath(arguments.resume) : arguments.resume;
+}
+
+ResumeChanges ChangesOf(const ResumeArguments& arguments) {
+  return arguments.changed ? ResumeChanges::kAllowed : ResumeChanges::kRefused;
+}
+
+absl::Status NotSaved(const TrainReport& report) {
+  if (report.not_saved.ok()) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the end of the run is not saved: ", report.not_saved.message()));
+}
+
 ProgressPrinter::Mode ProgressMode(bool quiet) {
   if (quiet) return ProgressPrinter::Mode::kQuiet;
   return isatty(STDOUT_FILENO) ? ProgressPrinter::Mode::kTerminal : ProgressPrinter::Mode::kPlain;
@@ -53,7 +77,9 @@ ProgressPrinter::Mode ProgressMode(bool quiet) {
 absl::Status CheckOutputs(const JobConfig& job) {
   std::vector<std::string> inputs{job.file, job.data.text, job.model.graph, job.schedule.file};
   inputs.insert(inputs.end(), job.data.tokens.begin(), job.data.tokens.end());
-  for (const auto& [field, output] : {std::pair("output.metrics", job.output.metrics), {"output.trace", job.output.trace}}) {
+  for (const auto& [field, output] : {std::pair("output.metrics", job.output.metrics),
+                                      {"output.trace", job.output.trace},
+                                      {"checkpoint.folder", job.checkpoint.folder}}) {
     if (output.empty()) continue;
     for (const std::string& input : inputs) {
       if (!input.empty() && WouldOverwrite(output, input)) {

@@ -9,6 +9,8 @@
 #include "runtime/config/job.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/progress.h"
+#include "runtime/trainer/report.h"
+#include "runtime/trainer/trainer.h"
 
 namespace sluice::tools {
 
@@ -18,6 +20,19 @@ struct StatusPageArguments {
   std::string bind = "127.0.0.1";
 };
 void AddStatusPageArguments(CLI::App& verb, StatusPageArguments* arguments);
+
+// What a run goes on from.
+struct ResumeArguments {
+  std::string resume;    // TrainOptions::resume, a path as the user typed it
+  bool changed = false;  // another training may go on from it
+};
+void AddResumeArguments(CLI::App& verb, ResumeArguments* arguments);
+// TrainOptions::resume.
+std::string ResumeFrom(const ResumeArguments& arguments);
+ResumeChanges ChangesOf(const ResumeArguments& arguments);
+
+// What a run ends with that is well but for its last checkpoint: DATA_LOSS, and why.
+absl::Status NotSaved(const TrainReport& report);
 
 ProgressPrinter::Mode ProgressMode(bool quiet);
 

@@ -42,5 +42,6 @@ Run AddVisualize(CLI::App& verb);
 Run AddSearch(CLI::App& verb);
 Run AddBench(CLI::App& verb);
 Run AddProfile(CLI::App& verb);
+Run AddCheckpoint(CLI::App& verb);
 
 }  // namespace sluice::tools

@@ -44,6 +44,7 @@ struct Arguments {
   std::string interface;
   double heartbeat_seconds = 10;
   double join_seconds = 120;
+  ResumeArguments resume;
   StatusPageArguments page;
   bool quiet = false;
 };
@@ -218,11 +219,14 @@ absl::Status RunWorker(const Arguments& arguments) {
       .processes = self.place.processes,
       .status_bind = arguments.page.bind,
       .status_port = arguments.page.port,
+      .program = kProgram,
+      .resume = ResumeFrom(arguments.resume),
+      .resume_changes = ChangesOf(arguments.resume),
       .stop = CatchInterrupts(leads ? kStoppingAfterThisStep : nullptr)};
   if (!leads) return ServeTraining(world.get(), plan, dataset, options);
   ASSIGN_OR_RETURN(const TrainReport report, Train(world.get(), plan, dataset, options));
   if (!quiet) std::printf("%s", ToText(report).c_str());
-  return absl::OkStatus();
+  return NotSaved(report);
 }
 
 }  // namespace
@@ -241,6 +245,7 @@ Run AddWorker(CLI::App& verb) {
       ->check(CLI::Range(0.1, 1e6));
   verb.add_option("--join-timeout", arguments->join_seconds, "seconds until all processes must have joined")
       ->check(CLI::Range(0.1, 1e6));
+  AddResumeArguments(verb, &arguments->resume);
   AddStatusPageArguments(verb, &arguments->page);
   verb.add_flag("--quiet", arguments->quiet, "print nothing but warnings and errors");
   return [arguments] { return RunWorker(*arguments); };

@@ -168,6 +168,16 @@ OutputConfig OutputFrom(const proto::Output& from) {
   return output;
 }
 
+CheckpointConfig CheckpointFrom(const proto::Checkpoint& from) {
+  CheckpointConfig checkpoint;
+  TAKE(from, checkpoint, folder);
+  TAKE(from, checkpoint, every_steps);
+  TAKE(from, checkpoint, every_minutes);
+  TAKE(from, checkpoint, keep_last);
+  TAKE(from, checkpoint, keep_every);
+  return checkpoint;
+}
+
 #undef TAKE
 
 JobConfig FromProto(const proto::Job& job) {
@@ -180,12 +190,14 @@ JobConfig FromProto(const proto::Job& job) {
   config.optimizer = OptimizerFrom(job.optimizer(), config.training.steps);
   config.sample = SampleFrom(job.sample());
   config.output = OutputFrom(job.output());
+  config.checkpoint = CheckpointFrom(job.checkpoint());
   if (job.watchdog().has_seconds()) config.watchdog_seconds = job.watchdog().seconds();
   return config;
 }
 
 uint64_t FingerprintOf(proto::Job job) {
   job.clear_output();
+  job.clear_checkpoint();
   return HashName(job.SerializeAsString());  // no maps: the bytes follow from the fields
 }
 
@@ -204,6 +216,7 @@ void ResolvePaths(const std::string& file, const std::string& user_directory, co
   }
   config.output.metrics = ResolvePath(user_directory, config.output.metrics);
   config.output.trace = ResolvePath(user_directory, config.output.trace);
+  config.checkpoint.folder = ResolvePath(user_directory, config.checkpoint.folder);
 }
 
 // Whether it fits the job is known once the threads of a rank are.
@@ -234,6 +247,7 @@ absl::StatusOr<JobConfig> ParseJob(absl::string_view text, const std::string& fi
   JobConfig config = FromProto(job);
   config.fingerprint = FingerprintOf(job);
   config.file = file;
+  google::protobuf::TextFormat::PrintToString(job, &config.text);
   ResolvePaths(file, source.user_directory, problems, config);
   config.layout.memory_limit_place = problems.Place("layout.memory_limit");
   config.layout.profile_place = problems.Place("layout.profile");

@@ -17,6 +17,7 @@
 
 namespace sluice {
 
+class ParameterSource;
 struct LayerProfile;
 
 // Sizes that are not given come from the preset or the family.
@@ -130,8 +131,17 @@ struct OutputConfig {
   bool quiet = false;
 };
 
+struct CheckpointConfig {
+  std::string folder;        // empty: nothing is saved
+  int64_t every_steps = 0;   // with neither, only when the run ends
+  double every_minutes = 0;
+  int64_t keep_last = 3;
+  int64_t keep_every = 0;  // steps; 0: no others than the last ones
+};
+
 struct JobConfig {
   std::string file;  // for messages
+  std::string text;  // of the job, overrides applied
   // Of all that the job says, overrides included, but where it writes to.
   uint64_t fingerprint = 0;
   ModelConfig model;
@@ -142,8 +152,11 @@ struct JobConfig {
   ScheduleConfig schedule;
   SampleConfig sample;
   OutputConfig output;
+  CheckpointConfig checkpoint;
   double watchdog_seconds = 60;  // 0: off
   LayerGraph graph;              // what `model` means, valid
+  // Where its parameters come from; null: they begin as the graph says. m and v begin with zeros.
+  std::shared_ptr<const ParameterSource> initial;
 
   // m: micro-batches of a step that each pipeline works on.
   int micro_batches_per_replica() const { return static_cast<int>(training.micro_batches / layout.dp); }

@@ -85,6 +85,11 @@ void CheckData(const DataConfig& data, Problems& problems) {
   }
 }
 
+void CheckCheckpoint(const CheckpointConfig& checkpoint, Problems& problems) {
+  if (!checkpoint.folder.empty() || (checkpoint.every_steps == 0 && checkpoint.every_minutes == 0)) return;
+  problems.Add("checkpoint", "checkpoint says when to save, but not where: give it a folder");
+}
+
 void CheckModel(const ModelConfig& model, Problems& problems) {
   if (model.graph.empty()) return;
   if (!model.preset.empty() || model.layers || model.channels || model.heads || model.kv_heads || model.head_size ||
@@ -298,8 +303,9 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
   CheckRange({FIELD(layout, pp), FIELD(layout, dp), FIELD(layout, tp), FIELD(layout, chunks)}, 1, 4096, problems);
   CheckRange({FIELD(training, evaluate_every), FIELD(training, evaluate_batches),
               FIELD(training, check_replicas_every), FIELD(optimizer, warm_up),
-              FIELD(optimizer, decay_steps)},
+              FIELD(optimizer, decay_steps), FIELD(checkpoint, every_steps), FIELD(checkpoint, keep_every)},
              0, kLarge, problems);
+  CheckRange({FIELD(checkpoint, keep_last)}, 1, kLarge, problems);
   CheckRange({FIELD(layout, threads_per_rank), FIELD(schedule, receive_ahead)}, 0, 4096, problems);
   CheckRange({FIELD(schedule, group_size)}, 0, int64_t{1} << 24, problems);
   CheckReal({FIELD(schedule, in_flight_cap)}, 0, 1e9, Least::kIncluded, problems);
@@ -312,7 +318,8 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
   CheckReal({FIELD(model, norm_epsilon), FIELD(optimizer, epsilon), FIELD(optimizer, learning_rate)}, 0, infinity,
             Least::kExcluded, problems);
   CheckReal({FIELD(model, rope_theta), FIELD(optimizer, minimum_learning_rate), FIELD(optimizer, weight_decay),
-             FIELD(optimizer, clip_norm), FIELD(sample, temperature), FIELD(watchdog, seconds)},
+             FIELD(optimizer, clip_norm), FIELD(sample, temperature), FIELD(watchdog, seconds),
+             FIELD(checkpoint, every_minutes)},
             0, infinity, Least::kIncluded, problems);
   CheckRankOrder(job.layout(), problems);
   for (int i = 0; i < job.layout().memory_limit_size(); ++i) {
@@ -328,6 +335,7 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
 void CheckTogether(JobConfig& config, Problems& problems) {
   CheckModel(config.model, problems);
   CheckData(config.data, problems);
+  CheckCheckpoint(config.checkpoint, problems);
   CheckBatch(config.training, config.layout, problems);
   CheckGrid(config, problems);
   if (int64_t{config.layout.pp} * config.layout.chunks > kStagesMax) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
 
 #include "nlohmann/json.hpp"
 #include "runtime/trace/file_writer.h"
@@ -28,13 +29,31 @@ std::string FormatMetrics(const StepMetrics& metrics) {
   return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+namespace {
+
+std::string LinesUpTo(int64_t step, const std::string& path) {
+  std::ifstream file(path);
+  std::string kept, line;
+  while (std::getline(file, line)) {
+    const auto fields = nlohmann::json::parse(line, nullptr, false);
+    if (!fields.is_object() || !fields.contains("step") || !fields["step"].is_number_integer()) continue;
+    if (fields["step"].get<int64_t>() <= step) kept += line + "\n";
+  }
+  return kept;
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<MetricsLog>> MetricsLog::Create(const std::string& path,
-                                                               std::function<void(const absl::Status&)> warn) {
+                                                               std::function<void(const absl::Status&)> warn,
+                                                               int64_t kept_steps) {
   std::unique_ptr<MetricsLog> log(new MetricsLog());
+  const std::string kept = kept_steps > 0 ? LinesUpTo(kept_steps, path) : "";
   log->path_ = path;
   log->warn_ = std::move(warn);
   log->file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
   if (log->file_ < 0) return FileError("write", path, errno);
+  log->WriteText(kept);
   return log;
 }
 
@@ -43,23 +62,25 @@ MetricsLog::~MetricsLog() {
 }
 
 void MetricsLog::Write(const StepMetrics& metrics) {
-  if (failed_) return;
-  const std::string line = FormatMetrics(metrics) + "\n";
+  if (!failed_) WriteText(FormatMetrics(metrics) + "\n");
+}
+
+void MetricsLog::WriteText(const std::string& lines) {
   size_t done = 0;
-  while (done < line.size()) {
-    const ssize_t written = write(file_, line.data() + done, line.size() - done);
+  while (done < lines.size()) {
+    const ssize_t written = write(file_, lines.data() + done, lines.size() - done);
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) {
       const int error = errno;
       failed_ = true;
-      // What was written of the line goes again, so that all lines are whole.
+      // What was written of them goes again, so that all lines are whole.
       const bool whole = done == 0 || ftruncate(file_, bytes_) == 0;
       if (warn_) warn_(FileError(whole ? "write" : "write all of", path_, error));
       return;
     }
     done += static_cast<size_t>(written);
   }
-  bytes_ += static_cast<int64_t>(line.size());
+  bytes_ += static_cast<int64_t>(lines.size());
 }
 
 }  // namespace sluice

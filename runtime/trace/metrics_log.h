@@ -36,10 +36,11 @@ std::string FormatMetrics(const StepMetrics& metrics);
 
 class MetricsLog {
  public:
-  // Replaces the file. `warn` is called once, with path and remedy, when a line cannot be written; from then on the log
+  // Replaces the file, but for its lines of steps up to `kept_steps`, which a run that goes on after them leaves. `warn` is called once, with path and remedy, when a line cannot be written; from then on the log
   // is silent, and the run goes on. Errors: the file cannot be opened.
   static absl::StatusOr<std::unique_ptr<MetricsLog>> Create(const std::string& path,
-                                                            std::function<void(const absl::Status&)> warn);
+                                                            std::function<void(const absl::Status&)> warn,
+                                                            int64_t kept_steps = 0);
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;
@@ -48,6 +49,7 @@ class MetricsLog {
 
  private:
   MetricsLog() = default;
+  void WriteText(const std::string& lines);
 
   std::string path_;
   std::function<void(const absl::Status&)> warn_;

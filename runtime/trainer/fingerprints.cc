@@ -12,13 +12,6 @@ namespace {
 
 std::string Hex(uint64_t hash) { return absl::StrCat(absl::Hex(hash, absl::kZeroPad16)); }
 
-// The whole program file: two builds of one version may compute differently.
-std::string BuildOf() {
-  std::ifstream file("/proc/self/exe", std::ios::binary);
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  return bytes.empty() ? "unknown" : Hex(HashName(bytes));
-}
-
 std::string PlanHash(const Plan& plan) {
   std::string text;
   for (const Program* program : {&plan.training, &plan.evaluation, &plan.generation}) {
@@ -35,8 +28,15 @@ std::string PlanHash(const Plan& plan) {
   return Hex(HashName(text));
 }
 
-// Its size, and windows of tokens evenly spread over it.
-std::string StreamHash(const TokenStream& stream) {
+}  // namespace
+
+std::string BuildFingerprint() {
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  return bytes.empty() ? "unknown" : Hex(HashName(bytes));
+}
+
+std::string DataFingerprint(const TokenStream& stream) {
   constexpr int64_t kWindows = 64, kTokens = 256;
   std::vector<int32_t> tokens(kTokens), pieces(kTokens);
   std::string text = absl::StrCat(stream.size());
@@ -49,13 +49,11 @@ std::string StreamHash(const TokenStream& stream) {
   return absl::StrCat(stream.size(), " tokens, ", Hex(HashName(text)));
 }
 
-}  // namespace
-
 std::vector<Fingerprint> FingerprintsOf(const Plan& plan, const Dataset& dataset, const std::string& program) {
-  return {{"program", absl::StrCat(program, ", build ", BuildOf())},
+  return {{"program", absl::StrCat(program, ", build ", BuildFingerprint())},
           {"job", Hex(plan.job.fingerprint)},
-          {"training data", StreamHash(dataset.training())},
-          {"held-out data", StreamHash(dataset.held_out())},
+          {"training data", DataFingerprint(dataset.training())},
+          {"held-out data", DataFingerprint(dataset.held_out())},
           {"plan", PlanHash(plan)}};
 }
 

@@ -115,6 +115,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   }
   RETURN_IF_ERROR(pipeline->state_->OnAll([](Rank&) { return absl::OkStatus(); }));
   if (options.connect_transport) RETURN_IF_ERROR(options.connect_transport());
+  if (plan.job.initial) RETURN_IF_ERROR(pipeline->Restore(*plan.job.initial, RestoredState::kParameters));
   return pipeline;
 }
 

@@ -47,6 +47,7 @@ std::string ToText(const TrainReport& report) {
       report.tokens, FormatDuration(report.duration),
       report.duration > 0 ? static_cast<double>(report.tokens) * kSecond / static_cast<double>(report.duration) : 0.0,
       report.last_loss);
+  if (report.resumed_after > 0) absl::StrAppend(&text, "They came after ", report.resumed_after, " steps of a checkpoint.\n");
   if (report.skipped_steps > 0) {
     absl::StrAppendFormat(&text, "%d steps were skipped because their gradient was not finite.\n", report.skipped_steps);
   }
@@ -60,6 +61,9 @@ std::string ToText(const TrainReport& report) {
   }
   if (!report.breakdown.empty()) text += Breakdown(report);
   if (!report.sample.empty()) absl::StrAppend(&text, "\nSample:\n", report.sample, "\n");
+  if (!report.checkpoint.empty()) {
+    absl::StrAppend(&text, "\nSaved: ", report.checkpoint, "  (train on: --resume ", report.checkpoint, ")\n");
+  }
   if (!report.trace_path.empty()) {
     absl::StrAppend(&text, "\nTrace: ", report.trace_path,
                     "  (open it at ui.perfetto.dev, or draw it: sluice visualize TRACE -o timeline.svg)\n");

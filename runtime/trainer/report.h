@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "base/time.h"
 #include "runtime/trainer/breakdown.h"
 
@@ -17,7 +18,8 @@ struct RankMemory {
 };
 
 struct TrainReport {
-  int64_t steps = 0;
+  int64_t steps = 0;          // of this run
+  int64_t resumed_after = 0;  // steps that it has gone on from
   int64_t skipped_steps = 0;
   int64_t revised_steps = 0;  // post-validation: guessed wrong, taken back and done again (or skipped)
   int64_t tokens = 0;
@@ -37,6 +39,8 @@ struct TrainReport {
 
   std::string sample;      // generated text, with its prompt
   std::string trace_path;  // empty: none was written
+  std::string checkpoint;  // of the end; empty: none was written
+  absl::Status not_saved;  // why there is none, where there should be
 };
 
 std::string ToText(const TrainReport& report);

@@ -11,7 +11,7 @@
 namespace sluice {
 namespace {
 
-StatePart PartOfState(const ParameterSpec& spec, const LayerStage::OwnState& state) {
+Piece PieceOf(const ParameterSpec& spec, const LayerStage::OwnState& state) {
   return {.kind = state.kind,
           .name = spec.name,
           .complete_rows = spec.complete_rows,
@@ -53,19 +53,18 @@ absl::Status Restore(World* world, LayerStage* stage, const ParameterSpec& spec,
 absl::StatusOr<std::unique_ptr<StateCopy>> StateCopy::Create(World* world, Device* device, const std::string& name,
                                                              absl::Span<LayerStage* const> stages) {
   auto copy = std::unique_ptr<StateCopy>(new StateCopy(world, device->NewStream(name)));
-  int64_t elements = 0;
   for (const LayerStage* stage : stages) {
     const std::vector<ParameterSpec> specs = stage->parameters();
     for (const LayerStage::OwnState& state : stage->OwnedState()) {
-      copy->pieces_.push_back({stage, state});
-      copy->parts_.push_back(PartOfState(specs[state.parameter], state));
-      elements += state.range.count;
+      copy->sources_.push_back({stage, state});
+      copy->pieces_.push_back(PieceOf(specs[state.parameter], state));
+      copy->elements_ += state.range.count;
     }
   }
-  copy->values_.reset(new (std::nothrow) float[elements]);
+  copy->values_.reset(new (std::nothrow) float[copy->elements_]);
   if (copy->values_ == nullptr) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("the host has no ", 4 * elements, " bytes for a copy of the state of ", name));
+        absl::StrCat("the host has no ", 4 * copy->elements_, " bytes for a copy of the state of ", name));
   }
   return copy;
 }
@@ -83,9 +82,9 @@ void StateCopy::Begin() {
 // Issued by a task of its own: a stream may make its issuer wait until what has been copied has landed.
 void StateCopy::Copy() {
   float* host = values_.get();
-  for (const Piece& piece : pieces_) {
-    piece.stage->CopyToHost(piece.state, stream_.get(), host);
-    host += piece.state.range.count;
+  for (const Source& source : sources_) {
+    source.stage->CopyToHost(source.state, stream_.get(), host);
+    host += source.state.range.count;
   }
   const EventRef end = stream_->Record();
   world_->WaitAny({&end, 1}, kForever);
@@ -93,7 +92,10 @@ void StateCopy::Copy() {
 }
 
 RankSnapshot StateCopy::snapshot(WorldRank rank) const {
-  return {.rank = rank, .parts = parts_, .values = values_.get(), .copied = copied_};
+  return {.rank = rank,
+          .pieces = pieces_,
+          .values = {values_.get(), static_cast<size_t>(elements_)},
+          .copied = copied_};
 }
 
 absl::Status RestoreStages(World* world, absl::Span<LayerStage* const> stages, const ParameterSource& source,

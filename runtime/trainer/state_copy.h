@@ -35,7 +35,7 @@ class StateCopy {
   RankSnapshot snapshot(WorldRank rank) const;
 
  private:
-  struct Piece {
+  struct Source {
     const LayerStage* stage = nullptr;
     LayerStage::OwnState state;
   };
@@ -44,9 +44,10 @@ class StateCopy {
 
   World* const world_;
   const std::unique_ptr<Stream> stream_;
-  std::vector<Piece> pieces_;
-  std::vector<StatePart> parts_;  // what the pieces are
+  std::vector<Source> sources_;
+  std::vector<Piece> pieces_;  // as many
   std::unique_ptr<float[]> values_;
+  int64_t elements_ = 0;
   Ref<Signal> copied_;
   EventRef task_;
 };

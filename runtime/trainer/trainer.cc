@@ -14,6 +14,9 @@
 #include "runtime/trace/chrome_trace.h"
 #include "runtime/trace/file_writer.h"
 #include "runtime/trace/metrics_log.h"
+#include "runtime/trainer/checkpoint_saver.h"
+#include "runtime/trainer/resume.h"
+#include "runtime/trainer/run_facts.h"
 #include "runtime/trainer/sampling.h"
 #include "runtime/trainer/status_page.h"
 #include "spdlog/spdlog.h"
@@ -75,7 +78,9 @@ class Trainer {
   absl::StatusOr<TrainReport> Run();
 
  private:
+  absl::Status FindStart();
   absl::Status OpenOutputs();
+  absl::Status StartWorkers();
   absl::Status TrainSteps();
   absl::Status RunSteps();
   absl::Status FinishSteps(size_t left);
@@ -114,19 +119,37 @@ class Trainer {
   std::deque<Running> running_;                            // started and not finished
   Nanoseconds step_ended_ = 0;                             // the last one's end
   std::deque<Timeline> timelines_;
-  int64_t updates_ = 0;
+  std::string resumed_;                                    // the checkpoint that the run goes on from; empty: none
+  RunPosition position_;
+  std::unique_ptr<CheckpointSaver> saver_;  // null: nothing is saved
   int64_t traced_steps_ = 0;
-  int64_t nonfinite_in_a_row_ = 0;
   Nanoseconds began_ = 0;
   Nanoseconds evaluating_ = 0;
 };
+
+// A checkpoint that doesn't fit is refused before anything is made.
+absl::Status Trainer::FindStart() {
+  ASSIGN_OR_RETURN(const auto checkpoint, OpenCheckpointToResume(options_.resume, job_.checkpoint.folder));
+  const RunFacts facts = FactsOf(plan_, dataset_, options_.program);
+  if (checkpoint != nullptr) {
+    RETURN_IF_ERROR(CheckResumes(*checkpoint, facts, job_, options_.resume_changes));
+    position_ = PositionOf(checkpoint->manifest());
+    report_.resumed_after = position_.step;
+    report_.last_loss = position_.last_loss;
+    resumed_ = checkpoint->path();
+    progress_.Line(absl::StrCat("going on after step ", position_.step, ": ", resumed_));
+  }
+  if (job_.checkpoint.folder.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(saver_, CheckpointSaver::Open(world_, plan_, facts, position_.step));
+  return absl::OkStatus();
+}
 
 // The outputs are opened before the first step, so that a wrong path is known at once and not after hours.
 absl::Status Trainer::OpenOutputs() {
   if (!job_.output.metrics.empty()) {
     ASSIGN_OR_RETURN(metrics_, MetricsLog::Create(job_.output.metrics, [](const absl::Status& status) {
       spdlog::warn("{}; training goes on without metrics", std::string(status.message()));
-    }));
+    }, position_.step));
   }
   if (!job_.output.trace.empty()) {
     auto trace = ChromeTraceWriter::Create(job_.output.trace);
@@ -144,18 +167,29 @@ absl::Status Trainer::OpenOutputs() {
 }
 
 absl::StatusOr<TrainReport> Trainer::Run() {
-  RETURN_IF_ERROR(OpenOutputs());
-  ASSIGN_OR_RETURN(workers_, WorkerGroup::Create(world_, plan_, dataset_, PipelineOptionsOf(plan_, options_),
-                                                 options_.control, options_.processes));
+  RETURN_IF_ERROR(StartWorkers());
   absl::Status status = TrainSteps();
+  if (status.ok() && saver_ != nullptr) status = saver_->SaveLast(position_, workers_.get());
   if (status.ok() && dataset_.held_out().size() > 0) status = Evaluate(job_.training.evaluate_batches);
   if (status.ok() && job_.sample.length > 0 && !Stopping()) status = Sample();
+  if (status.ok() && saver_ != nullptr) status = saver_->Finish(workers_.get());
   if (status.ok()) status = workers_->Finish();
   progress_.Finish();
   if (!status.ok()) KeepFlightRecord();
   RETURN_IF_ERROR(status);
   FinishReport();
   return std::move(report_);
+}
+
+// What fails here ends the other processes too.
+absl::Status Trainer::StartWorkers() {
+  absl::Status status = FindStart();
+  if (status.ok()) status = OpenOutputs();
+  if (!status.ok() && options_.control != nullptr) options_.control->Abort(status);
+  RETURN_IF_ERROR(status);
+  ASSIGN_OR_RETURN(workers_, WorkerGroup::Create(world_, plan_, dataset_, PipelineOptionsOf(plan_, options_),
+                                                 options_.control, options_.processes));
+  return resumed_.empty() ? absl::OkStatus() : workers_->Restore(resumed_);
 }
 
 // Beside the trace, where there is one; in the log otherwise.
@@ -182,15 +216,17 @@ absl::Status Trainer::TrainSteps() {
 // With post-validation one step is always on its way while the one before ends, except where parameters are read.
 absl::Status Trainer::RunSteps() {
   const size_t ahead = plan_.post_validation.has_value() ? 1 : 0;
-  for (int64_t step = 0; step < job_.training.steps && !Stopping(); ++step) {
+  for (int64_t step = position_.step; step < job_.training.steps && !Stopping(); ++step) {
     running_.push_back({step, world_->Now()});
     workers_->StartStep({.step = step,
                          .learning_rate = static_cast<float>(LearningRate(job_.optimizer, step)),
-                         .update = updates_ + 1});
+                         .update = position_.updates + 1});
     const bool evaluates = EvaluatesAfter(step);
     const bool checks = ChecksReplicasAfter(step);
-    RETURN_IF_ERROR(FinishSteps(evaluates || checks ? 0 : ahead));
+    const bool saves = saver_ != nullptr && saver_->DueAfter(step + 1);
+    RETURN_IF_ERROR(FinishSteps(evaluates || checks || saves ? 0 : ahead));
     if (checks) RETURN_IF_ERROR(workers_->CheckReplicas());
+    if (saves) RETURN_IF_ERROR(saver_->Save(position_, workers_.get()));
     if (evaluates) RETURN_IF_ERROR(Evaluate(job_.training.evaluate_batches));
   }
   return FinishSteps(0);
@@ -217,6 +253,7 @@ absl::Status Trainer::FinishSteps(size_t left) {
     const Nanoseconds began = std::max(step.began, step_ended_);
     step_ended_ = world_->Now();
     RETURN_IF_ERROR(AfterStep(step.step, workers_->worker().BatchOf(step.step), began, std::move(outcome)));
+    if (saver_ != nullptr) saver_->Poll(workers_.get());
   }
   return absl::OkStatus();
 }
@@ -228,7 +265,7 @@ absl::Status Trainer::AfterStep(int64_t step, const Batch& batch, Nanoseconds be
   }
   const double loss = MeanLoss(outcome.loss_sums, batch);
   const bool skipped = outcome.control.skip != 0;
-  report_.last_loss = loss;
+  report_.last_loss = position_.last_loss = loss;
   report_.tokens += batch.shape.rows * batch.shape.sequence;
   ++report_.steps;
   if (options_.losses != nullptr) options_.losses->push_back(loss);
@@ -236,19 +273,22 @@ absl::Status Trainer::AfterStep(int64_t step, const Batch& batch, Nanoseconds be
   Report(step, loss, batch, outcome, began);
   Record(step, std::move(outcome));
   RETURN_IF_ERROR(CountNonFinite(step, skipped));
-  if (!skipped) ++updates_;
+  if (!skipped) ++position_.updates;
+  position_.step = step + 1;
   report_.revised_steps += plan_.post_validation.has_value() && (skipped || scale != 1);
   return absl::OkStatus();
 }
 
 absl::Status Trainer::CountNonFinite(int64_t step, bool skipped) {
-  nonfinite_in_a_row_ = skipped ? nonfinite_in_a_row_ + 1 : 0;
+  int64_t& in_a_row = position_.nonfinite_in_a_row;
+  in_a_row = skipped ? in_a_row + 1 : 0;
   report_.skipped_steps += skipped;
-  if (nonfinite_in_a_row_ < job_.training.stop_after_nonfinite || job_.training.stop_after_nonfinite <= 0) {
+  position_.skipped_steps += skipped;
+  if (in_a_row < job_.training.stop_after_nonfinite || job_.training.stop_after_nonfinite <= 0) {
     return absl::OkStatus();
   }
   return absl::FailedPreconditionError(absl::StrCat(
-      "the gradient was not finite in ", nonfinite_in_a_row_, " steps in a row, the last being step ", step + 1,
+      "the gradient was not finite in ", in_a_row, " steps in a row, the last being step ", step + 1,
       "; lower optimizer.learning_rate, lengthen optimizer.warm_up or look at the data (training.stop_after_nonfinite)"));
 }
 
@@ -264,7 +304,8 @@ void Trainer::Record(int64_t step, TrainingOutcome outcome) {
     }
     ++traced_steps_;
   }
-  if (step < kWarmUpSteps && job_.training.steps > kWarmUpSteps) return;
+  const int64_t begin = report_.resumed_after;
+  if (step - begin < kWarmUpSteps && job_.training.steps - begin > kWarmUpSteps) return;
   timelines_.push_back(std::move(timeline));
   if (timelines_.size() > kMeasuredSteps) timelines_.pop_front();
 }
@@ -296,7 +337,7 @@ void Trainer::Report(int64_t step, double loss, const Batch& batch, const Traini
   const double bubble = BubbleOf(Measure(outcome.timeline));
   const double learning_rate = LearningRate(job_.optimizer, step);
   const bool skipped = outcome.control.skip != 0;
-  const Nanoseconds mean = (now - began_ - evaluating_) / (step + 1);
+  const Nanoseconds mean = (now - began_ - evaluating_) / (step + 1 - report_.resumed_after);
   const StepProgress progress{.step = step + 1,
                   .steps = job_.training.steps,
                   .loss = loss,
@@ -343,11 +384,11 @@ absl::Status Trainer::Evaluate(int64_t batches_max) {
   }
   report_.held_out_loss = total / static_cast<double>(targets);
   report_.held_out_targets = targets;
-  progress_.Line(absl::StrFormat("held-out loss after step %d: %.4f nats a token", report_.steps, report_.held_out_loss));
-  if (page_ != nullptr) page_->SetHeldOutLoss(report_.steps, report_.held_out_loss);
+  progress_.Line(absl::StrFormat("held-out loss after step %d: %.4f nats a token", position_.step, report_.held_out_loss));
+  if (page_ != nullptr) page_->SetHeldOutLoss(position_.step, report_.held_out_loss);
   if (metrics_ != nullptr) {
     StepMetrics metrics;
-    metrics.step = report_.steps;
+    metrics.step = position_.step;
     metrics.evaluation_loss = report_.held_out_loss;
     metrics_->Write(metrics);
   }
@@ -376,6 +417,10 @@ absl::Status Trainer::Sample() {
 void Trainer::FinishReport() {
   report_.memory = workers_->memory();
   report_.planned_bubble = BubbleOf(plan_.metrics);
+  if (saver_ != nullptr) {
+    report_.not_saved = saver_->failure();
+    report_.checkpoint = saver_->path();
+  }
   if (trace_ != nullptr && traced_steps_ == 0) {
     spdlog::warn("no trace: the run ended before step {} (output.trace_from)", job_.output.trace_from);
     trace_.reset();

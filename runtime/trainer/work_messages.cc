@@ -102,4 +102,15 @@ absl::StatusOr<std::vector<TensorHash>> HashesOf(const proto::Answer& answer, co
   return hashes;
 }
 
+void AddSaved(const absl::StatusOr<SavedShards>& saved, proto::Answer* answer) {
+  proto::Saved& message = *answer->mutable_saved();
+  if (!saved.ok()) return message.set_error(std::string(saved.status().message()));
+  message.mutable_shards()->Add(saved->begin(), saved->end());
+}
+
+absl::StatusOr<SavedShards> SavedOf(const proto::Saved& saved) {
+  if (!saved.error().empty()) return absl::UnknownError(saved.error());
+  return SavedShards(saved.shards().begin(), saved.shards().end());
+}
+
 }  // namespace sluice

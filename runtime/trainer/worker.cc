@@ -1,21 +1,24 @@
 #include "runtime/trainer/worker.h"
 
 #include <numeric>
+#include <utility>
 
 #include "base/check.h"
 #include "base/status.h"
+#include "runtime/checkpoint/checkpoint.h"
 
 namespace sluice {
-Worker::Worker(const Plan& plan, const Dataset& dataset)
+Worker::Worker(World* world, const Plan& plan, const Dataset& dataset)
     : shape_(ShapeOf(plan.job.training)),
       batches_(&dataset, shape_, RulesOf(plan.job.data), plan.job.training.seed),
-      evaluation_batch_(shape_) {
+      evaluation_batch_(shape_),
+      saver_(world) {
   for (auto& batch : step_batches_) batch = std::make_unique<Batch>(shape_);
 }
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(World* world, const Plan& plan, const Dataset& dataset,
                                                        const PipelineOptions& options) {
-  auto worker = std::unique_ptr<Worker>(new Worker(plan, dataset));
+  auto worker = std::unique_ptr<Worker>(new Worker(world, plan, dataset));
   ASSIGN_OR_RETURN(worker->pipeline_, Pipeline::Create(world, plan, options));
   return worker;
 }
@@ -57,6 +60,19 @@ absl::StatusOr<std::vector<float>> Worker::Logits(absl::Span<const int32_t> toke
                             .samples = samples,
                             .training = false,
                             .logits_of = last});
+}
+
+absl::Status Worker::Restore(const std::string& checkpoint) {
+  ASSIGN_OR_RETURN(const auto source, Checkpoint::Open(checkpoint));
+  return pipeline_->Restore(*source, RestoredState::kAll);
+}
+
+// That the host has no memory for the copy is no failure of the ranks.
+absl::Status Worker::StartSave(const std::string& folder) {
+  absl::StatusOr<std::vector<RankSnapshot>> snapshot = pipeline_->Snapshot();
+  if (pipeline_->failed()->Done()) return pipeline_->failed()->status();
+  saver_.Start(std::move(snapshot), folder);
+  return absl::OkStatus();
 }
 
 }  // namespace sluice

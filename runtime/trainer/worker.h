@@ -15,6 +15,7 @@
 #include "runtime/data/dataset.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/pipeline.h"
+#include "runtime/trainer/shard_saver.h"
 
 namespace sluice {
 
@@ -39,6 +40,14 @@ class Worker {
   // longer than a row.
   absl::StatusOr<std::vector<float>> Logits(absl::Span<const int32_t> tokens);
 
+  // Fills the ranks here with what a checkpoint has: parameters, m and v. Errors: it doesn't fit the model, or can't be
+  // read.
+  absl::Status Restore(const std::string& checkpoint);
+  // Begins to write what the ranks here have to save into a checkpoint's folder; what comes of it is saver()'s. Errors:
+  // the pipeline's.
+  absl::Status StartSave(const std::string& folder);
+  ShardSaver& saver() { return saver_; }
+
   // The step's rows; of the last three steps that were started or prepared.
   const Batch& BatchOf(int64_t step) const { return *step_batches_[step % step_batches_.size()]; }
   // Of the last Evaluate().
@@ -47,7 +56,7 @@ class Worker {
   Pipeline& pipeline() { return *pipeline_; }
 
  private:
-  Worker(const Plan& plan, const Dataset& dataset);
+  Worker(World* world, const Plan& plan, const Dataset& dataset);
   // Makes the batch of a step unless it is there.
   const Batch& Prepare(int64_t step);
 
@@ -57,6 +66,7 @@ class Worker {
   std::array<std::unique_ptr<Batch>, 3> step_batches_;  // of two running steps and the next one
   std::array<int64_t, 3> prepared_ = {-1, -1, -1};      // which step's
   Batch evaluation_batch_;
+  ShardSaver saver_;  // goes first: it reads what the ranks have copied
 };
 
 }  // namespace sluice

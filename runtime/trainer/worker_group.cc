@@ -75,6 +75,10 @@ absl::StatusOr<std::vector<proto::Answer>> WorkerGroup::Answers() {
       return absl::InvalidArgumentError(absl::StrCat("process ", report->process, " answers what can't be read"));
     }
     stop_asked_ |= answer.stop_asked();
+    if (!answer.has_saved() || !saved_.has_value()) continue;
+    absl::StatusOr<SavedShards> saved = SavedOf(answer.saved());
+    if (!saved.ok()) saved = Annotate(saved.status(), absl::StrCat("process ", report->process));
+    AddSaved(std::move(saved));
   }
   return answers;
 }
@@ -150,6 +154,53 @@ absl::StatusOr<std::vector<float>> WorkerGroup::ReadParameter(const std::string&
   return CompleteParameter(plan_, name, *shards);
 }
 
+absl::Status WorkerGroup::Restore(const std::string& checkpoint) {
+  proto::Command message;
+  message.mutable_restore()->set_checkpoint(checkpoint);
+  Tell(message);
+  const absl::Status status = worker_->Restore(checkpoint);
+  if (!status.ok() && control_ != nullptr) control_->Abort(status);
+  RETURN_IF_ERROR(Cause(status));
+  return Answers().status();
+}
+
+absl::Status WorkerGroup::StartSave(const std::string& folder) {
+  CHECK(!saved_.has_value()) << "the last one has not been taken";
+  proto::Command message;
+  message.mutable_start_save()->set_folder(folder);
+  Tell(message);
+  saving_ = processes_;
+  saved_ = SavedShards();
+  return Cause(worker_->StartSave(folder));
+}
+
+// The first error stays.
+void WorkerGroup::AddSaved(absl::StatusOr<SavedShards> saved) {
+  --saving_;
+  if (!saved_->ok()) return;
+  if (saved.ok()) {
+    (*saved_)->insert((*saved_)->end(), saved->begin(), saved->end());
+  } else {
+    saved_ = std::move(saved);
+  }
+}
+
+std::optional<absl::StatusOr<SavedShards>> WorkerGroup::TakeSaved() {
+  if (!saved_.has_value()) return std::nullopt;
+  if (auto here = worker_->saver().Take()) AddSaved(*std::move(here));
+  if (saving_ > 0) return std::nullopt;
+  return std::exchange(saved_, std::nullopt);
+}
+
+absl::Status WorkerGroup::FinishSave() {
+  if (!saved_.has_value()) return absl::OkStatus();
+  proto::Command message;
+  message.mutable_finish_save();
+  Tell(message);
+  worker_->saver().Wait();
+  return Answers().status();
+}
+
 absl::Status WorkerGroup::CheckReplicas() {
   proto::Command message;
   message.mutable_hash_parameters();
@@ -218,6 +269,15 @@ absl::StatusOr<std::optional<proto::Answer>> Serve(const proto::Command& command
       AddHashes(hashes, &answer);
       return answer;
     }
+    case proto::Command::kRestore:
+      RETURN_IF_ERROR(worker->Restore(command.restore().checkpoint()));
+      return answer;
+    case proto::Command::kStartSave:
+      RETURN_IF_ERROR(worker->StartSave(command.start_save().folder()));
+      return std::nullopt;
+    case proto::Command::kFinishSave:
+      worker->saver().Wait();
+      return answer;
     case proto::Command::kEnd:
     case proto::Command::WORK_NOT_SET:
       break;
@@ -234,6 +294,7 @@ absl::Status ServeUntilEnd(Worker* worker, ControlPlane* control, const std::ato
     ASSIGN_OR_RETURN(std::optional<proto::Answer> answer, Serve(command, worker));
     if (!answer.has_value()) continue;
     answer->set_stop_asked(stop != nullptr && stop->load(std::memory_order_relaxed));
+    if (const auto saved = worker->saver().Take()) AddSaved(*saved, &*answer);
     answer->set_clock_offset_ns(control->clock_offset().offset);
     RETURN_IF_ERROR(control->Report(answer->SerializeAsString()));
   }

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,17 @@ class WorkerGroup {
   // NOT_FOUND: no rank has it.
   absl::StatusOr<std::vector<float>> ReadParameter(const std::string& name, int replica = 0);
 
+  // All ranks go on from a checkpoint: parameters, m and v. Its folder is seen by all processes.
+  absl::Status Restore(const std::string& checkpoint);
+  // Begins to write the state of the job into a folder that all processes see, in the background; only the optimizer of
+  // the next step waits, until it has been copied. REQUIRES: no step is running; what came of the last one was taken.
+  absl::Status StartSave(const std::string& folder);
+  // What came of it, once, when all processes have told so, which they do with their answers to other commands. Errors:
+  // of writing, the first; the job is well.
+  std::optional<absl::StatusOr<SavedShards>> TakeSaved();
+  // Waits until TakeSaved() has it.
+  absl::Status FinishSave();
+
   // INTERNAL: replicas hold different parameters; names the tensor and the ranks.
   absl::Status CheckReplicas();
 
@@ -72,6 +84,7 @@ class WorkerGroup {
   // One of each of the other processes, in any order.
   absl::StatusOr<std::vector<proto::Answer>> Answers();
   absl::StatusOr<std::vector<RankOutcome>> WithOthers(absl::StatusOr<std::vector<RankOutcome>> here);
+  void AddSaved(absl::StatusOr<SavedShards> saved);
   // The job's first cause, if it has one; else `status`.
   absl::Status Cause(absl::Status status) const;
 
@@ -85,6 +98,9 @@ class WorkerGroup {
   std::vector<RankMemory> memory_;
   absl::Status told_;  // the first broadcast that failed
   bool stop_asked_ = false;
+  // What was started and has not been taken: what has come so far, and how many processes have not told.
+  std::optional<absl::StatusOr<SavedShards>> saved_;
+  int saving_ = 0;
 };
 
 // What the other processes do until process 0 says that the work is done, or the job ends with an error. Once `stop` (may

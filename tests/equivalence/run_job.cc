@@ -29,8 +29,8 @@ std::string FirstDifference(const std::string& what, const std::vector<float>& a
 }  // namespace
 
 absl::Status SavedRun::Add(const RankSnapshot& snapshot) {
-  const float* values = snapshot.values;
-  for (const StatePart& part : snapshot.parts) {
+  const float* values = snapshot.values.data();
+  for (const Piece& part : snapshot.pieces) {
     Tensor& tensor = tensors_[{part.kind, part.name}];
     tensor.columns = part.complete_columns;
     tensor.values.resize(part.complete_rows * part.complete_columns);

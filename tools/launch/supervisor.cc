@@ -166,6 +166,7 @@ SupervisionResult Supervisor::Run() {
     CheckDeadlines();
   }
   Flush();
+  result_.was_signalled = was_signalled_;
   return result_;
 }
 

@@ -37,6 +37,7 @@ struct SupervisedChild {
 struct SupervisionResult {
   int code = 0;
   std::string cause;
+  bool was_signalled = false;  // a person wanted it to end
 };
 
 struct SupervisorOptions {
