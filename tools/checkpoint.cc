@@ -4,9 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,7 +15,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "base/status.h"
 #include "nlohmann/json.hpp"
@@ -25,6 +22,8 @@
 #include "runtime/checkpoint/export.h"
 #include "runtime/checkpoint/manifest.h"
 #include "runtime/checkpoint/store.h"
+#include "runtime/models/hugging_face_writer.h"
+#include "runtime/models/model.h"
 #include "runtime/planner/text_table.h"
 #include "runtime/trace/chart.h"
 #include "tools/job_verb.h"
@@ -38,7 +37,7 @@ constexpr char kPathHelp[] = "a checkpoint, or a folder of checkpoints, of which
 constexpr int kTheyDiffer = 2;
 
 struct Arguments {
-  std::string path, other, output;
+  std::string path, other, output, tokenizer;
   std::string format = "text", to = "safetensors";
   bool all = false;
   int top = 20;
@@ -227,55 +226,35 @@ absl::Status RunDiff(const Arguments& arguments) {
 
 // --- convert ---
 
-// What a checkpoint can be turned into.
-struct Target {
-  const char* name;
-  const char* help;
-  bool optimizer_state;
-  // Writes it to `output` and returns its path.
-  absl::StatusOr<std::string> (*write)(const Checkpoint& checkpoint, const LayerGraph& graph, const std::string& output,
-                                       const ExportProgress& progress);
-};
-
-constexpr Target kTargets[] = {
-    {"safetensors", "the parameters, each whole, in one file", false,
-     [](const Checkpoint& checkpoint, const LayerGraph& graph, const std::string& output,
-        const ExportProgress& progress) -> absl::StatusOr<std::string> {
-       RETURN_IF_ERROR(ExportSafetensors(checkpoint, graph, output, progress));
-       return output;
-     }},
-    {"checkpoint", "with the optimizer's state, as a checkpoint of one file in the folder -o", true,
-     [](const Checkpoint& checkpoint, const LayerGraph&, const std::string& output, const ExportProgress& progress) {
-       return ExportCheckpoint(checkpoint, output, progress);
-     }},
-};
-
-absl::Status RunConvert(const Arguments& arguments) {
-  ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(UserPath(arguments.path)));
-  ASSIGN_OR_RETURN(const LayerGraph graph, checkpoint->Graph());
-  RETURN_IF_ERROR(checkpoint->Check(graph));
-  const Target& target = *std::find_if(std::begin(kTargets), std::end(kTargets),
-                                       [&](const Target& target) { return target.name == arguments.to; });
-  std::string written;
-  {
-    ProgressLine progress("writing",
-                          target.optimizer_state ? BytesOf(checkpoint->manifest()) : 4 * ParameterCount(graph));
-    ASSIGN_OR_RETURN(
-        written, target.write(*checkpoint, graph, UserPath(arguments.output), [&](int64_t done) { progress(done); }));
-  }
-  std::printf("%s\n", written.c_str());
+// From whatever opens as a model.
+absl::Status WriteFolder(const Arguments& arguments) {
+  const std::string path = UserPath(arguments.path), output = UserPath(arguments.output);
+  ASSIGN_OR_RETURN(const PretrainedModel model, OpenModel(path));
+  FolderOptions options{.tokenizer_from = arguments.tokenizer.empty() ? path : UserPath(arguments.tokenizer)};
+  RETURN_IF_ERROR(WriteHuggingFaceFolder(model, output, options));
+  std::printf("%s\n", output.c_str());
   return absl::OkStatus();
 }
 
-void AddConvertArguments(CLI::App* convert, Arguments* arguments) {
-  std::vector<std::string> names, help;
-  for (const Target& target : kTargets) {
-    names.emplace_back(target.name);
-    help.push_back(absl::StrCat(target.name, ": ", target.help));
+absl::Status RunConvert(const Arguments& arguments) {
+  if (arguments.to == "hf") return WriteFolder(arguments);
+  ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(UserPath(arguments.path)));
+  ASSIGN_OR_RETURN(const LayerGraph graph, checkpoint->Graph());
+  RETURN_IF_ERROR(checkpoint->Check(graph));
+  const std::string output = UserPath(arguments.output);
+  std::string written = output;
+  {
+    const bool parameters_only = arguments.to == "safetensors";
+    ProgressLine progress("writing", parameters_only ? 4 * ParameterCount(graph) : BytesOf(checkpoint->manifest()));
+    const auto tell = [&](int64_t done) { progress(done); };
+    if (parameters_only) {
+      RETURN_IF_ERROR(ExportSafetensors(*checkpoint, graph, output, tell));
+    } else {
+      ASSIGN_OR_RETURN(written, ExportCheckpoint(*checkpoint, output, tell));
+    }
   }
-  convert->add_option("path", arguments->path, kPathHelp)->required();
-  convert->add_option("--to", arguments->to, absl::StrJoin(help, "; "))->check(CLI::IsMember(names));
-  convert->add_option("-o,--output", arguments->output, "where it goes; nothing is written over")->required();
+  std::printf("%s\n", written.c_str());
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -310,7 +289,19 @@ Run AddCheckpoint(CLI::App& verb) {
   diff->add_option("b", arguments->other, "the other one")->required();
   diff->add_option("--top", arguments->top, "how many of them to print")->check(CLI::Range(1, 1'000'000));
 
-  AddConvertArguments(add("convert", "write a checkpoint anew", RunConvert), arguments.get());
+  CLI::App* const convert = add("convert", "write a checkpoint, or another model, anew", RunConvert);
+  convert
+      ->add_option("path", arguments->path,
+                   absl::StrCat(kPathHelp, "; for hf also a GGUF file or another folder of Hugging Face's"))
+      ->required();
+  convert
+      ->add_option("--to", arguments->to,
+                   "safetensors: the parameters, each whole, in one file; checkpoint: with the optimizer's state, as a "
+                   "checkpoint of one file in the folder -o; hf: a folder that Hugging Face's transformers opens")
+      ->check(CLI::IsMember({"safetensors", "checkpoint", "hf"}));
+  convert->add_option("--tokenizer", arguments->tokenizer,
+                      "for hf: the folder whose tokenizer's files are copied; left out: PATH, if it has any");
+  convert->add_option("-o,--output", arguments->output, "where it goes; nothing is written over")->required();
   return [arguments, chosen] { return (*chosen)(*arguments); };
 }
 
