@@ -106,6 +106,18 @@ void CheckArguments(const AttentionBackwardArgs& args) {
   CheckMatrix("dqkv", args.dqkv, args.qkv.rows(), args.qkv.columns(), args.qkv.dtype);
 }
 
+// Of the cache only the device knows the size.
+void CheckArguments(const CachedAttentionArgs& args) {
+  const CacheShape& shape = args.shape;
+  const int64_t tokens = args.qkv.rows();
+  CHECK(shape.sequences > 0 && shape.context > 0 && shape.kv_heads > 0 && shape.head_size > 0);
+  CHECK_EQ(shape.heads % shape.kv_heads, 0) << "heads " << shape.heads << ", key heads " << shape.kv_heads;
+  CheckMatrix("qkv", args.qkv, tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_size, shape.compute);
+  CheckVector("sequences", args.sequences, tokens, DType::kI32);
+  CheckVector("positions", args.positions, tokens, DType::kI32);
+  CheckMatrix("y", args.y, tokens, shape.heads * shape.head_size, shape.compute);
+}
+
 void CheckArguments(const RopeArgs& args) {
   CHECK_EQ(args.shape.head_size % 2, 0) << "head size " << args.shape.head_size;
   CheckHeads(args.shape, args.qkv);
@@ -184,6 +196,16 @@ void CheckArguments(const CrossEntropyArgs& args) {
 void CheckArguments(const LogitStatisticsArgs& args) {
   CheckLogits(args.logits, args.targets);
   CheckMatrix("statistics", args.statistics, args.logits.rows(), kLogitStatistics, DType::kF32);
+}
+
+void CheckArguments(const SampleTokensArgs& args) {
+  const int64_t rows = args.logits.rows(), vocabulary = args.logits.columns();
+  CheckMatrix("logits", args.logits, rows, vocabulary, DType::kF32);
+  CheckVector("sequences", args.sequences, rows, DType::kI32);
+  CheckVector("positions", args.positions, rows, DType::kI32);
+  CheckMatrix("rules", args.rules, args.rules.rows(), kSamplingRulesWords, DType::kI32);
+  CheckMatrix("seen", args.seen, args.rules.rows(), SeenWords(vocabulary), DType::kI32);
+  CheckVector("tokens", args.tokens, rows, DType::kI32);
 }
 
 void CheckArguments(const AdamWArgs& args) {

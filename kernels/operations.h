@@ -28,11 +28,17 @@ struct RandomKey {
   uint32_t step = 0;
 };
 
+// What a weight is packed for.
+enum class PackedFor : uint8_t {
+  kTraining,   // forward and input gradient
+  kInference,  // forward alone
+};
 // y[M,N] = x[M,K] . weight^T (+ bias) (+ add). `packed` was made by PackLinear for the same shape.
 struct LinearShape {
   int64_t n = 0;
   int64_t k = 0;
   DType compute = DType::kF32;
+  PackedFor packed_for = PackedFor::kTraining;
 };
 struct LinearForwardArgs {
   LinearShape shape;
@@ -115,6 +121,29 @@ struct AttentionBackwardArgs {
   TensorView lse;
   TensorView dy;    // [M, H * D] compute
   TensorView dqkv;  // [M, (H + 2G) * D] compute
+};
+
+// Attention of new tokens over those before them, whose keys and values a cache keeps from call to call: of `sequences`
+// sequences, each of at most `context` tokens.
+struct CacheShape {
+  int64_t sequences = 0;
+  int64_t context = 0;
+  int64_t heads = 0;     // H
+  int64_t kv_heads = 0;  // G, divides H
+  int64_t head_size = 0;
+  float scale = 1.0f;  // of the scores
+  DType compute = DType::kF32;
+};
+// The keys and values of the M tokens go into the cache, at sequences[i] and positions[i]; then each attends to the
+// keys 0 ... positions[i] of its sequence. The tokens of one sequence stand together, positions ascending by one. How a
+// prompt is cut into calls changes no bit.
+struct CachedAttentionArgs {
+  CacheShape shape;
+  TensorView qkv;        // [M, (H + 2G) * D] compute, as in AttentionForwardArgs
+  TensorView sequences;  // [M] i32
+  TensorView positions;  // [M] i32, below the context
+  TensorView cache;      // KeyValueCacheBytes() bytes, in a layout of the device's
+  TensorView y;          // [M, H * D] compute
 };
 
 // Rotates the query and key heads of qkv in place by position (rotate-half convention); kInverse undoes it and is its
@@ -213,6 +242,29 @@ struct LogitStatisticsArgs {
   TensorView statistics;  // [M, 3] f32
 };
 
+// How the next token of a sequence is drawn: repetition penalty, temperature, the top_k likeliest, the fewest of those
+// that have top_p of the probability, in that order.
+struct SamplingRules {
+  float temperature = 0;         // 0: the likeliest token, the lowest of equals
+  float top_p = 1;               // 1: all
+  float repetition_penalty = 1;  // of tokens the sequence has: positive logits are divided, others multiplied; 1: none
+  int32_t top_k = 0;             // 0: all
+  uint64_t seed = 0;
+  int64_t sample = 0;  // number of the sequence among all; with seed and position it keys the random number
+};
+inline constexpr int64_t kSamplingRulesWords = sizeof(SamplingRules) / sizeof(int32_t);
+inline int64_t SeenWords(int64_t vocabulary) { return (vocabulary + 31) / 32; }
+
+// Draws a token for each of R sequences; marks it as one that the sequence has.
+struct SampleTokensArgs {
+  TensorView logits;     // [R, V] f32, overwritten
+  TensorView sequences;  // [R] i32, no two alike
+  TensorView positions;  // [R] i32: the place in its sequence that the token drawn will have
+  TensorView rules;      // [sequences, kSamplingRulesWords] i32: a SamplingRules each
+  TensorView seen;    // [sequences, SeenWords(V)] i32: bit v % 32 of word v / 32 is set where the sequence has token v
+  TensorView tokens;  // [R] i32
+};
+
 // Fixed blocks of elements that a gradient's squared norm is summed in.
 inline constexpr int64_t kNormBlock = 16384;
 inline int64_t NormBlocks(int64_t elements) { return (elements + kNormBlock - 1) / kNormBlock; }
@@ -266,6 +318,9 @@ class Operations {
 
   virtual void AttentionForward(Stream& stream, const AttentionForwardArgs& args) const = 0;
   virtual void AttentionBackward(Stream& stream, const AttentionBackwardArgs& args) const = 0;
+  // Of CachedAttentionArgs::cache. A sequence's cache needs no clearing before its first token.
+  virtual int64_t KeyValueCacheBytes(const CacheShape& shape) const = 0;
+  virtual void CachedAttention(Stream& stream, const CachedAttentionArgs& args) const = 0;
   virtual void Rope(Stream& stream, const RopeArgs& args) const = 0;
 
   virtual void GeluForward(Stream& stream, const GeluForwardArgs& args) const = 0;
@@ -279,6 +334,7 @@ class Operations {
   virtual void EmbeddingGradient(Stream& stream, const EmbeddingGradientArgs& args) const = 0;
   virtual void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const = 0;
   virtual void LogitStatistics(Stream& stream, const LogitStatisticsArgs& args) const = 0;
+  virtual void SampleTokens(Stream& stream, const SampleTokensArgs& args) const = 0;
 
   // sum = parts[0] + parts[1] + ... element by element in that order, all f32 or all bf16; sum may be parts[0]. At most
   // 64 parts.

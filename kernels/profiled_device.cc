@@ -106,6 +106,10 @@ class ProfiledOperations final : public Operations {
     Timed(stream, Attention("attention backward", args.shape, args.qkv.dtype, 5),
           [&] { inner_.AttentionBackward(stream, args); });
   }
+  int64_t KeyValueCacheBytes(const CacheShape& shape) const override { return inner_.KeyValueCacheBytes(shape); }
+  void CachedAttention(Stream& stream, const CachedAttentionArgs& args) const override {
+    Timed(stream, Named("cached attention"), [&] { inner_.CachedAttention(stream, args); });
+  }
   void Rope(Stream& stream, const RopeArgs& args) const override {
     Timed(stream, Named("rope"), [&] { inner_.Rope(stream, args); });
   }
@@ -135,6 +139,9 @@ class ProfiledOperations final : public Operations {
   }
   void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const override {
     Timed(stream, Named("cross-entropy"), [&] { inner_.CrossEntropy(stream, args); });
+  }
+  void SampleTokens(Stream& stream, const SampleTokensArgs& args) const override {
+    Timed(stream, Named("sampling"), [&] { inner_.SampleTokens(stream, args); });
   }
   void LogitStatistics(Stream& stream, const LogitStatisticsArgs& args) const override {
     Timed(stream, Named("cross-entropy"), [&] { inner_.LogitStatistics(stream, args); });

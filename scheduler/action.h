@@ -87,7 +87,8 @@ constexpr bool IsStageTransfer(ActionKind kind) {
 constexpr bool IsForwardTransfer(ActionKind kind) {
   return kind == ActionKind::kSendForward || kind == ActionKind::kRecvForward;
 }
-// The stage that a stage transfer's message leaves, the same for both of its ends.
+// The stage that a stage transfer's message leaves, the same for both of its ends; where activations go back to the
+// first stage only ForwardPath knows.
 constexpr StageId SourceStage(const Action& transfer) {
   switch (transfer.kind) {
     case ActionKind::kRecvForward:

@@ -46,7 +46,8 @@ ActionCosts::ActionCosts(const Costs& costs) : entries_(costs.stages.size()), la
     // The sender's stage says how large its message is.
     entry(ActionKind::kSendForward) = message(stage.activation_bytes);
     entry(ActionKind::kSendBackward) = message(stage.gradient_bytes);
-    if (s > 0) entry(ActionKind::kRecvForward) = message(costs.stages[s - 1].activation_bytes);
+    // The last stage's, at the first: tokens, in generation.
+    entry(ActionKind::kRecvForward) = message(costs.stages[s > 0 ? s - 1 : stages - 1].activation_bytes);
     if (s + 1 < stages) entry(ActionKind::kRecvBackward) = message(costs.stages[s + 1].gradient_bytes);
   }
 }

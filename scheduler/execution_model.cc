@@ -38,8 +38,10 @@ class ModelBuilder {
   };
 
   // What is discarded comes a second time, and has places of its own.
-  size_t Key(const Action& a) const {
-    return program_.placement.Index(a.stage, a.copy) * program_.micro_batches + a.micro_batch.index() +
+  size_t Key(const Action& a) const { return Key(a, {a.stage, a.micro_batch}); }
+  // Of another stage, in the action's copy of the model.
+  size_t Key(const Action& a, const StageItem& item) const {
+    return program_.placement.Index(item.stage, a.copy) * program_.micro_batches + item.micro_batch.index() +
            (a.flags & kDiscarded ? cells_ : 0);
   }
   SlotUse& Slot(Pool pool, const Action& a, int32_t slot) {
@@ -68,7 +70,9 @@ class ModelBuilder {
     switch (a.kind) {
       case ActionKind::kForward:
         waits.issue_after_input = recv_forward_[Key(a)];
-        if (Remote(a, a.stage.value() + 1)) waits.issue_after_slot = Write(Slot(Pool::kOutput, a, a.slot), k);
+        if (const auto next = program_.path().Next(a.stage, a.micro_batch); next && Remote(a, next->stage.value())) {
+          waits.issue_after_slot = Write(Slot(Pool::kOutput, a, a.slot), k);
+        }
         if (program_.pass == PassKind::kForwardOnly || (a.flags & kDiscarded)) {
           Consume(actions, Pool::kInput, recv_forward_, a, k);
         }
@@ -161,10 +165,10 @@ class ModelBuilder {
       int32_t& partner = model_.waits[r][k].partner;
       switch (a.kind) {
         case ActionKind::kSendForward:
-          partner = recv_forward_[Key(a) + m];
+          partner = recv_forward_[Key(a, *program_.path().Next(a.stage, a.micro_batch))];
           break;
         case ActionKind::kRecvForward:
-          partner = send_forward_[Key(a) - m];
+          partner = send_forward_[Key(a, *program_.path().Previous(a.stage, a.micro_batch))];
           break;
         case ActionKind::kSendBackward:
           partner = recv_backward_[Key(a) - m];

@@ -54,6 +54,15 @@ int ChunksOf(absl::string_view name);
 // By name. Errors: NOT_FOUND with the names there are; INVALID_ARGUMENT with the rule that the numbers break.
 absl::StatusOr<Schedule> Generate(absl::string_view name, const GeneratorParams& params);
 
+// Generation of tokens (ForwardPath): in every round each rank takes the groups in turn, so that p or more groups keep
+// all ranks at work while their tokens go round. Not among Generators(): it trains nothing.
+struct GenerationParams {
+  int ranks = 1;   // p, a stage each
+  int groups = 1;  // of sequences, in flight at once
+  int rounds = 1;  // tokens of each sequence
+};
+absl::StatusOr<Schedule> GenerateGeneration(const GenerationParams& params);
+
 absl::StatusOr<Schedule> GenerateForwardOnly(const GeneratorParams& params);
 absl::StatusOr<Schedule> GenerateGPipe(const GeneratorParams& params);
 absl::StatusOr<Schedule> Generate1F1B(const GeneratorParams& params);

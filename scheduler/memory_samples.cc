@@ -31,8 +31,8 @@ class MemoryCurve {
     const bool frees_input = program_.pass == PassKind::kForwardOnly;
     switch (a.kind) {
       case ActionKind::kForward:
-        Add(rank, begin_ns, Of(a.stage, Pool::kStash) + Written(a, a.stage.value() + 1, Pool::kInput, Pool::kOutput));
-        if (frees_input) Add(rank, end_ns, -Of(a.stage, Pool::kStash) - InputBytes(a.stage));
+        Add(rank, begin_ns, Of(a.stage, Pool::kStash) + Written(a, NextOf(a), Pool::kInput, Pool::kOutput));
+        if (frees_input) Add(rank, end_ns, -Of(a.stage, Pool::kStash) - InputBytes(a));
         break;
       case ActionKind::kBackward:
       case ActionKind::kInputGradient:
@@ -42,7 +42,7 @@ class MemoryCurve {
         if (a.kind == ActionKind::kInputGradient) break;
         [[fallthrough]];
       case ActionKind::kWeightGradient:
-        Add(rank, end_ns, -Of(a.stage, Pool::kStash) - Of(a.stage, Pool::kGradientStash) - InputBytes(a.stage));
+        Add(rank, end_ns, -Of(a.stage, Pool::kStash) - Of(a.stage, Pool::kGradientStash) - InputBytes(a));
         if (a.stage.value() < program_.placement.stages() - 1) Add(rank, end_ns, -Of(a.stage, Pool::kOutputGradient));
         break;
       case ActionKind::kRecvForward:
@@ -83,7 +83,14 @@ class MemoryCurve {
 
  private:
   int64_t Of(StageId stage, Pool pool) const { return bytes_[stage.index()].slot[static_cast<size_t>(pool)]; }
-  int64_t InputBytes(StageId stage) const { return stage.value() > 0 ? Of(stage, Pool::kInput) : 0; }
+  int64_t InputBytes(const Action& a) const {
+    return program_.path().Previous(a.stage, a.micro_batch) ? Of(a.stage, Pool::kInput) : 0;
+  }
+  // The stage that a forward pass writes for; -1: none.
+  int NextOf(const Action& a) const {
+    const auto next = program_.path().Next(a.stage, a.micro_batch);
+    return next ? next->stage.value() : -1;
+  }
   // The slot that a compute action writes: its neighbour's on the same rank, its own for a message, or none.
   int64_t Written(const Action& a, int neighbour, Pool neighbours, Pool own) const {
     const Placement& placement = program_.placement;

@@ -78,6 +78,7 @@ struct Program {
   PassKind pass = PassKind::kTraining;
   Validation validation = Validation::kNone;
   int micro_batches = 0;  // m, of one pipeline
+  int groups = 0;         // in generation (ForwardPath)
   int replicas = 1;       // dp: as many pipelines run this program, each on micro-batches of its own
   Placement placement;
   std::vector<std::vector<Action>> ranks;  // per pipeline rank, in issue order
@@ -88,6 +89,7 @@ struct Program {
   int32_t PoolSize(Pool pool, StageId stage, int copy = 0) const {
     return pools[placement.Index(stage, copy)][static_cast<size_t>(pool)];
   }
+  ForwardPath path() const { return {placement.stages(), micro_batches, groups}; }
   // Whether a stage's gradients are spread over several ranks: REDUCE_GRAD is then a collective that each step needs.
   bool Reduces() const { return placement.copies() * replicas > 1; }
   friend bool operator==(const Program&, const Program&) = default;

@@ -2,6 +2,7 @@
 // and slots are added by lowering (lowering.h). A plain value made by a generator or read from a CSV.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,38 @@ class Placement {
   std::vector<PipelineRank> ranks_of_stages_;
 };
 
+// A stage's work on one micro-batch.
+struct StageItem {
+  StageId stage;
+  MicroBatch micro_batch;
+  friend bool operator==(const StageItem&, const StageItem&) = default;
+};
+
+// Which way activations go: from each stage to the next and, in generation, from the last one back to the first. There
+// a micro-batch stands for one round of one of `groups` groups of sequences, number round * groups + group, and what
+// leaves the last stage are the tokens with which the group's next round begins.
+struct ForwardPath {
+  int stages = 0;
+  int micro_batches = 0;
+  int groups = 0;  // 0: no generation, nothing goes back
+
+  std::optional<StageItem> Next(StageId stage, MicroBatch i) const {
+    if (stage.value() + 1 < stages) return StageItem{StageId(stage.value() + 1), i};
+    if (groups == 0 || i.value() + groups >= micro_batches) return std::nullopt;
+    return StageItem{StageId(0), MicroBatch(i.value() + groups)};
+  }
+  std::optional<StageItem> Previous(StageId stage, MicroBatch i) const {
+    if (stage.value() > 0) return StageItem{StageId(stage.value() - 1), i};
+    if (groups == 0 || i.value() < groups) return std::nullopt;
+    return StageItem{StageId(stages - 1), MicroBatch(i.value() - groups)};
+  }
+  // What a SEND_F or RECV_F moves the result of. REQUIRES: there is such a message.
+  StageItem Source(const Action& transfer) const {
+    const StageItem mine{transfer.stage, transfer.micro_batch};
+    return transfer.kind == ActionKind::kRecvForward ? *Previous(mine.stage, mine.micro_batch) : mine;
+  }
+};
+
 enum class PassKind : uint8_t {
   kTraining,
   kForwardOnly,
@@ -47,9 +80,11 @@ struct Schedule {
   std::string name;
   PassKind pass = PassKind::kTraining;
   int micro_batches = 0;  // m, over all copies
+  int groups = 0;         // in generation (ForwardPath)
   Placement placement;
   std::vector<std::vector<Action>> ranks;  // per pipeline rank, in order
 
+  ForwardPath path() const { return {placement.stages(), micro_batches, groups}; }
   friend bool operator==(const Schedule&, const Schedule&) = default;
 };
 

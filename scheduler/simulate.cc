@@ -28,10 +28,15 @@ int64_t OptimizerNs(const Placement& placement, PipelineRank rank, const Costs& 
 }
 
 // The same number in [-1, 1) for both ends of a transfer, whatever else happens.
-double Uniform(uint64_t seed, Action action) {
-  if (IsStageTransfer(action.kind)) {
+double Uniform(uint64_t seed, const ForwardPath& path, Action action) {
+  if (IsForwardTransfer(action.kind)) {
+    const StageItem source = path.Source(action);
+    action.kind = ActionKind::kSendForward;
+    action.stage = source.stage;
+    action.micro_batch = source.micro_batch;
+  } else if (IsStageTransfer(action.kind)) {
     action.stage = SourceStage(action);
-    action.kind = IsForwardTransfer(action.kind) ? ActionKind::kSendForward : ActionKind::kSendBackward;
+    action.kind = ActionKind::kSendBackward;
   } else if (action.kind == ActionKind::kRecvNorm) {
     action.kind = ActionKind::kSendNorm;
   } else if (action.kind == ActionKind::kRecvValidation) {
@@ -108,7 +113,8 @@ class Clock {
     return action_costs_.Ns(action);
   }
   double Factor(size_t rank, const Action& action) const {
-    const double jitter = scenario_.jitter == 0 ? 0.0 : scenario_.jitter * Uniform(scenario_.seed, action);
+    const double jitter =
+        scenario_.jitter == 0 ? 0.0 : scenario_.jitter * Uniform(scenario_.seed, program_.path(), action);
     const bool slowed = !scenario_.slowdown.empty() && !IsTransfer(action.kind);
     return (1.0 + jitter) * (slowed ? scenario_.slowdown[rank] : 1.0);
   }

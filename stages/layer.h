@@ -60,6 +60,22 @@ struct BatchViews {
   TensorView positions;  // [M] i32
   TensorView first_key;  // [M] i32
   TensorView samples;    // [B] i32
+  TensorView sequences;  // [M] i32
+};
+
+// What a stage keeps between the calls of generation. Absent in all else.
+struct CacheViews {
+  TensorView keys_and_values;  // this layer's (Operations::KeyValueCacheBytes)
+  int64_t sequences = 0;
+  int64_t context = 0;
+};
+// What the head draws tokens with, after those of logits_of (SampleTokensArgs); absent: nothing is drawn.
+struct DrawViews {
+  TensorView sequences;
+  TensorView positions;
+  TensorView rules;
+  TensorView seen;
+  TensorView tokens;
 };
 
 // Everything a layer's operation works on. Absent views: y when a recomputing forward pass needn't make the output, dx
@@ -78,6 +94,9 @@ struct LayerCall {
   std::array<TensorView, kMaxLayerTensors> tensors;            // [rows, columns], as declared by Tensors()
   std::array<ParameterViews, kMaxLayerParameters> parameters;  // as declared by Parameters(graph, node)
   BatchViews batch;
+  CacheViews cache;
+  DrawViews draw;
+  PackedFor packed_for = PackedFor::kTraining;  // weights
   Accumulate accumulate = Accumulate::kAdd;
   bool training = true;  // false: no dropout, and the loss in the forward pass
   uint64_t seed = 0;     // of the run's random numbers
@@ -104,6 +123,9 @@ class Layer {
   // Writes or adds the gradients of the parameters.
   virtual void WeightGradient(const LayerCall& call) const = 0;
 };
+
+// Of a shard's node that keeps keys and values, in generation; one of another kind has no heads.
+CacheShape CacheShapeOf(const Node& shard, DType compute, int64_t sequences, int64_t context);
 
 // A shard's layer of the node's kind, from the table in layers/registry.cc.
 std::unique_ptr<Layer> NewLayer(const Node& node, DType compute, const TensorParallel& tensor = {});

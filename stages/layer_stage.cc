@@ -41,8 +41,9 @@ absl::StatusOr<std::unique_ptr<LayerStage>> LayerStage::Create(Device* device, S
   }
   auto stage = std::unique_ptr<LayerStage>(new LayerStage(device, stream, graph, id, range, options, group));
   const Operations& operations = device->operations();
-  stage->layout_ = PlanStage(graph, range, stage->options_,
-                             [&](const LinearShape& shape) { return operations.PackedLinearBytes(shape); });
+  stage->layout_ = PlanStage(
+      graph, range, stage->options_, [&](const LinearShape& shape) { return operations.PackedLinearBytes(shape); },
+      [&](const CacheShape& shape) { return operations.KeyValueCacheBytes(shape); });
   const int64_t bytes = stage->layout_.memory.ArenaBytes(options.stash_slots, options.gradient_stash_slots);
   ASSIGN_OR_RETURN(stage->arena_, device->Allocate(bytes, absl::StrCat("stage ", id.value())));
   stage->MakeLayers(graph, range);
@@ -97,7 +98,8 @@ void LayerStage::Initialize() {
 void LayerStage::Pack(const ParameterPlace& place) {
   if (place.packed < 0) return;
   const TensorView weight{arena_.data() + place.value, DType::kF32, {place.spec.rows, place.spec.columns}};
-  const LinearShape shape{.n = place.spec.rows, .k = place.spec.columns, .compute = compute_};
+  const LinearShape shape{
+      .n = place.spec.rows, .k = place.spec.columns, .compute = compute_, .packed_for = packed_for()};
   operations_.PackLinear(*stream_, shape, weight, Floats(place.packed, place.packed_bytes / 4));
 }
 
@@ -105,12 +107,16 @@ EventRef LayerStage::Forward(const MicroBatchInfo& info, const StageSlots& slots
   CHECK_LE(info.rows * info.sequence, options_.rows * options_.sequence) << "more tokens than planned for";
   CHECK_LE(info.rows, options_.rows);
   WaitFor(after);
-  CopyBatch(info, slots.stash);
+  CopyBatch(info, slots);
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
     Tell(layer, Phase::kForward);
     const LayerCall call = CallFor(layer, info, slots, Phase::kForward);
     layers_[layer]->Forward(call);
     logits_ = call.logits;
+    if (call.draw.tokens && slots.output != nullptr) {
+      operations_.Copy(*stream_, call.draw.tokens,
+                       Message(slots.output, DType::kI32, call.draw.tokens.shape, "tokens drawn"));
+    }
   }
   return EndOfAction();
 }
@@ -181,33 +187,58 @@ void LayerStage::WaitFor(absl::Span<const EventRef> after) {
   for (const EventRef& event : after) stream_->Wait(event);
 }
 
-void LayerStage::CopyBatch(const MicroBatchInfo& info, int stash) {
-  const BatchViews batch = Batch(info, stash);
+void LayerStage::CopyBatch(const MicroBatchInfo& info, const StageSlots& slots) {
+  const BatchViews batch = Batch(info, slots);
   const auto copy = [&](absl::Span<const int32_t> host, const TensorView& device, const char* what) {
     if (!device) return;
     CHECK_EQ(static_cast<int64_t>(host.size()), device.elements()) << "number of " << what;
     stream_->CopyToDevice(host.data(), device);
   };
-  copy(info.tokens, batch.tokens, "tokens");
+  if (!TokensComeTo(slots)) copy(info.tokens, batch.tokens, "tokens");
   if (info.logits_of.empty()) copy(info.targets, batch.targets, "targets");
   copy(info.positions, batch.positions, "positions");
   copy(info.first_key, batch.first_key, "first keys");
   if (info.training) copy(info.samples, batch.samples, "samples");  // only dropout reads them
+  copy(info.sequences, batch.sequences, "sequences");
+  const DrawViews draw = Draw(info, slots);
+  copy(info.drawn_sequences, draw.sequences, "sequences that draw");
+  copy(info.drawn_positions, draw.positions, "positions of what is drawn");
 }
 
-BatchViews LayerStage::Batch(const MicroBatchInfo& info, int stash) const {
+// Drawn by the last stage.
+bool LayerStage::TokensComeTo(const StageSlots& slots) const {
+  return layout_.batch.tokens >= 0 && slots.input != nullptr;
+}
+
+BatchViews LayerStage::Batch(const MicroBatchInfo& info, const StageSlots& slots) const {
   const int64_t tokens = info.rows * info.sequence;
   const BatchPlaces& places = layout_.batch;
   const auto view = [&](int64_t offset, int64_t count) {
     if (offset < 0) return Absent();
-    const int64_t slot = layout_.stash + stash * layout_.memory.stash_slot;
-    return TensorView{arena_.data() + slot + offset, DType::kI32, {count}};
+    return Integers(layout_.stash + slots.stash * layout_.memory.stash_slot + offset, {count});
   };
-  return {.tokens = view(places.tokens, tokens),
+  return {.tokens =
+              TokensComeTo(slots) ? Message(slots.input, DType::kI32, {tokens}, "tokens") : view(places.tokens, tokens),
           .targets = view(places.targets, tokens),
           .positions = view(places.positions, tokens),
           .first_key = info.first_key.empty() ? Absent() : view(places.first_key, tokens),
-          .samples = view(places.samples, info.rows)};
+          .samples = view(places.samples, info.rows),
+          .sequences = info.sequences.empty() ? Absent() : view(places.sequences, tokens)};
+}
+
+// In the same place for all that are drawn after this micro-batch; none where nothing is drawn.
+DrawViews LayerStage::Draw(const MicroBatchInfo& info, const StageSlots& slots) const {
+  const auto count = static_cast<int64_t>(info.drawn_sequences.size());
+  if (count == 0 || layout_.drawn < 0) return {};
+  CHECK_LE(count, options_.group_sequences) << "more sequences draw than planned for";
+  CHECK_EQ(info.drawn_sequences.size(), info.logits_of.size());
+  const int64_t slot = layout_.stash + slots.stash * layout_.memory.stash_slot;
+  const int64_t drawn = layout_.drawn + 4 * info.index.value() * options_.group_sequences;
+  return {.sequences = Integers(slot + layout_.batch.drawn_sequences, {count}),
+          .positions = Integers(slot + layout_.batch.drawn_positions, {count}),
+          .rules = Integers(layout_.rules, {options_.sequences(), kSamplingRulesWords}),
+          .seen = Integers(layout_.seen, {options_.sequences(), SeenWords(vocabulary_)}),
+          .tokens = Integers(drawn, {count})};
 }
 
 LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase) const {
@@ -217,12 +248,16 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
                  .group = group_,
                  .rows = info.rows,
                  .sequence = info.sequence,
-                 .batch = Batch(info, slots.stash),
+                 .batch = Batch(info, slots),
+                 .packed_for = packed_for(),
                  .accumulate = phase == Phase::kInputGradient ? info.head_accumulate : info.accumulate,
                  .training = info.training,
                  .seed = options_.seed,
                  .step = static_cast<uint32_t>(info.step),
                  .loss_scale = info.loss_scale};
+  if (place.cache >= 0) {
+    call.cache = {Floats(place.cache, place.cache_bytes / 4), options_.sequences(), options_.context};
+  }
   SetBoundaries(layer, info, slots, phase, &call);
   const auto& places = phase == Phase::kForward ? place.forward : place.backward;
   for (size_t i = 0; i < place.tensors.size(); ++i) {
@@ -246,6 +281,7 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
     CHECK_LT(info.index.value(), options_.micro_batches);
     call.loss = Floats(layout_.losses + 4 * info.index.value(), 1);
     if (!info.training) SetLogits(info, &call);
+    call.draw = Draw(info, slots);
   }
   return call;
 }
@@ -253,7 +289,8 @@ LayerCall LayerStage::CallFor(size_t layer, const MicroBatchInfo& info, const St
 void LayerStage::SetLogits(const MicroBatchInfo& info, LayerCall* call) const {
   const auto count = static_cast<int64_t>(info.logits_of.size());
   if (count == 0) return;
-  CHECK_LE(count, options_.rows) << "logits are wanted of more tokens than rows were planned for";
+  CHECK_LE(count, options_.groups > 0 ? options_.group_sequences : options_.rows)
+      << "logits are wanted of more tokens than planned for";
   call->logits_of = info.logits_of;
   call->logits = Floats(layout_.logits, count * vocabulary_);
   call->logits.shape = {count, vocabulary_};
@@ -307,12 +344,21 @@ TensorView LayerStage::Floats(int64_t offset, int64_t count) const {
   return {arena_.data() + offset, DType::kF32, {count}};
 }
 
+TensorView LayerStage::Integers(int64_t offset, const Shape& shape) const {
+  return {arena_.data() + offset, DType::kI32, shape};
+}
+
 TensorView LayerStage::Partial(const ParameterPlace& place, int use, int group) const {
   const int share = options_.gradient_groups / options_.members(), own = group - options_.member() * share;
   CHECK(own >= 0 && own < share) << "gradient group " << group << " of member " << options_.member();
   const auto at = std::find(place.use_here.begin(), place.use_here.end(), use);
   CHECK(at != place.use_here.end() && !place.partials.empty()) << "no gradient of use " << use;
   return Floats(place.partials[at - place.use_here.begin()] + own * place.partial_stride, place.spec.elements());
+}
+
+TensorView LayerStage::drawn() const {
+  if (layout_.drawn < 0) return {};
+  return Integers(layout_.drawn, {options_.micro_batches, options_.group_sequences});
 }
 
 TensorView LayerStage::losses() const {

@@ -57,6 +57,7 @@ class LayerStage final : public Stage {
 
   TensorView losses() const override;
   TensorView logits() const override { return logits_; }
+  TensorView drawn() const override;
 
   const StageMemory& memory() const { return layout_.memory; }
   // Of every parameter the stage holds, this shard's part of it, in layer order.
@@ -89,6 +90,9 @@ class LayerStage final : public Stage {
   // is until the event is done. NOT_FOUND: no such parameter here. INVALID_ARGUMENT: another number of elements.
   absl::StatusOr<EventRef> Read(StateKind kind, absl::string_view name, absl::Span<float> host);
   absl::StatusOr<EventRef> Write(StateKind kind, absl::string_view name, absl::Span<const float> host);
+  // Of generation, in the stage that ends in the loss, else nothing: how a sequence draws from now on, and which tokens
+  // it has (SeenWords of them, as in SampleTokensArgs). The arguments stay as they are until the event is done.
+  EventRef BeginSequence(int64_t sequence, const SamplingRules& rules, absl::Span<const uint32_t> seen);
 
  private:
   using Phase = LayerPass;
@@ -114,18 +118,24 @@ class LayerStage final : public Stage {
 
   EventRef EndOfAction();
   void WaitFor(absl::Span<const EventRef> after);
-  void CopyBatch(const MicroBatchInfo& info, int stash);
+  void CopyBatch(const MicroBatchInfo& info, const StageSlots& slots);
   LayerCall CallFor(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase) const;
   void SetLogits(const MicroBatchInfo& info, LayerCall* call) const;
   void SetBoundaries(size_t layer, const MicroBatchInfo& info, const StageSlots& slots, Phase phase,
                      LayerCall* call) const;
-  BatchViews Batch(const MicroBatchInfo& info, int stash) const;
+  BatchViews Batch(const MicroBatchInfo& info, const StageSlots& slots) const;
+  DrawViews Draw(const MicroBatchInfo& info, const StageSlots& slots) const;
+  bool TokensComeTo(const StageSlots& slots) const;
+  PackedFor packed_for() const {
+    return options_.purpose == StagePurpose::kTraining ? PackedFor::kTraining : PackedFor::kInference;
+  }
   void LayerInputGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots);
   void MarkReady(size_t layer);
   void LayerWeightGradient(size_t layer, const MicroBatchInfo& info, const StageSlots& slots);
 
   std::byte* At(const Place& place, const StageSlots& slots) const;
   TensorView Floats(int64_t offset, int64_t count) const;
+  TensorView Integers(int64_t offset, const Shape& shape) const;
   TensorView Floats(const ArenaPiece& piece) const { return Floats(piece.offset, piece.bytes / 4); }
   // Where the partial sum of (use, group) is kept.
   TensorView Partial(const ParameterPlace& place, int use, int group) const;
@@ -150,6 +160,7 @@ class LayerStage final : public Stage {
   std::vector<int64_t> boundaries_;  // columns of what enters each layer and leaves the last
   std::vector<GradientReduction> reductions_;
   std::vector<SliceGather> gathers_;
+  std::vector<int64_t> norm_part_bytes_;  // of each shard, once gathered
   std::vector<TiedGradient> tied_;
   int64_t norm_partials_ = 0;
   TensorView logits_;

@@ -26,7 +26,7 @@ void LayerStage::MakeExchanges() {
   for (const ReductionPlace& place : training.reductions) {
     reductions_.push_back({.mine = Floats(place.mine), .parts = place.parts, .all = Floats(place.all)});
   }
-  for (const GatherPlace& place : training.gathers) gathers_.push_back({Floats(place.mine), Floats(place.all)});
+  for (const GatherPlace& place : training.gathers) gathers_.push_back({Floats(place.mine), place.parts, Floats(place.all)});
   for (const ParameterPlace& place : layout_.parameters) {
     for (const int64_t of_shard : place.norm_partials) norm_partials_ += of_shard;
   }
@@ -193,8 +193,23 @@ void LayerStage::CopyToHost(const OwnState& state, Stream* stream, float* host) 
 
 absl::StatusOr<EventRef> LayerStage::Read(StateKind kind, absl::string_view name, absl::Span<float> host) {
   ASSIGN_OR_RETURN(const int parameter, Find(kind, name, host.size()));
+  if (!layout_.parameters[parameter].keeps_value) {
+    return absl::NotFoundError(
+        absl::StrCat("a stage for inference keeps ", name, " only as the device computes with it"));
+  }
   ForEachPiece(kind, parameter,
                [&](TensorView piece, int64_t begin) { stream_->CopyToHost(piece, host.data() + begin); });
+  return stream_->Record();
+}
+
+EventRef LayerStage::BeginSequence(int64_t sequence, const SamplingRules& rules, absl::Span<const uint32_t> seen) {
+  if (layout_.rules < 0) return DoneEvent();
+  CHECK(sequence >= 0 && sequence < options_.sequences()) << "sequence " << sequence;
+  const int64_t words = SeenWords(vocabulary_);
+  CHECK_EQ(static_cast<int64_t>(seen.size()), words);
+  stream_->CopyToDevice(
+      &rules, Integers(layout_.rules + sequence * static_cast<int64_t>(sizeof(rules)), {kSamplingRulesWords}));
+  stream_->CopyToDevice(seen.data(), Integers(layout_.seen + 4 * sequence * words, {words}));
   return stream_->Record();
 }
 

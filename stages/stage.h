@@ -42,12 +42,18 @@ struct MicroBatchInfo {
   bool training = true;                           // false: no dropout, nothing is kept
   // Without training: at most B of the B*T tokens, whose logits are wanted in place of the loss.
   absl::Span<const int32_t> logits_of;
+  // In generation, of a stage that keeps keys and values: each token is a row of its own (T = 1), those of one sequence
+  // stand together. Tokens that come from the last stage are in the input slot and not here.
+  absl::Span<const int32_t> sequences;  // [B] which of the kept ones each token belongs to; empty: no generation
+  // After each token of logits_of one is drawn: for which sequence, and which place it will have there.
+  absl::Span<const int32_t> drawn_sequences;
+  absl::Span<const int32_t> drawn_positions;
 };
 
 // The slots of one action; those it doesn't use are null or -1.
 struct StageSlots {
-  Slot* input = nullptr;            // activation entering; null for the first stage
-  Slot* output = nullptr;           // activation leaving; null for the last stage
+  Slot* input = nullptr;            // activation entering; null for the first stage, unless tokens come to it
+  Slot* output = nullptr;           // activation leaving; null for the last stage, unless what it draws goes back
   Slot* output_gradient = nullptr;  // gradient of `output`; null for the last stage
   Slot* input_gradient = nullptr;   // gradient of `input`; null for the first stage
   int stash = -1;
@@ -77,8 +83,9 @@ struct GradientReduction {
 };
 // An all-gather of the members' slices.
 struct SliceGather {
-  TensorView mine;  // f32, its place in ...
-  TensorView all;   // ... all slices, in order
+  TensorView mine;                  // f32, its place in ...
+  absl::Span<const int64_t> parts;  // bytes of each member's slice
+  TensorView all;                   // ... all slices, in order
 };
 
 struct OptimizerStepArgs {
@@ -127,6 +134,9 @@ class Stage {
   // For the stage that ends in the loss: what the last Forward was to make for MicroBatchInfo::logits_of, [tokens, V]
   // f32; absent elsewhere, and if that was nothing.
   virtual TensorView logits() const = 0;
+  // For the stage that ends in the loss, of generation: the tokens drawn after each micro-batch, [m, sequences of a
+  // group] i32; absent elsewhere.
+  virtual TensorView drawn() const = 0;
 };
 
 }  // namespace sluice

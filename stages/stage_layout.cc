@@ -26,8 +26,9 @@ std::vector<int64_t> NormPartialsOf(const LayerGraph& graph, size_t node, size_t
 
 class Planner {
  public:
-  Planner(const LayerGraph& graph, NodeRange range, const StageOptions& options, PackedBytesFunction packed_bytes)
-      : graph_(graph), range_(range), options_(options), packed_bytes_(packed_bytes) {}
+  Planner(const LayerGraph& graph, NodeRange range, const StageOptions& options, PackedBytesFunction packed_bytes,
+          CacheBytesFunction cache_bytes)
+      : graph_(graph), range_(range), options_(options), packed_bytes_(packed_bytes), cache_bytes_(cache_bytes) {}
 
   StageLayout Plan() {
     AddParameters();
@@ -90,11 +91,23 @@ class Planner {
       drops |= node.dropout > 0;
       ends |= node.kind == LayerKind::kHead;
     }
+    ends_ = ends;
+    if (options_.groups > 0) return PlaceGenerationBatch(embeds, places, attends);
     if (embeds) layout_.batch.tokens = stash_.Take(4 * tokens());
     if (ends) layout_.batch.targets = stash_.Take(4 * tokens());
     if (places) layout_.batch.positions = stash_.Take(4 * tokens());
     if (attends) layout_.batch.first_key = stash_.Take(4 * tokens());
     if (drops) layout_.batch.samples = stash_.Take(4 * options_.rows);
+  }
+
+  void PlaceGenerationBatch(bool embeds, bool places, bool attends) {
+    BatchPlaces& batch = layout_.batch;
+    if (embeds) batch.tokens = stash_.Take(4 * tokens());
+    if (places || attends) batch.positions = stash_.Take(4 * tokens());
+    if (attends) batch.sequences = stash_.Take(4 * tokens());
+    if (!ends_) return;
+    batch.drawn_sequences = stash_.Take(4 * options_.group_sequences);
+    batch.drawn_positions = stash_.Take(4 * options_.group_sequences);
   }
 
   // A layer's own tensors. Scratch is shared by all layers, and so is the gradient stash where B is whole.
@@ -169,23 +182,65 @@ class Planner {
     StageMemory& memory = layout_.memory;
     Packer arena;
     TrainingPlanner planner(options_, &layout_.parameters, &arena);
-    planner.PlaceValues();
+    if (training()) {
+      planner.PlaceValues();
+    } else {
+      PlaceValuesToCompute(&arena);
+    }
     memory.parameters = arena.used();
     for (ParameterPlace& place : layout_.parameters) PlacePacked(&place, &arena);
     memory.packed = arena.used() - memory.parameters;
     if (training()) layout_.training = planner.PlaceTraining(&memory);
+    const int64_t before_cache = arena.used();
+    if (options_.groups > 0) PlaceCaches(&arena);
+    memory.cache = arena.used() - before_cache;
     memory.stash_slot = stash_.used();
     memory.gradient_stash_slot = gradients_.used();
     layout_.stash = arena.Take(options_.stash_slots * memory.stash_slot);
     layout_.gradient_stash = arena.Take(options_.gradient_stash_slots * memory.gradient_stash_slot);
     PlaceEndOfStep();
     layout_.scratch = arena.Take(scratch_bytes_);
-    if (layout_.batch.targets >= 0) {
+    if (ends_) {
       layout_.losses = arena.Take(4 * options_.micro_batches);
-      layout_.logits = arena.Take(4 * options_.rows * graph_.vocabulary);
+      layout_.logits =
+          arena.Take(4 * (options_.groups > 0 ? options_.group_sequences : options_.rows) * graph_.vocabulary);
     }
     memory.scratch = arena.used() - layout_.scratch;
     CHECK_EQ(arena.used(), memory.ArenaBytes(options_.stash_slots, options_.gradient_stash_slots));
+  }
+
+  // Weights that are packed are read there alone, unless a table of embeddings is also one: they share one place, from
+  // which each is packed in turn.
+  void PlaceValuesToCompute(Packer* arena) {
+    int64_t widest = 0;
+    for (ParameterPlace& place : layout_.parameters) {
+      const int64_t bytes = 4 * place.spec.elements();
+      place.keeps_value = !place.spec.packed;
+      for (const int layer : place.layers) place.keeps_value |= NodeOf(layer).kind == LayerKind::kEmbedding;
+      if (place.keeps_value) {
+        place.value = arena->Take(bytes);
+      } else {
+        widest = std::max(widest, bytes);
+      }
+    }
+    const int64_t shared = arena->Take(widest);
+    for (ParameterPlace& place : layout_.parameters) {
+      if (!place.keeps_value) place.value = shared;
+    }
+  }
+
+  void PlaceCaches(Packer* arena) {
+    for (size_t i = 0; i < layout_.layers.size(); ++i) {
+      if (NodeOf(i).kind != LayerKind::kAttention) continue;
+      LayerPlace& layer = layout_.layers[i];
+      layer.cache_bytes = RoundUpToPiece(cache_bytes_(CacheShapeOf(
+          ShardOf(NodeOf(i), tensor()), ComputeType(options_.precision), options_.sequences(), options_.context)));
+      layer.cache = arena->Take(layer.cache_bytes);
+    }
+    if (!ends_) return;
+    layout_.rules = arena->Take(options_.sequences() * static_cast<int64_t>(sizeof(SamplingRules)));
+    layout_.seen = arena->Take(4 * options_.sequences() * SeenWords(graph_.vocabulary));
+    layout_.drawn = arena->Take(4 * options_.micro_batches * options_.group_sequences);
   }
 
   // What is needed when layers have no use for their scratch any more: a hash of each parameter; and by shards.
@@ -208,8 +263,11 @@ class Planner {
 
   void PlacePacked(ParameterPlace* place, Packer* arena) {
     if (!place->spec.packed) return;
-    place->packed_bytes = RoundUpToPiece(
-        packed_bytes_({.n = place->spec.rows, .k = place->spec.columns, .compute = ComputeType(options_.precision)}));
+    place->packed_bytes =
+        RoundUpToPiece(packed_bytes_({.n = place->spec.rows,
+                                      .k = place->spec.columns,
+                                      .compute = ComputeType(options_.precision),
+                                      .packed_for = training() ? PackedFor::kTraining : PackedFor::kInference}));
     place->packed = arena->Take(place->packed_bytes);
   }
 
@@ -219,11 +277,15 @@ class Planner {
       const Node& before = graph_.nodes[range_.begin - 1];
       memory.input_message = OutputBytes(before);
       if (training()) memory.input_gradient_message = memory.input_message;
+    } else if (options_.groups > 0) {
+      memory.input_message = 4 * options_.group_sequences;  // tokens
     }
     if (range_.end < graph_.nodes.size()) {
       const Node& last = graph_.nodes[range_.end - 1];
       memory.output_message = OutputBytes(last);
       if (training()) memory.output_gradient_message = memory.output_message;
+    } else if (options_.groups > 0) {
+      memory.output_message = 4 * options_.group_sequences;
     }
   }
 
@@ -231,6 +293,8 @@ class Planner {
   const NodeRange range_;
   const StageOptions& options_;
   PackedBytesFunction packed_bytes_;
+  CacheBytesFunction cache_bytes_;
+  bool ends_ = false;  // in the loss
   StageLayout layout_;
   absl::flat_hash_map<std::string, int> index_of_;  // of parameters, by name
   std::vector<size_t> uses_placed_;                 // of each parameter, how many of its uses here have a layer
@@ -239,13 +303,29 @@ class Planner {
   int64_t own_gradient_bytes_ = 0;
 };
 
+int64_t NoCache(const CacheShape&) {
+  CHECK(false) << "generation needs the bytes of its caches";
+  return 0;
+}
+
 }  // namespace
 
 StageLayout PlanStage(const LayerGraph& graph, NodeRange range, const StageOptions& options,
-                      PackedBytesFunction packed_bytes) {
+                      PackedBytesFunction packed_bytes, CacheBytesFunction cache_bytes) {
   CHECK_LT(range.begin, range.end) << "a stage needs layers";
   CHECK_LE(range.end, graph.nodes.size());
-  return Planner(graph, range, options, packed_bytes).Plan();
+  CHECK(options.groups == 0 || (options.purpose == StagePurpose::kInference && options.sequence == 1));
+  return Planner(graph, range, options, packed_bytes, cache_bytes).Plan();
+}
+
+StageLayout PlanStage(const LayerGraph& graph, NodeRange range, const StageOptions& options,
+                      PackedBytesFunction packed_bytes) {
+  return PlanStage(graph, range, options, packed_bytes, NoCache);
+}
+
+StageMemory PlanStageMemory(const LayerGraph& graph, NodeRange range, const StageOptions& options,
+                            PackedBytesFunction packed_bytes, CacheBytesFunction cache_bytes) {
+  return PlanStage(graph, range, options, packed_bytes, cache_bytes).memory;
 }
 
 StageMemory PlanStageMemory(const LayerGraph& graph, NodeRange range, const StageOptions& options,

@@ -67,6 +67,12 @@ struct StageOptions {
   bool zero1 = false;  // where there are several members: m and v only for the slice, which alone is updated
   int64_t bucket_bytes = kBucketBytes;
   TensorParallel tensor_parallel;  // this shard of the stage
+  // Of generation, with StagePurpose::kInference: so many groups of so many sequences, of at most `context` tokens,
+  // whose keys and values are kept. A group's tokens are rows of their own, at most `rows` (T = 1) in one micro-batch.
+  // 0: none.
+  int64_t groups = 0;
+  int64_t group_sequences = 0;
+  int64_t context = 0;
   int stash_slots = 1;
   int gradient_stash_slots = 1;
   bool keeps_state = false;  // room for a copy of what the optimizer overwrites (post-validation)
@@ -78,17 +84,21 @@ struct StageOptions {
   // All holders of the stage, each with an equal share of the gradient groups, in the order of the groups.
   int members() const { return copies * replicas; }
   int member() const { return replica * copies + copy; }
+  int64_t sequences() const { return groups * group_sequences; }
 };
 
 // PackedLinearBytes of the device's operations.
 using PackedBytesFunction = absl::FunctionRef<int64_t(const LinearShape&)>;
+// KeyValueCacheBytes of them.
+using CacheBytesFunction = absl::FunctionRef<int64_t(const CacheShape&)>;
 
 // Bytes of one stage, as allocated (every piece rounded up to 64).
 struct StageMemory {
-  int64_t parameters = 0;           // f32 masters
+  int64_t parameters = 0;           // f32 masters; in inference of what isn't packed, and room to pack from
   int64_t packed = 0;               // weights as the device multiplies them
   int64_t gradients = 0;            // f32: groups x uses; with several members its own groups', and its slice of all
   int64_t optimizer = 0;            // AdamW's m and v; with ZeRO-1 of the largest slice
+  int64_t cache = 0;                // keys and values, and how each sequence draws
   int64_t kept = 0;                 // copy of parameters, m and v, until a step is known to be right
   int64_t stash_slot = 0;           // of one micro-batch, F to W or B
   int64_t gradient_stash_slot = 0;  // of one micro-batch, I to W or within B
@@ -101,15 +111,17 @@ struct StageMemory {
 
   // What the stage allocates; message slots are their owner's.
   int64_t ArenaBytes(int stash_slots, int gradient_stash_slots) const {
-    return parameters + packed + gradients + optimizer + kept + scratch + stash_slots * stash_slot +
+    return parameters + packed + gradients + optimizer + cache + kept + scratch + stash_slots * stash_slot +
            gradient_stash_slots * gradient_stash_slot;
   }
   friend bool operator==(const StageMemory&, const StageMemory&) = default;
 };
 
-// REQUIRES: a valid graph and a range within it that isn't empty.
+// REQUIRES: a valid graph and a range within it that isn't empty; with groups, generation's own form.
 StageMemory PlanStageMemory(const LayerGraph& graph, NodeRange range, const StageOptions& options,
                             PackedBytesFunction packed_bytes);
+StageMemory PlanStageMemory(const LayerGraph& graph, NodeRange range, const StageOptions& options,
+                            PackedBytesFunction packed_bytes, CacheBytesFunction cache_bytes);
 
 // Squared-norm partials that all members of the stage answer for (Stage::norm_partials): those of all its shards ...
 int64_t NormPartials(const LayerGraph& graph, NodeRange range, const TensorParallel& tensor = {});
@@ -123,7 +135,8 @@ struct ParameterPlace : StageParameter {
   // Of its squared-norm partials, those that each shard of this member makes; none where another stage answers for it.
   std::vector<int64_t> norm_partials;
   int64_t value = 0;
-  int64_t packed = -1;  // -1: none
+  bool keeps_value = true;  // false: it is where others are too, only to be packed from
+  int64_t packed = -1;      // -1: none
   int64_t packed_bytes = 0;
   // Of each use here, this member's partials [share of the groups, elements], and bytes from one to the next; empty: no
   // training.
@@ -166,7 +179,9 @@ struct ReductionPlace {  // an all-to-all
   ArenaPiece all;
 };
 struct GatherPlace {
-  ArenaPiece mine, all;
+  ArenaPiece mine;
+  std::vector<int64_t> parts;  // of the members; empty: all as large as `mine`
+  ArenaPiece all;
 };
 struct TiedPlace {  // a gather over the stages that have the parameter
   int parameter = 0;
@@ -201,11 +216,14 @@ struct LayerPlace {
   // Its output and the gradient of it; for the last layer in message slots, which is kNone here.
   Place output;
   Place output_gradient;
+  int64_t cache = -1;  // of keys and values, in the arena; -1: none
+  int64_t cache_bytes = 0;
 };
 
 // Offsets into a stash slot of the device copies of a micro-batch's facts; -1: no layer reads it.
 struct BatchPlaces {
   int64_t tokens = -1, targets = -1, positions = -1, first_key = -1, samples = -1;
+  int64_t sequences = -1, drawn_sequences = -1, drawn_positions = -1;  // of generation
 };
 
 struct StageLayout {
@@ -223,6 +241,9 @@ struct StageLayout {
   int64_t gathered_norms = -1;
   int64_t losses = -1;  // [micro_batches]; -1: no loss here ...
   int64_t logits = -1;  // ... and [rows, V]: a token of each row, of the last forward pass that was to make them
+  // Of generation, where the loss would be: [sequences] SamplingRules, which tokens each has, and what was drawn last.
+  int64_t rules = -1, seen = -1;
+  int64_t drawn = -1;  // [micro_batches, group_sequences]
   StageMemory memory;
 };
 
@@ -231,5 +252,7 @@ int64_t RowsOf(const LayerTensor& tensor, int64_t tokens, const TensorParallel& 
 
 StageLayout PlanStage(const LayerGraph& graph, NodeRange range, const StageOptions& options,
                       PackedBytesFunction packed_bytes);
+StageLayout PlanStage(const LayerGraph& graph, NodeRange range, const StageOptions& options,
+                      PackedBytesFunction packed_bytes, CacheBytesFunction cache_bytes);
 
 }  // namespace sluice

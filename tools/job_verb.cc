@@ -69,13 +69,8 @@ absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std:
   return path;
 }
 
-absl::Status CheckDevice(const JobConfig& job, const ProcessShare& share) {
+absl::Status CheckDevice(const JobConfig& job) {
   if (job.layout.device != DeviceKind::kCuda) return absl::OkStatus();
-  if (share.processes > 1) {
-    return absl::UnimplementedError(
-        "layout.device is cuda: GPUs of several processes can't reach each other yet; start one process for all GPUs of "
-        "a machine with `sluice train`");
-  }
   return Annotate(cuda::FindCudaDevices().status(), "layout.device is cuda");
 }
 
@@ -107,8 +102,7 @@ absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile pro
                                                    .overrides = std::move(overrides),
                                                    .profile_file = profile_file}));
   if (job.layout.device == DeviceKind::kAuto) {
-    const bool gpus = share.processes == 1 && cuda::FindCudaDevices().ok();
-    job.layout.device = gpus ? DeviceKind::kCuda : DeviceKind::kCpu;
+    job.layout.device = cuda::FindCudaDevices().ok() ? DeviceKind::kCuda : DeviceKind::kCpu;
   }
   if (job.layout.threads_per_rank == 0) {
     const int processors = share.processors > 0 ? share.processors : static_cast<int>(Processors().size());

@@ -32,7 +32,7 @@ absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile pro
                                   const ProcessShare& share = {});
 
 // Whether this machine has what the job computes on. FAILED_PRECONDITION: it wants GPUs, and why there are none.
-absl::Status CheckDevice(const JobConfig& job, const ProcessShare& share = {});
+absl::Status CheckDevice(const JobConfig& job);
 // For verbs that measure the CPU: the job's device is that.
 absl::Status KeepToCpu(const JobArguments& arguments, JobConfig* job);
 // "4 ranks on 2 GPUs: NVIDIA H100 80GB HBM3", or "on the CPU", and why if nobody has asked for that.

@@ -38,6 +38,8 @@ constexpr Verb kVerbs[] = {
     {"profile", "say where a step's time goes, and measure the layers' costs for the partitioner",
      sluice::tools::AddProfile},
     {"tokenize", "turn text files into the files of token ids that training maps", sluice::tools::AddTokenize},
+    {"checkpoint", "list, show, verify, compare and convert checkpoints", sluice::tools::AddCheckpoint},
+    {"generate", "answer prompts with a trained model", sluice::tools::AddGenerate},
     {"bench", "time the steps of a job beside the floor of this machine", sluice::tools::AddBench},
 };
 

@@ -36,10 +36,12 @@ Run AddWorker(CLI::App& verb);
 Run AddPlan(CLI::App& verb);
 Run AddDevices(CLI::App& verb);
 Run AddTokenize(CLI::App& verb);
+Run AddGenerate(CLI::App& verb);
 Run AddSimulate(CLI::App& verb);
 Run AddVisualize(CLI::App& verb);
 Run AddSearch(CLI::App& verb);
 Run AddBench(CLI::App& verb);
 Run AddProfile(CLI::App& verb);
+Run AddCheckpoint(CLI::App& verb);
 
 }  // namespace sluice::tools

@@ -77,6 +77,7 @@ void LinearForward(Team& team, const LinearForwardArgs& args) {
 void LinearInputGradient(Team& team, const LinearInputGradientArgs& args) {
   const LinearShape& shape = args.shape;
   CheckArguments(args);
+  CHECK(shape.packed_for == PackedFor::kTraining) << "a weight packed for inference has no input gradient";
   CheckPacked(shape, args.packed);
   BackendOf(shape).multiply(
       team, {.use = {shape, Use::kInputGradient}, .x = args.dy, .packed = args.packed.data, .y = args.dx});

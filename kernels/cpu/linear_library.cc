@@ -31,11 +31,12 @@ void CopyAddend(const PackedProductArgs& args, int64_t row, int64_t rows) {
 }  // namespace
 
 int64_t PackedLinearBytes(const LinearShape& shape) {
-  return PackedUseBytes({shape, Use::kForward}) + PackedUseBytes({shape, Use::kInputGradient});
+  const bool forward_only = shape.packed_for == PackedFor::kInference;
+  return PackedUseBytes({shape, Use::kForward}) + (forward_only ? 0 : PackedUseBytes({shape, Use::kInputGradient}));
 }
 
 void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::byte* packed) {
-  team.ParallelFor(2, [&](int64_t block) {
+  team.ParallelFor(shape.packed_for == PackedFor::kInference ? 1 : 2, [&](int64_t block) {
     const PackedUse use{shape, block == 0 ? Use::kForward : Use::kInputGradient};
     Pack(Right(use), weight, {use.depth_stride(), use.column_stride()}, packed + PackedOffset(use));
   });

@@ -23,8 +23,8 @@ float* Scratch(int64_t floats) {
 int64_t FloatsOf(const PackedUse& use) { return PanelFloats(use.depth(), use.columns()); }
 int64_t FirstFloat(const PackedUse& use) { return use.use == Use::kForward ? 0 : FloatsOf({use.shape, Use::kForward}); }
 
-// Packs the outputs [begin, end) for both uses: columns of whole panels forward, and a part of the depth of all panels
-// of the input gradient. The weight is read once.
+// Packs the outputs [begin, end), in training for both uses: columns of whole panels forward, and a part of the depth
+// of all panels of the input gradient. The weight is read once.
 void PackOutputs(const LinearShape& shape, const float* weight, int64_t begin, int64_t end, float* packed) {
   const int64_t count = end - begin, width = PanelWidth();
   const float* rows = weight + begin * shape.k;
@@ -36,6 +36,7 @@ void PackOutputs(const LinearShape& shape, const float* weight, int64_t begin, i
   const PackedUse forward{shape, Use::kForward}, gradient{shape, Use::kInputGradient};
   PackPanels(shape.k, count, PanelSource<float>{rows, 1, shape.k}, packed + FirstFloat(forward) + begin * shape.k,
              shape.k * width);
+  if (shape.packed_for == PackedFor::kInference) return;
   PackPanels(count, shape.k, PanelSource<float>{rows, shape.k, 1}, packed + FirstFloat(gradient) + begin * width,
              shape.n * width);
 }
@@ -150,7 +151,9 @@ void GradientBlock(const LinearWeightGradientArgs& args, const GradientExtent& b
 }  // namespace
 
 int64_t PackedLinearBytes(const LinearShape& shape) {
-  return (FloatsOf({shape, Use::kForward}) + FloatsOf({shape, Use::kInputGradient})) * SizeOf(DType::kF32);
+  const bool forward_only = shape.packed_for == PackedFor::kInference;
+  return (FloatsOf({shape, Use::kForward}) + (forward_only ? 0 : FloatsOf({shape, Use::kInputGradient}))) *
+         SizeOf(DType::kF32);
 }
 
 void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::byte* packed) {

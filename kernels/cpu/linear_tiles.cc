@@ -170,7 +170,8 @@ class GradientPiece {
 }  // namespace
 
 int64_t PackedLinearBytes(const LinearShape& shape) {
-  return BytesOf({shape, Use::kForward}) + BytesOf({shape, Use::kInputGradient});
+  const bool forward_only = shape.packed_for == PackedFor::kInference;
+  return BytesOf({shape, Use::kForward}) + (forward_only ? 0 : BytesOf({shape, Use::kInputGradient}));
 }
 
 void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::byte* packed) {
@@ -179,7 +180,9 @@ void PackLinear(Team& team, const LinearShape& shape, const float* weight, std::
       .outputs = shape.n,
       .inputs = shape.k,
       .forward = reinterpret_cast<BFloat16*>(packed),
-      .input_gradient = reinterpret_cast<BFloat16*>(packed + Offset({shape, Use::kInputGradient}))};
+      .input_gradient = shape.packed_for == PackedFor::kInference
+                            ? nullptr
+                            : reinterpret_cast<BFloat16*>(packed + Offset({shape, Use::kInputGradient}))};
   team.ParallelFor(Steps(shape.n), [&](int64_t group) { PackWeightGroup(packed_weight, group * kStep); });
 }
 

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/cached_attention.h"
 #include "kernels/cpu/cross_entropy.h"
 #include "kernels/cpu/dropout.h"
 #include "kernels/cpu/elementwise.h"
@@ -13,6 +14,7 @@
 #include "kernels/cpu/optimizer.h"
 #include "kernels/cpu/random_init.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/cpu/sampling.h"
 #include "kernels/cpu/stream.h"
 
 namespace sluice::cpu {
@@ -57,6 +59,10 @@ class CpuOperations final : public Operations {
   void AttentionBackward(Stream& stream, const AttentionBackwardArgs& args) const override {
     Issue(stream, [args](Team& team) { cpu::AttentionBackward(team, args); });
   }
+  int64_t KeyValueCacheBytes(const CacheShape& shape) const override { return cpu::KeyValueCacheBytes(shape); }
+  void CachedAttention(Stream& stream, const CachedAttentionArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::CachedAttention(team, args); });
+  }
   void Rope(Stream& stream, const RopeArgs& args) const override {
     Issue(stream, [args](Team& team) { cpu::Rope(team, args); });
   }
@@ -91,6 +97,9 @@ class CpuOperations final : public Operations {
   }
   void LogitStatistics(Stream& stream, const LogitStatisticsArgs& args) const override {
     Issue(stream, [args](Team& team) { cpu::LogitStatistics(team, args); });
+  }
+  void SampleTokens(Stream& stream, const SampleTokensArgs& args) const override {
+    Issue(stream, [args](Team& team) { cpu::SampleTokens(team, args); });
   }
   void AdamW(Stream& stream, const AdamWArgs& args) const override {
     Issue(stream, [args](Team& team) { cpu::AdamW(team, args); });

@@ -153,13 +153,14 @@ TILE_FUNCTION void PackWeightGroup(const PackedWeight& w, int64_t begin) {
   const Block<const float> source{w.weight, w.inputs};
   const int64_t output_steps = Steps(w.outputs), input_steps = Steps(w.inputs), group = begin / kStep;
   BFloat16* forward = w.forward + group * input_steps * kStepElements;
-  BFloat16* gradient = w.input_gradient + group * kStepElements;
+  BFloat16* gradient = w.input_gradient == nullptr ? nullptr : w.input_gradient + group * kStepElements;
   Square square;
   for (int64_t input = 0; input < w.inputs; input += kStep) {
     LoadSquare(extent, source, begin, input, &square);
     StoreRightTransposed(square, forward);
-    StoreRight(square, gradient);
     forward += kStepElements;
+    if (gradient == nullptr) continue;
+    StoreRight(square, gradient);
     gradient += output_steps * kStepElements;
   }
 }

@@ -21,14 +21,14 @@ void PackRight(Extent depth_by_columns, Block<const BFloat16> source, BFloat16* 
 // right(d, c) = source row c, column d.
 void PackRightTransposed(Extent columns_by_depth, Block<const BFloat16> source, BFloat16* packed);
 
-// Both uses of rows [begin, begin + 32) of a weight [outputs, inputs], read once and rounded: for the forward product,
-// whose columns are the outputs, and for the input gradient, whose depth they are.
+// Rows [begin, begin + 32) of a weight [outputs, inputs], read once and rounded: for the forward product, whose columns
+// are the outputs, and for the input gradient, whose depth they are.
 struct PackedWeight {
   const float* weight = nullptr;
   int64_t outputs = 0;
   int64_t inputs = 0;
   BFloat16* forward = nullptr;         // groups of outputs, steps of inputs
-  BFloat16* input_gradient = nullptr;  // groups of inputs, steps of outputs
+  BFloat16* input_gradient = nullptr;  // groups of inputs, steps of outputs; null: not wanted
 };
 void PackWeightGroup(const PackedWeight& weight, int64_t begin);
 

@@ -33,7 +33,7 @@ TensorView Rows(const TensorView& matrix, int64_t first, int64_t count) {
 
 // y'[N,M] = weight[N,K] . x'[K,M]
 MatmulShape ForwardShape(const LinearForwardArgs& args, int64_t rows, DType out) {
-  const auto [n, k, compute] = args.shape;
+  const auto [n, k, compute, packed_for] = args.shape;
   return {.m = n,
           .n = rows,
           .k = k,
@@ -96,7 +96,7 @@ bool CanFuse(Matmul& matmul, const LinearForwardArgs& args) {
 
 // dx'[K,M] = weight'[K,N] . dy'[N,M]
 MatmulShape InputGradientShape(const LinearInputGradientArgs& args) {
-  const auto [n, k, compute] = args.shape;
+  const auto [n, k, compute, packed_for] = args.shape;
   return {.m = k,
           .n = args.dy.rows(),
           .k = n,
@@ -110,7 +110,7 @@ MatmulShape InputGradientShape(const LinearInputGradientArgs& args) {
 
 // dweight'[K,N] (+)= x'[K,M] . dy[M,N]
 MatmulShape WeightGradientShape(const LinearWeightGradientArgs& args, Epilogue epilogue) {
-  const auto [n, k, compute] = args.shape;
+  const auto [n, k, compute, packed_for] = args.shape;
   return {.m = k,
           .n = n,
           .k = args.x.rows(),

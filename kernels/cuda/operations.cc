@@ -41,9 +41,10 @@ class CudaOperations final : public Operations {
     Issue(stream, "PackLinear", [=](cudaStream_t s) { return cuda::PackLinear(s, shape, weight, packed); });
   }
   void LinearForward(Stream& stream, const LinearForwardArgs& args) const override {
-    Issue(stream, "LinearForward", LinearWorkspaceBytes(), [args, matmul = matmul_](cudaStream_t s, const Workspace& w) {
-      return cuda::LinearForward(*matmul, s, args, w);
-    });
+    Issue(stream, "LinearForward", LinearWorkspaceBytes(),
+          [args, matmul = matmul_](cudaStream_t s, const Workspace& w) {
+            return cuda::LinearForward(*matmul, s, args, w);
+          });
   }
   void LinearInputGradient(Stream& stream, const LinearInputGradientArgs& args) const override {
     Issue(stream, "LinearInputGradient", LinearWorkspaceBytes(),
@@ -76,6 +77,14 @@ class CudaOperations final : public Operations {
     Issue(stream, "AttentionBackward", AttentionBackwardWorkspaceBytes(args.shape, args.qkv.dtype),
           [args](cudaStream_t s, const Workspace& w) { return cuda::AttentionBackward(s, args, w); });
   }
+  // Generation on GPUs is refused before anything is planned (runtime/generator); whoever comes here all the same gets
+  // the error of an operation that isn't there.
+  int64_t KeyValueCacheBytes(const CacheShape& shape) const override {
+    return 2 * shape.sequences * shape.context * shape.kv_heads * shape.head_size * SizeOf(shape.compute);
+  }
+  void CachedAttention(Stream& stream, const CachedAttentionArgs&) const override {
+    Issue(stream, "CachedAttention", [](cudaStream_t) { return cudaErrorNotSupported; });
+  }
   void Rope(Stream& stream, const RopeArgs& args) const override {
     Issue(stream, "Rope", [args](cudaStream_t s) { return cuda::Rope(s, args); });
   }
@@ -107,6 +116,9 @@ class CudaOperations final : public Operations {
   }
   void CrossEntropy(Stream& stream, const CrossEntropyArgs& args) const override {
     Issue(stream, "CrossEntropy", [args](cudaStream_t s) { return cuda::CrossEntropy(s, args); });
+  }
+  void SampleTokens(Stream& stream, const SampleTokensArgs&) const override {
+    Issue(stream, "SampleTokens", [](cudaStream_t) { return cudaErrorNotSupported; });
   }
   void LogitStatistics(Stream& stream, const LogitStatisticsArgs& args) const override {
     Issue(stream, "LogitStatistics", [args](cudaStream_t s) { return cuda::LogitStatistics(s, args); });

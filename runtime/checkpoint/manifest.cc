@@ -17,6 +17,8 @@
 #include "proto/text.h"
 #include "runtime/checkpoint/checksum.h"
 #include "runtime/checkpoint/piece.h"
+#include "stages/graph_io.h"
+#include "stages/parameters.h"
 
 namespace sluice {
 namespace {

@@ -23,8 +23,8 @@ absl::StatusOr<proto::CheckpointManifest> ParseManifest(absl::string_view text);
 // NOT_FOUND: there is no manifest.
 absl::StatusOr<proto::CheckpointManifest> ReadManifest(const std::string& folder);
 
-// Whether the pieces make every tensor up, each element once. INVALID_ARGUMENT names the tensor and what is missing or
-// there twice.
+// Whether the pieces make every tensor up, each element once, and all parameters of the manifest's graph are there.
+// INVALID_ARGUMENT names the tensor and what is missing or there twice.
 absl::Status CheckPieces(const proto::CheckpointManifest& manifest);
 
 // Of all shards.

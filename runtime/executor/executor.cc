@@ -269,17 +269,17 @@ absl::StatusOr<StageSlots> Executor::BindForward(const Action& action, Cell& cel
   cell.forward = place_;
   cell.stash = action.stash;
   RETURN_IF_ERROR(WaitForTransfer(cell.input_made_by));
+  const ForwardPath path = program_->path();
   StageSlots slots;
-  if (action.stage.value() > 0) {
+  if (path.Previous(action.stage, action.micro_batch)) {
     MessageSlot& input = SlotOf(Pool::kInput, action, cell.input);
     slots.input = &input.slot;
     input.last_use = place_;
   }
-  if (!IsLastStage(action.stage)) {
-    const StageId next(action.stage.value() + 1);
-    ASSIGN_OR_RETURN(slots.output, BindTarget(action, next, Pool::kInput, Pool::kOutput));
-    if (IsLocal(next, action.copy)) {
-      Cell& neighbour = CellOf(next, action);
+  if (const auto next = path.Next(action.stage, action.micro_batch)) {
+    ASSIGN_OR_RETURN(slots.output, BindTarget(action, next->stage, Pool::kInput, Pool::kOutput));
+    if (IsLocal(next->stage, action.copy)) {
+      Cell& neighbour = CellOf(*next, action.copy);
       neighbour.input = action.slot;
       neighbour.input_made_by = place_;
     }
@@ -389,7 +389,7 @@ EventRef Executor::ExchangeTied(const Collective& collective, GroupId group) {
   for (const TiedUse& use : tied_) {
     if (use.tensor != collective.tensor || use.gradient->copy != collective.copy) continue;
     CHECK(use.exchanged) << "rank " << options_.rank << " doesn't exchange tied tensor " << collective.tensor;
-    last = options_.transport->AllGather(group, use.gradient->mine, use.gradient->all,
+    last = options_.transport->AllGather(group, use.gradient->mine, {}, use.gradient->all,
                                          exchanged_.empty() ? GradientsThere() : exchanged_.back());
     KeepExchange(last, use.gradient->all.bytes() - use.gradient->mine.bytes());
   }
@@ -401,7 +401,8 @@ EventRef Executor::GatherNorm(GroupId group) {
   PutTiedTogether();
   finished_ = options_.model->FinishGradients({});
   const TensorView mine = options_.model->norm_mine(), all = options_.model->norm_all();
-  KeepExchange(options_.transport->AllGather(group, mine, all, finished_), all.bytes() - mine.bytes());
+  KeepExchange(options_.transport->AllGather(group, mine, options_.model->norm_parts(), all, finished_),
+               all.bytes() - mine.bytes());
   return exchanged_.back();
 }
 
@@ -411,7 +412,7 @@ EventRef Executor::GatherSlices(const Collective& collective, GroupId group) {
   const size_t first = exchanged_.size();
   const EventRef after = parameters ? stepped_ : finished_;
   for (const SliceGather& gather : stage->gathers()) {
-    KeepExchange(options_.transport->AllGather(group, gather.mine, gather.all, after),
+    KeepExchange(options_.transport->AllGather(group, gather.mine, gather.parts, gather.all, after),
                  gather.all.bytes() - gather.mine.bytes());
   }
   if (parameters) stage->FinishParameters(absl::MakeConstSpan(exchanged_).subspan(first));
@@ -441,8 +442,11 @@ EventRef Executor::StepOptimizer() {
 
 // Of a stage in the action's copy of the model and its micro-batch.
 Executor::Cell& Executor::CellOf(StageId stage, const Action& action) {
-  const int local = local_stage_[program_->placement.Index(stage, action.copy)];
-  return cells_[static_cast<size_t>(local) * program_->micro_batches + action.micro_batch.index()];
+  return CellOf({stage, action.micro_batch}, action.copy);
+}
+Executor::Cell& Executor::CellOf(const StageItem& item, int copy) {
+  const int local = local_stage_[program_->placement.Index(item.stage, copy)];
+  return cells_[static_cast<size_t>(local) * program_->micro_batches + item.micro_batch.index()];
 }
 
 bool Executor::IsLocal(StageId stage, int copy) const {

@@ -69,6 +69,8 @@ struct StepInput {
   EventRef state_read;
   // Where the logits of the last Forward (MicroBatchInfo::logits_of) go on the rank that has them; empty: not wanted.
   absl::Span<std::byte> logits;
+  // Where what was drawn goes (Stage::drawn) on the rank that has it; empty: not wanted.
+  absl::Span<int32_t> drawn;
 };
 
 // Valid until the next Run().
@@ -101,7 +103,7 @@ class Executor {
     int32_t output_gradient = -1;
     int32_t stash = -1;
     int32_t gradient_stash = -1;
-    int32_t input_made_by = -1;            // RECV_F or the previous stage's F
+    int32_t input_made_by = -1;            // RECV_F or the F whose activation it is, on the same rank
     int32_t output_gradient_made_by = -1;  // RECV_B or the next stage's I or B
     int32_t forward = -1;
     int32_t backward = -1;  // I or B
@@ -132,6 +134,7 @@ class Executor {
   absl::StatusOr<StageSlots> BindForward(const Action& action, Cell& cell);
   absl::StatusOr<StageSlots> BindBackward(const Action& action, Cell& cell);
   absl::StatusOr<Slot*> BindTarget(const Action& action, StageId neighbour, Pool neighbours, Pool own);
+  Cell& CellOf(const StageItem& item, int copy);
   MessageSlot& SlotOf(Pool pool, const Action& action, int32_t slot) {
     return slots_.At(pool, action.stage, action.copy, slot);
   }

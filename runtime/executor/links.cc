@@ -21,17 +21,24 @@ bool IsNorm(const Action& transfer) {
   return transfer.kind == ActionKind::kSendNorm || transfer.kind == ActionKind::kRecvNorm;
 }
 
-std::string DescribeMessage(const PipelineLayout& layout, const std::string& program, const Action& transfer) {
+// The stage whose result a stage transfer moves.
+StageId SourceOf(const Program& program, const Action& transfer) {
+  return IsForwardTransfer(transfer.kind) ? program.path().Source(transfer).stage : SourceStage(transfer);
+}
+
+std::string DescribeMessage(const PipelineLayout& layout, size_t number, const Action& transfer) {
+  const std::string& program = layout.programs[number]->name;
   if (!IsStageTransfer(transfer.kind)) {
     const int from = SenderOf(transfer);
     return absl::StrCat(program, IsNorm(transfer) ? " gradient norms " : " decision about the step before ", from, "->",
                         IsNorm(transfer) ? from + 1 : from - 1);
   }
-  const int from = SourceStage(transfer).value();
+  const int from = SourceOf(*layout.programs[number], transfer).value();
   const bool forward = IsForwardTransfer(transfer.kind);
   const int border = forward ? from : from - 1;  // the activation's shape is that of its gradient
-  return absl::StrCat(program, forward ? " activation " : " gradient ", from, "->", forward ? from + 1 : from - 1, " ",
-                      layout.messages[border].activation);
+  const int to = forward ? (from + 1) % layout.programs[number]->placement.stages() : from - 1;
+  return absl::StrCat(program, forward ? " activation " : " gradient ", from, "->", to, " ",
+                      layout.MessagesOf(number)[border].activation);
 }
 
 // Whose channels a program uses.
@@ -52,8 +59,8 @@ ChannelSpec ChannelFor(const PipelineLayout& layout, size_t program, PipelineRan
           .sender = layout.WorldRankOf(sender),
           .receiver = layout.WorldRankOf(receiver),
           .queue = transfer.queue,
-          .bytes = MessageBytes(layout, transfer),
-          .message = DescribeMessage(layout, layout.programs[ChannelProgram(layout, program)]->name, transfer)};
+          .bytes = MessageBytes(layout, program, transfer),
+          .message = DescribeMessage(layout, ChannelProgram(layout, program), transfer)};
 }
 
 int CollectivesOf(const PipelineLayout& layout) {
@@ -115,7 +122,7 @@ ChannelId ChannelOf(const PipelineLayout& layout, size_t program, const Action& 
   const Placement& placement = layout.programs[program]->placement;
   const int stages = placement.copies() * placement.stages(), ranks = placement.ranks();
   const int number = IsStageTransfer(transfer.kind)
-                         ? 2 * static_cast<int>(placement.Index(SourceStage(transfer), transfer.copy)) +
+                         ? 2 * static_cast<int>(placement.Index(SourceOf(*layout.programs[program], transfer), transfer.copy)) +
                                (IsForwardTransfer(transfer.kind) ? 0 : 1)
                          : 2 * stages + 2 * SenderOf(transfer) + (IsNorm(transfer) ? 0 : 1);
   const int per_program = 2 * (stages + ranks), programs = static_cast<int>(layout.programs.size());
@@ -147,9 +154,9 @@ GroupSpec ShardGroup(const PipelineLayout& layout, PipelineRank rank) {
   return group;
 }
 
-int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer) {
+int64_t MessageBytes(const PipelineLayout& layout, size_t program, const Action& transfer) {
   if (!IsStageTransfer(transfer.kind)) return IsNorm(transfer) ? layout.norm_bytes : kDecisionBytes;
-  const StageMessages& source = layout.messages[SourceStage(transfer).index()];
+  const StageMessages& source = layout.MessagesOf(program)[SourceOf(*layout.programs[program], transfer).index()];
   return IsForwardTransfer(transfer.kind) ? source.activation_bytes : source.gradient_bytes;
 }
 

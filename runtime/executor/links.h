@@ -20,7 +20,7 @@ inline constexpr int64_t kDecisionBytes = 16;
 
 // What leaves a stage.
 struct StageMessages {
-  int64_t activation_bytes = 0;  // to the next stage; 0 for the last
+  int64_t activation_bytes = 0;  // to the next stage; of the last, in generation, tokens to the first; else 0
   int64_t gradient_bytes = 0;    // of its input, to the previous stage; 0 for the first
   std::string activation;        // shape and type, for people: "[8, 256, 384] f32"
 };
@@ -35,13 +35,19 @@ struct TiedUses {
 // What all ranks of one pipeline know: that of replica and shard in a grid of them.
 struct PipelineLayout {
   std::vector<const Program*> programs;  // same placement
-  std::vector<StageMessages> messages;   // per stage
+  std::vector<StageMessages> messages;   // per stage: what slots have room for
+  // Per program, of those whose messages are smaller; empty, or without an entry for a program: `messages`.
+  std::vector<std::vector<StageMessages>> smaller_messages;
   std::vector<TiedUses> tied;            // any order
   int64_t norm_bytes = 0;                // of the squared norms of all ranks; 0: no program is post-validated
   RankGrid grid;                         // its pp: the ranks of the programs
   int replica = 0;
   int shard = 0;
 
+  const std::vector<StageMessages>& MessagesOf(size_t program) const {
+    const bool smaller = program < smaller_messages.size() && !smaller_messages[program].empty();
+    return smaller ? smaller_messages[program] : messages;
+  }
   WorldRank WorldRankOf(PipelineRank rank) const { return grid.RankOf({rank, replica, shard}); }
 };
 
@@ -63,7 +69,7 @@ GroupSpec ShardGroup(const PipelineLayout& layout, PipelineRank rank);
 // The group of collective number `collective` of program number `program`: of this pipeline's ranks, or of all
 // replicas' (AcrossReplicas), replica by replica.
 GroupId GroupOf(const PipelineLayout& layout, size_t program, int collective);
-// Bytes of a SEND's or RECV's message.
-int64_t MessageBytes(const PipelineLayout& layout, const Action& transfer);
+// Bytes of a SEND's or RECV's message in program number `program`.
+int64_t MessageBytes(const PipelineLayout& layout, size_t program, const Action& transfer);
 
 }  // namespace sluice

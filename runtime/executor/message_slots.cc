@@ -14,7 +14,7 @@ namespace {
 int64_t SlotBytes(const PipelineLayout& layout, Pool pool, size_t stage) {
   switch (pool) {
     case Pool::kInput:
-      return stage == 0 ? 0 : layout.messages[stage - 1].activation_bytes;
+      return layout.messages[(stage == 0 ? layout.messages.size() : stage) - 1].activation_bytes;
     case Pool::kOutput:
       return layout.messages[stage].activation_bytes;
     case Pool::kOutputGradient:

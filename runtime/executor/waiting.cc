@@ -91,6 +91,11 @@ absl::Status Executor::EndStep() {
       options_.stream->CopyToHost(losses, losses_.data());
       result_.losses = absl::MakeConstSpan(losses_).first(std::min<size_t>(losses_.size(), program_->micro_batches));
     }
+    if (const TensorView drawn = stage->drawn(); drawn && !input_->drawn.empty()) {
+      const int64_t width = drawn.columns();
+      CHECK_EQ(static_cast<int64_t>(input_->drawn.size()), program_->micro_batches * width) << "room for what is drawn";
+      options_.stream->CopyToHost({drawn.data, drawn.dtype, {program_->micro_batches, width}}, input_->drawn.data());
+    }
     if (input_->logits.empty() || !HasRun(stage->id())) continue;  // the other copy of the model may have
     if (const TensorView logits = stage->logits()) {
       CHECK_GE(static_cast<int64_t>(input_->logits.size()), logits.bytes()) << "no room for the logits";
@@ -125,7 +130,7 @@ void Executor::TakeSpans() {
               .action = action,
               .begin_ns = events_[place]->began(),
               .end_ns = events_[place]->ended(),
-              .bytes = IsTransfer(action.kind) ? MessageBytes(options_.layout, action) : 0};
+              .bytes = IsTransfer(action.kind) ? MessageBytes(options_.layout, program_number_, action) : 0};
     // It consists of many pieces, of which the event knows the last.
     if (action.kind == ActionKind::kOptimizerStep) {
       span.begin_ns = std::max(optimizer_mark_->ended(), last_before_step_ ? last_before_step_->ended() : 0);

@@ -13,6 +13,7 @@
 #include "kernels/cuda/packed_linear.h"
 #include "runtime/config/layer_profile.h"
 #include "runtime/config/schedule.h"
+#include "runtime/planner/generation_plan.h"
 #include "runtime/planner/hosts.h"
 #include "runtime/planner/stage_sizes.h"
 #include "scheduler/lowering.h"
@@ -436,6 +437,7 @@ std::string ShapeOf(const JobConfig& job, const Node& node) {
 absl::StatusOr<Plan> MakePlan(const JobConfig& job, const PlanOptions& options) { return Planner(job, options).Run(); }
 
 StageOptions StageOptionsOf(const Plan& plan, const StagePlan& stage, int replica, int shard) {
+  if (plan.generating) return GenerationOptionsOf(plan, shard);
   StageOptions options = OptionsFor(plan.job, plan.training, plan.training.pools[stage.id.index()], stage.recompute);
   options.copy = stage.copy;
   options.replica = replica;
@@ -460,6 +462,7 @@ Traffic ShardTraffic(const Plan& plan, const StagePlan& stage) {
 }
 
 std::vector<StageMessages> MessagesOf(const Plan& plan) {
+  if (plan.generating) return GenerationMessagesOf(plan, plan.generating->prefill_tokens);
   std::vector<StageMessages> messages;
   for (const StagePlan& stage : plan.stages) {
     if (stage.copy > 0) continue;
@@ -468,6 +471,11 @@ std::vector<StageMessages> MessagesOf(const Plan& plan) {
                         .activation = ShapeOf(plan.job, plan.job.graph.nodes[stage.end - 1])});
   }
   return messages;
+}
+
+std::vector<std::vector<StageMessages>> SmallerMessagesOf(const Plan& plan) {
+  if (!plan.generating) return {};
+  return {{}, {}, GenerationMessagesOf(plan, plan.generating->group_sequences)};
 }
 
 const std::vector<TiedUses>& TiedUsesOf(const Plan& plan) { return plan.tied; }

@@ -40,6 +40,18 @@ struct StagePlan {
   StageMemory memory;
 };
 
+// What a plan for generation has in place of training (generation_plan.h): the same placement and pools of slots.
+struct GenerationPlan {
+  int groups = 0;               // of sequences, in flight at once
+  int64_t group_sequences = 0;  // at most
+  int64_t context = 0;          // tokens of a sequence, at most
+  int64_t prefill_tokens = 0;   // of a micro-batch of prompts, at most
+  int rounds = 0;               // of decode
+  Program prefill;              // forward only: prompts, in several micro-batches ...
+  Program prefill_one;          // ... and in one
+  Program decode;               // groups x rounds
+};
+
 struct Plan {
   JobConfig job;
   std::vector<StagePlan> stages;  // by Placement::Index: the stages of the first copy of the model come first
@@ -48,6 +60,7 @@ struct Plan {
   std::optional<PostValidationPrograms> post_validation;  // absent: every step ends with a barrier
   Program evaluation;                   // forward only, as many micro-batches
   Program generation;                   // forward only, one micro-batch
+  std::optional<GenerationPlan> generating;  // then there are no programs above
   std::vector<TiedUses> tied;           // weights that several layers use
   std::vector<StageBytes> stage_bytes;  // per stage: one slot of each pool, and what is fixed
   Costs costs;                          // of `training`, predicted
@@ -58,6 +71,8 @@ struct Plan {
   PartitionResult partition;
   std::string cut_method;   // "given in the job", "exact", "local search"
   std::string cost_source;  // where the times come from
+
+  const Placement& placement() const { return generating ? generating->decode.placement : training.placement; }
 };
 
 struct PlanOptions {
@@ -81,6 +96,8 @@ Traffic ShardTraffic(const Plan& plan, const StagePlan& stage);
 
 // What leaves each stage, for the executor.
 std::vector<StageMessages> MessagesOf(const Plan& plan);
+// PipelineLayout::smaller_messages, by the programs in the order that Pipeline gives them.
+std::vector<std::vector<StageMessages>> SmallerMessagesOf(const Plan& plan);
 const std::vector<TiedUses>& TiedUsesOf(const Plan& plan);
 // Of the vector that travels with post-validation; 0 without.
 int64_t NormBytesOf(const Plan& plan);

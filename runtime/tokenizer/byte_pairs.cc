@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
 namespace sluice {
@@ -24,11 +25,11 @@ absl::StatusOr<BytePairs> BytePairs::Create(const std::vector<std::string>& toke
   }
   for (int byte = 0; byte < 256; ++byte) {
     const auto found = ids.find(std::string(1, static_cast<char>(byte)));
-    if (found == ids.end()) {
+    if (found == ids.end() && absl::ascii_isprint(static_cast<unsigned char>(byte))) {
       return absl::InvalidArgumentError(
           absl::StrCat("the vocabulary has no token for the single byte ", byte, "; it isn't a byte-level one"));
     }
-    made.byte_tokens_[byte] = found->second;
+    made.byte_tokens_[byte] = found == ids.end() ? -1 : found->second;
   }
   made.merges_.reserve(merges.size());
   for (size_t rank = 0; rank < merges.size(); ++rank) {
@@ -73,13 +74,15 @@ void BytePairEncoder::Encode(absl::string_view piece, std::vector<int32_t>* toke
 }
 
 void BytePairEncoder::Merge(absl::string_view piece) {
-  const auto size = static_cast<int32_t>(piece.size());
   symbols_.clear();
   heap_.clear();
-  for (int32_t i = 0; i < size; ++i) {
-    symbols_.push_back({pairs_.TokenOf(static_cast<unsigned char>(piece[i])), i - 1, i + 1 < size ? i + 1 : -1});
+  for (const char byte : piece) {
+    const auto i = static_cast<int32_t>(symbols_.size());
+    const int32_t token = pairs_.TokenOf(static_cast<unsigned char>(byte));
+    if (token >= 0) symbols_.push_back({token, i - 1, i + 1});
   }
-  for (int32_t i = 0; i < size; ++i) Consider(i);
+  if (!symbols_.empty()) symbols_.back().next = -1;
+  for (size_t i = 0; i < symbols_.size(); ++i) Consider(static_cast<int32_t>(i));
   while (!heap_.empty()) {
     std::pop_heap(heap_.begin(), heap_.end());
     const Candidate best = heap_.back();

@@ -24,10 +24,12 @@ class BytePairs {
     int32_t token = 0;  // what the two become
   };
   // tokens[id]: its bytes; merges in order of rank, each two ids. `whole_pieces`: a piece that is a token is that one,
-  // whatever the merges ("ignore_merges"). INVALID_ARGUMENT: a byte without a token, a merge whose result is none.
+  // whatever the merges ("ignore_merges"). INVALID_ARGUMENT: a printable ASCII character without a token, a merge whose
+  // result is none.
   static absl::StatusOr<BytePairs> Create(const std::vector<std::string>& tokens,
                                           const std::vector<std::pair<int32_t, int32_t>>& merges, bool whole_pieces);
 
+  // -1: some vocabularies have no token for bytes that their training text didn't have.
   int32_t TokenOf(unsigned char byte) const { return byte_tokens_[byte]; }
   const Merge* Find(int32_t left, int32_t right) const {
     const auto found = merges_.find(Key(left, right));
@@ -51,7 +53,8 @@ class BytePairs {
 class BytePairEncoder {
  public:
   explicit BytePairEncoder(const BytePairs& pairs) : pairs_(pairs) {}
-  // Appends the tokens of a piece. Time grows as n log n in its bytes; pieces met lately are looked up.
+  // Appends the tokens of a piece; bytes without one are left out, as Hugging Face's library does. Time grows as n log
+  // n in its bytes; pieces met lately are looked up.
   void Encode(absl::string_view piece, std::vector<int32_t>* tokens);
 
  private:

@@ -45,5 +45,8 @@ class PreTokenizer {
 
 // GPT-2's pattern, which byte-level pre-tokenizers use where they name none.
 extern const char kGpt2Pattern[];
+// Llama 3's; and each digit apart, which SmolLM's does before GPT-2's.
+extern const char kLlama3Pattern[];
+extern const char kDigitPattern[];
 
 }  // namespace sluice

@@ -17,11 +17,6 @@ namespace {
 // What documents end with in the families that are supported.
 constexpr absl::string_view kEnds[] = {"<|endoftext|>", "<|end_of_text|>", "</s>"};
 
-// The patterns of Llama 3 and of a digit at a time; like GPT-2's they cut behind a line's end that letters surround.
-constexpr absl::string_view kLlama3Pattern =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-
 }  // namespace
 
 Tokenizer Tokenizer::Bytes() {
@@ -44,10 +39,11 @@ absl::StatusOr<Tokenizer> Tokenizer::Create(TokenizerParts parts) {
     std::stable_sort(places.begin(), places.end(),
                      [&](int a, int b) { return parts.added[a].content.size() > parts.added[b].content.size(); });
   }
+  // Each of these cuts behind a line's end that letters surround.
   made.lines_can_be_cut_ =
       std::all_of(parts.patterns.begin(), parts.patterns.end(),
                   [](const std::string& pattern) {
-                    return pattern == kGpt2Pattern || pattern == kLlama3Pattern || pattern == "\\p{N}";
+                    return pattern == kGpt2Pattern || pattern == kLlama3Pattern || pattern == kDigitPattern;
                   }) &&
       !parts.space_first;
   made.parts_ = std::move(parts);

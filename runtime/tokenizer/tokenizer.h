@@ -1,8 +1,9 @@
 // Text to token ids and back: bytes, or byte-level byte-pair encoding as tokenizer.json describes it (the types that
 // GPT-2, Llama 3 and SmolLM are of).
 //
-// Any bytes round-trip: Decode(Encode(text)) == text. Threads: a Tokenizer is immutable; an Encoder belongs to one
-// thread and must not outlive it.
+// Any bytes that the vocabulary has tokens for round-trip: Decode(Encode(text)) == text. A byte that its training text
+// never had (SmolLM2's misses 0x04 and 20 others, most of them no part of UTF-8) may have none and is left out.
+// Threads: a Tokenizer is immutable; an Encoder belongs to one thread and must not outlive it.
 #pragma once
 
 #include <cstdint>

@@ -161,7 +161,7 @@ class Reader {
       return absl::OkStatus();
     }
     if (type == "Digits") {
-      parts_.patterns.push_back(IsSet(step, "individual_digits") ? "\\p{N}" : "\\p{N}+");
+      parts_.patterns.push_back(IsSet(step, "individual_digits") ? kDigitPattern : "\\p{N}+");
       return absl::OkStatus();
     }
     if (type == "Split") return ReadSplit(step);

@@ -81,7 +81,11 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   shared.world = world;
   shared.plan = &plan;
   shared.options = options;
-  shared.programs = {plan.training, plan.evaluation, plan.generation};
+  if (plan.generating) {
+    shared.programs = {plan.generating->prefill, plan.generating->prefill_one, plan.generating->decode};
+  } else {
+    shared.programs = {plan.training, plan.evaluation, plan.generation};
+  }
   if (plan.post_validation.has_value()) {
     const PostValidationPrograms& others = *plan.post_validation;
     for (const Program* program : {&others.first_step, &others.guess_wrong, &others.settle}) {
@@ -90,6 +94,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   }
   for (const Program& program : shared.programs) shared.layout.programs.push_back(&program);
   shared.layout.messages = MessagesOf(plan);
+  shared.layout.smaller_messages = SmallerMessagesOf(plan);
   shared.layout.tied = TiedUsesOf(plan);
   shared.layout.norm_bytes = NormBytesOf(plan);
   shared.layout.grid = plan.job.layout.grid();
@@ -104,7 +109,9 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   ASSIGN_OR_RETURN(shared.devices, RankDevices::Create(plan, {.ranks = shared.ranks,
                                                               .threads_per_rank = options.threads_per_rank,
                                                               .processors = options.processors,
+                                                              .gpu_share = options.gpu_share,
                                                               .measured = options.algorithms_measured}));
+  if (options.on_gpus && !shared.devices.ToText().empty()) options.on_gpus(shared.devices.ToText());
   for (const WorldRank rank : shared.ranks) {
     pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, rank));
   }
@@ -183,12 +190,29 @@ absl::StatusOr<std::vector<float>> Pipeline::Logits(const MicroBatchInfo& micro_
     const auto wanted = self.place().shard == 0 ? bytes : absl::Span<std::byte>();  // all shards make the same ones
     return self.executor().Run(kOneForward, {.micro_batches = {&micro_batch, 1}, .logits = wanted}).status();
   }));
-  const Placement& placement = state_->shared.plan->training.placement;
+  const Placement& placement = state_->shared.plan->placement();
   const PipelineRank last = placement.RankOf(StageId(placement.stages() - 1));
   const WorldRank has_them = state_->shared.layout.grid.RankOf({last, 0, 0});
   const auto& here = state_->shared.ranks;
   if (std::find(here.begin(), here.end(), has_them) == here.end()) logits.clear();
   return logits;
+}
+
+absl::Status Pipeline::BeginSequence(int64_t sequence, const SamplingRules& rules, absl::Span<const uint32_t> seen) {
+  return state_->OnAll([&](Rank& self) -> absl::Status {
+    for (LayerStage* stage : self.stages()) {
+      RETURN_IF_ERROR(state_->shared.world->Wait(stage->BeginSequence(sequence, rules, seen)));
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Pipeline::Generate(GenerationPass pass, absl::Span<const MicroBatchInfo> micro_batches,
+                                absl::Span<int32_t> drawn) {
+  return state_->OnAll([=](Rank& self) -> absl::Status {
+    const auto wanted = self.place().shard == 0 ? drawn : absl::Span<int32_t>();  // all shards draw the same ones
+    return self.executor().Run(static_cast<size_t>(pass), {.micro_batches = micro_batches, .drawn = wanted}).status();
+  });
 }
 
 absl::StatusOr<std::vector<float>> Pipeline::ReadParameter(const std::string& name, int replica) {

@@ -19,6 +19,7 @@
 #include "runtime/checkpoint/parameter_source.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/outcome.h"
+#include "runtime/trainer/rank_devices.h"
 #include "runtime/trainer/report.h"
 #include "runtime/trainer/snapshot.h"
 #include "scheduler/timeline.h"
@@ -39,6 +40,9 @@ struct PipelineOptions {
   int threads_per_rank = 1;
   // The ranks here share these, as many for each as it has threads; too few: not pinned.
   std::vector<int> processors;
+  GpuShare gpu_share;
+  // Hears which rank has which GPU, before anything is made on one; null: nobody does.
+  std::function<void(const std::string& text)> on_gpus;
   double watchdog_seconds = 60;
   std::function<uint64_t()> moves_elsewhere;  // Watchdog::moves_elsewhere
   // cuda::CudaDeviceOptions::measured of each GPU rank, on its thread; null: nothing is measured.
@@ -58,6 +62,9 @@ struct TrainingStep {
   // From 1; with post-validation only that of a step with no unfinished one before it counts, the ranks count on.
   int64_t update = 1;
 };
+
+// Which of GenerationPlan's programs.
+enum class GenerationPass : uint8_t { kPrefill, kPrefillOne, kDecode };
 
 class Pipeline {
  public:
@@ -82,6 +89,12 @@ class Pipeline {
   // Forward only, one micro-batch, through the first replica: the logits [tokens, V] of the tokens that it names in
   // logits_of; empty if the rank that has them is elsewhere.
   absl::StatusOr<std::vector<float>> Logits(const MicroBatchInfo& micro_batch);
+
+  // Of a plan for generation, in place of steps. How a sequence draws, and which tokens it has (LayerStage).
+  absl::Status BeginSequence(int64_t sequence, const SamplingRules& rules, absl::Span<const uint32_t> seen);
+  // Runs a program; what is drawn goes to `drawn`, [micro-batches, sequences of a group]. REQUIRES: the ranks of the last
+  // stage are here.
+  absl::Status Generate(GenerationPass pass, absl::Span<const MicroBatchInfo> micro_batches, absl::Span<int32_t> drawn);
 
   // Copies a replica's parts of a parameter out, by its global name: of the shards that have ranks here. For tests and for
   // saving.

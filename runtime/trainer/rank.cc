@@ -159,10 +159,11 @@ absl::Status Rank::BeginSnapshot() {
 
 RankModelOptions Rank::ModelOptions() const {
   const Plan& plan = *shared_->plan;
-  const Placement& placement = plan.training.placement;
+  const Placement& placement = plan.placement();
   const int pp = layout_.grid.pp();
   RankModelOptions options{.place = place_.replica * pp + place_.pipeline.value(),
                            .max_norm = static_cast<float>(plan.job.optimizer.clip_norm)};
+  if (plan.generating) return options;  // no step ends
   for (const StagePlan& stage : plan.stages) {
     if (stage.copy > 0) continue;
     auto& norm = options.norms.emplace_back();

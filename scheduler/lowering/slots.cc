@@ -47,16 +47,18 @@ class SlotPass {
     const bool training = program_.pass == PassKind::kTraining;
     switch (a.kind) {
       case ActionKind::kForward:
-        if (a.stage.value() < program_.placement.stages() - 1) {
-          a.slot = TakeTarget(a, a.stage.value() + 1, Pool::kInput, Pool::kOutput);
+        if (const auto next = program_.path().Next(a.stage, a.micro_batch)) {
+          a.slot = TakeTarget(a, *next, Pool::kInput, Pool::kOutput);
         }
         a.stash = Of(Pool::kStash, a).Take(a.micro_batch);
         if (!training) FreeAll(a, {Pool::kInput, Pool::kStash});
         break;
       case ActionKind::kBackward:
       case ActionKind::kInputGradient:
-        if (a.stage.value() > 0)
-          a.slot = TakeTarget(a, a.stage.value() - 1, Pool::kOutputGradient, Pool::kInputGradient);
+        if (a.stage.value() > 0) {
+          const StageItem previous{StageId(a.stage.value() - 1), a.micro_batch};
+          a.slot = TakeTarget(a, previous, Pool::kOutputGradient, Pool::kInputGradient);
+        }
         a.stash = Of(Pool::kGradientStash, a).Take(a.micro_batch);
         if (a.kind == ActionKind::kInputGradient) break;
         [[fallthrough]];
@@ -87,11 +89,10 @@ class SlotPass {
   PoolState& Of(Pool pool, const Action& a) { return Of(pool, a.stage, a.copy); }
 
   // The slot that a compute action writes: its neighbour's own if that stands on the same rank, else one to send.
-  int32_t TakeTarget(const Action& a, int neighbour, Pool neighbours, Pool own) {
-    const StageId next(neighbour);
+  int32_t TakeTarget(const Action& a, const StageItem& neighbour, Pool neighbours, Pool own) {
     const Placement& placement = program_.placement;
-    const bool local = placement.RankOf(next, a.copy) == placement.RankOf(a.stage, a.copy);
-    return (local ? Of(neighbours, next, a.copy) : Of(own, a)).Take(a.micro_batch);
+    const bool local = placement.RankOf(neighbour.stage, a.copy) == placement.RankOf(a.stage, a.copy);
+    return local ? Of(neighbours, neighbour.stage, a.copy).Take(neighbour.micro_batch) : Of(own, a).Take(a.micro_batch);
   }
   static int32_t Send(PoolState& pool, MicroBatch i) {
     const int32_t slot = pool.Of(i);

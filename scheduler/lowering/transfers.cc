@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <deque>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
@@ -38,7 +39,7 @@ struct Inbox {
   int held = 0;
   int held_most = 0;
   int send_slots = 0;
-  absl::InlinedVector<MicroBatch, 2> waiting;  // made, not yet moved; in the order made
+  absl::InlinedVector<MicroBatch, 2> waiting;  // for which it was made, not yet moved; in the order made
 };
 
 // An inbox in which a message may be able to move now: it was just made, or a slot was given back.
@@ -120,9 +121,22 @@ class TransferPass {
   void Reserve();
   void SetPools();
 
+  std::optional<StageItem> Next(const Action& a) const { return schedule_.path().Next(a.stage, a.micro_batch); }
+  // The stage that sends into an inbox.
+  StageId SenderOf(StageId stage, bool forward) const {
+    const int stages = placement_.stages();
+    return StageId((stage.value() + (forward ? stages - 1 : 1)) % stages);
+  }
+  bool HasInbox(StageId stage, bool forward) const {
+    return forward ? !IsFirst(stage) || schedule_.groups > 0 : !IsLast(stage) && schedule_.groups == 0;
+  }
+
   // The inbox that a compute action writes into, or nullptr at the ends of the pipeline.
   Inbox* Target(const Action& a) {
-    if (a.kind == ActionKind::kForward && !IsLast(a.stage)) return &InboxOf(StageId(a.stage.value() + 1), a.copy, true);
+    if (a.kind == ActionKind::kForward) {
+      const auto next = Next(a);
+      return next ? &InboxOf(next->stage, a.copy, true) : nullptr;
+    }
     const bool gradient = a.kind == ActionKind::kBackward || a.kind == ActionKind::kInputGradient;
     if (gradient && !IsFirst(a.stage)) return &InboxOf(StageId(a.stage.value() - 1), a.copy, false);
     return nullptr;
@@ -159,7 +173,7 @@ class TransferPass {
   // To the next moment at which something ends: all ends first, then the messages that can move.
   void AdvanceTime();
   void End(const Action& action);
-  void Produce(const Action& producer, StageId to, bool forward);
+  void Produce(const StageItem& to, int copy, bool forward);
   void Free(StageId stage, int copy, bool forward);
   void MoveMessages(StageId stage, int copy, bool forward);
   void Consider(size_t rank) {
@@ -251,6 +265,7 @@ void TransferPass::Prepare() {
   program_.name = schedule_.name;
   program_.pass = schedule_.pass;
   program_.micro_batches = m;
+  program_.groups = schedule_.groups;
   program_.replicas = options_.replicas;
   program_.placement = placement_;
   program_.ranks.resize(schedule_.ranks.size());
@@ -270,12 +285,18 @@ void TransferPass::Prepare() {
     for (int s = 0; s < stages; ++s) {
       const size_t index = placement_.Index(StageId(s), copy);
       const PipelineRank rank = placement_.RankOf(StageId(s), copy);
-      if (s > 0) prepare(activations_[index], placement_.RankOf(StageId(s - 1), copy) == rank, in_flight_[index]);
+      // The tokens of all groups wait for the first stage while it does the round before.
+      const int waiting = s > 0 ? in_flight_[index] : schedule_.groups;
+      if (HasInbox(StageId(s), true)) {
+        prepare(activations_[index], placement_.RankOf(SenderOf(StageId(s), true), copy) == rank, waiting);
+      }
       if (s < stages - 1) {
         prepare(gradients_[index], placement_.RankOf(StageId(s + 1), copy) == rank, gradients_in_flight_[index]);
       }
       for (int i = 0; i < m; ++i) {
-        if (s == 0) ProgressOf(StageId(s), copy, MicroBatch(i)) |= kInputHere;
+        if (!schedule_.path().Previous(StageId(s), MicroBatch(i))) {
+          ProgressOf(StageId(s), copy, MicroBatch(i)) |= kInputHere;
+        }
         if (s == stages - 1) ProgressOf(StageId(s), copy, MicroBatch(i)) |= kGradientHere;
       }
     }
@@ -340,13 +361,15 @@ void TransferPass::End(const Action& a) {
   switch (a.kind) {
     case ActionKind::kForward:
       progress |= kForwardDone;
-      if (!IsLast(a.stage)) Produce(a, StageId(a.stage.value() + 1), true);
-      if (schedule_.pass == PassKind::kForwardOnly) Free(a.stage, a.copy, true);
+      if (const auto next = Next(a)) Produce(*next, a.copy, true);
+      if (schedule_.pass == PassKind::kForwardOnly && schedule_.path().Previous(a.stage, a.micro_batch)) {
+        Free(a.stage, a.copy, true);
+      }
       break;
     case ActionKind::kBackward:
     case ActionKind::kInputGradient:
       progress |= kInputGradientDone;
-      if (!IsFirst(a.stage)) Produce(a, StageId(a.stage.value() - 1), false);
+      if (!IsFirst(a.stage)) Produce({StageId(a.stage.value() - 1), a.micro_batch}, a.copy, false);
       if (a.kind == ActionKind::kInputGradient) break;
       [[fallthrough]];
     case ActionKind::kWeightGradient:
@@ -358,18 +381,18 @@ void TransferPass::End(const Action& a) {
   }
 }
 
-void TransferPass::Produce(const Action& producer, StageId to, bool forward) {
-  Inbox& inbox = InboxOf(to, producer.copy, forward);
+void TransferPass::Produce(const StageItem& to, int copy, bool forward) {
+  Inbox& inbox = InboxOf(to.stage, copy, forward);
   if (inbox.local) {
-    ProgressOf(to, producer.copy, producer.micro_batch) |= forward ? kInputHere : kGradientHere;
+    ProgressOf(to.stage, copy, to.micro_batch) |= forward ? kInputHere : kGradientHere;
     return;
   }
-  inbox.waiting.push_back(producer.micro_batch);
-  movable_.push_back({to, producer.copy, forward});
+  inbox.waiting.push_back(to.micro_batch);
+  movable_.push_back({to.stage, copy, forward});
 }
 
 void TransferPass::Free(StageId stage, int copy, bool forward) {
-  if (forward ? IsFirst(stage) : IsLast(stage)) return;
+  if (!HasInbox(stage, forward)) return;
   Inbox& inbox = InboxOf(stage, copy, forward);
   --inbox.held;
   if (!inbox.waiting.empty()) movable_.push_back({stage, copy, forward});
@@ -377,19 +400,21 @@ void TransferPass::Free(StageId stage, int copy, bool forward) {
 
 void TransferPass::MoveMessages(StageId stage, int copy, bool forward) {
   Inbox& inbox = InboxOf(stage, copy, forward);
-  const StageId from(stage.value() + (forward ? -1 : 1));
+  const StageId from = SenderOf(stage, forward);
   const PipelineRank sender = placement_.RankOf(from, copy), receiver = placement_.RankOf(stage, copy);
   while (!inbox.waiting.empty() && inbox.held < inbox.slots) {
     const MicroBatch i = inbox.waiting.front();
     inbox.waiting.erase(inbox.waiting.begin());
     Take(inbox);
-    Action action{.copy = static_cast<int16_t>(copy), .micro_batch = i};
+    Action action{.copy = static_cast<int16_t>(copy)};
     action.kind = forward ? ActionKind::kSendForward : ActionKind::kSendBackward;
     action.stage = from;
+    action.micro_batch = forward ? schedule_.path().Previous(stage, i)->micro_batch : i;
     action.peer = receiver;
     Append(sender.index(), action);
     action.kind = forward ? ActionKind::kRecvForward : ActionKind::kRecvBackward;
     action.stage = stage;
+    action.micro_batch = i;
     action.peer = sender;
     Append(receiver.index(), action);
     arrivals_.push_back({now_ + kLatency, stage, copy, i, forward});
@@ -410,13 +435,15 @@ bool TransferPass::GrowPools() {
     if (states_[r].next == schedule_.ranks[r].size()) continue;
     const Action& next = schedule_.ranks[r][states_[r].next];
     if (!next.stage.valid()) continue;
-    if (!IsFirst(next.stage)) grow(next.stage, next.copy, true);
-    if (!IsLast(next.stage)) grow(next.stage, next.copy, false);
+    for (const bool forward : {true, false}) {
+      if (HasInbox(next.stage, forward)) grow(next.stage, next.copy, forward);
+    }
   }
   for (int copy = 0; copy < placement_.copies() && !grown; ++copy) {
     for (int s = 0; s < placement_.stages(); ++s) {
-      if (s > 0) grow(StageId(s), copy, true);
-      if (s < placement_.stages() - 1) grow(StageId(s), copy, false);
+      for (const bool forward : {true, false}) {
+        if (HasInbox(StageId(s), forward)) grow(StageId(s), copy, forward);
+      }
     }
   }
   return grown;
@@ -449,14 +476,15 @@ void TransferPass::SetPools() {
     const auto received = [](const Inbox& inbox) { return inbox.local ? inbox.held_most : inbox.slots; };
     if (stage > 0) {
       const Inbox& out = gradients_[index - 1];
-      size(Pool::kInput) = received(activations_[index]);
       if (training && !out.local) size(Pool::kInputGradient) = out.send_slots;
     }
-    if (stage < placement_.stages() - 1) {
-      const Inbox& out = activations_[index + 1];
+    if (HasInbox(StageId(stage), true)) size(Pool::kInput) = received(activations_[index]);
+    const bool last = stage == placement_.stages() - 1;
+    if (!last || schedule_.groups > 0) {
+      const Inbox& out = activations_[last ? index - stage : index + 1];
       if (!out.local) size(Pool::kOutput) = out.send_slots;
-      if (training) size(Pool::kOutputGradient) = received(gradients_[index]);
     }
+    if (!last && training) size(Pool::kOutputGradient) = received(gradients_[index]);
     size(Pool::kStash) = in_flight_[index];
     size(Pool::kGradientStash) = gradients_in_flight_[index];
   }

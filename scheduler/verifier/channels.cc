@@ -68,6 +68,10 @@ absl::Status CheckMessageSizes(const Program& program, const std::vector<StageBy
                                                       PoolName(sent), " slots have ", out, " bytes, but ",
                                                       PoolName(received), " slots have ", in));
   };
+  const int last = placement.stages() - 1;
+  if (program.groups > 0) {
+    if (auto status = check(0, last, Pool::kOutput, 0, Pool::kInput); !status.ok()) return status;
+  }
   for (int copy = 0; copy < placement.copies(); ++copy) {
     for (int s = 0; s + 1 < placement.stages(); ++s) {
       if (auto status = check(copy, s, Pool::kOutput, s + 1, Pool::kInput); !status.ok()) return status;

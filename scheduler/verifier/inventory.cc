@@ -21,6 +21,11 @@ class Inventory {
           absl::StrCat("there are ", program_.ranks.size(), " lists for ", placement_.ranks(), " ranks"));
     if (program_.pools.size() != static_cast<size_t>(stages_) * placement_.copies())
       return absl::FailedPreconditionError("the program has no pool sizes for its stages");
+    if (program_.groups != 0 && (program_.groups < 0 || m_ % program_.groups != 0 || placement_.copies() > 1 ||
+                                 program_.pass != PassKind::kForwardOnly))
+      return absl::FailedPreconditionError(absl::StrCat(
+          "generation needs one copy of the model, forward passes alone and as many of them for each of the ",
+          program_.groups, " groups, not ", m_, " in all"));
     if (program_.replicas < 1)
       return absl::FailedPreconditionError(absl::StrCat("the program is for ", program_.replicas, " replicas"));
     seen_.assign(program_.pools.size() * m_, 0);
@@ -220,11 +225,15 @@ class Inventory {
     return a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvForward;
   }
 
-  // The stage at the other side of what a transfer, F, B or I passes on or takes.
-  static int Neighbour(const Action& a) {
+  // The stage at the other side of what a transfer, F, B or I passes on or takes; out of range: there is none.
+  int Neighbour(const Action& a) const {
     const bool next =
         a.kind == ActionKind::kForward || a.kind == ActionKind::kSendForward || a.kind == ActionKind::kRecvBackward;
-    return a.stage.value() + (next ? 1 : -1);
+    const int direct = a.stage.value() + (next ? 1 : -1);
+    if (a.kind != ActionKind::kForward && !IsForwardTransfer(a)) return direct;
+    const ForwardPath path = program_.path();
+    const auto other = next ? path.Next(a.stage, a.micro_batch) : path.Previous(a.stage, a.micro_batch);
+    return other ? other->stage.value() : direct;
   }
 
   absl::Status CheckPeer(size_t r, size_t k, const Action& a) const {
@@ -297,8 +306,9 @@ class Inventory {
     const auto remote = [&](int other) {
       return other >= 0 && other < stages_ && placement_.RankOf(StageId(other), copy) != rank;
     };
-    const int s = stage.value();
-    const bool training = program_.pass == PassKind::kTraining, previous = remote(s - 1), next = remote(s + 1);
+    const bool training = program_.pass == PassKind::kTraining;
+    const auto before = program_.path().Previous(stage, i), behind = program_.path().Next(stage, i);
+    const bool previous = before && remote(before->stage.value()), next = behind && remote(behind->stage.value());
     const uint8_t seen = seen_[Cell(stage, copy, i)];
     const bool split = seen & (Bit(ActionKind::kInputGradient) | Bit(ActionKind::kWeightGradient));
     const auto name = [&](ActionKind kind) {

@@ -212,10 +212,14 @@ class OrderCheck {
   }
 
   absl::Status VisitForward(const Action& a, int s) {
-    if (s > 0 && Held(Pool::kInput, s, a) == kNone) return Error("comes before its input");
-    if (s < last_) {
-      const bool local = Local(s + 1, a);
-      RETURN_IF_ERROR(Bind(local ? Pool::kInput : Pool::kOutput, local ? s + 1 : s, a, a.slot));
+    const ForwardPath path = program_.path();
+    if (path.Previous(a.stage, a.micro_batch) && Held(Pool::kInput, s, a) == kNone)
+      return Error("comes before its input");
+    if (const auto next = path.Next(a.stage, a.micro_batch)) {
+      const bool local = Local(next->stage.value(), a);
+      Action held_by = a;  // on the same rank the slot is the next stage's own
+      if (local) held_by.micro_batch = next->micro_batch;
+      RETURN_IF_ERROR(Bind(local ? Pool::kInput : Pool::kOutput, local ? next->stage.value() : s, held_by, a.slot));
     }
     RETURN_IF_ERROR(Bind(Pool::kStash, s, a, a.stash));
     Of(s, a).forward_done = true;

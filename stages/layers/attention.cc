@@ -39,11 +39,7 @@ class AttentionLayer final : public Layer {
     RecomputeCheap(call);
     qkv_.Forward(call, call.tensors[kNormed], {}, call.tensors[kQkv]);
     Rope(call, call.tensors[kQkv], Direction::kForward);
-    call.operations.AttentionForward(call.stream, {.shape = ShapeOf(call),
-                                                   .qkv = call.tensors[kQkv],
-                                                   .first_key = call.batch.first_key,
-                                                   .y = call.tensors[kMixed],
-                                                   .lse = Lse(call)});
+    Attend(call);
     residual_.Forward(call, call.tensors[kMixed], call.tensors[kPartial], call.tensors[kExchange]);
   }
 
@@ -105,6 +101,23 @@ class AttentionLayer final : public Layer {
             .scale = 1.0f / std::sqrt(static_cast<float>(node_.head_size))};
   }
 
+  void Attend(const LayerCall& call) const {
+    if (const CacheViews& cache = call.cache; cache.keys_and_values) {
+      return call.operations.CachedAttention(call.stream,
+                                             {.shape = CacheShapeOf(node_, compute_, cache.sequences, cache.context),
+                                              .qkv = call.tensors[kQkv],
+                                              .sequences = call.batch.sequences,
+                                              .positions = call.batch.positions,
+                                              .cache = cache.keys_and_values,
+                                              .y = call.tensors[kMixed]});
+    }
+    call.operations.AttentionForward(call.stream, {.shape = ShapeOf(call),
+                                                   .qkv = call.tensors[kQkv],
+                                                   .first_key = call.batch.first_key,
+                                                   .y = call.tensors[kMixed],
+                                                   .lse = Lse(call)});
+  }
+
   TensorView Lse(const LayerCall& call) const {
     TensorView view = call.tensors[kLse];
     view.shape = {call.rows, node_.heads, call.sequence};
@@ -129,6 +142,16 @@ class AttentionLayer final : public Layer {
 };
 
 }  // namespace
+
+CacheShape CacheShapeOf(const Node& shard, DType compute, int64_t sequences, int64_t context) {
+  return {.sequences = sequences,
+          .context = context,
+          .heads = shard.heads,
+          .kv_heads = shard.kv_heads,
+          .head_size = shard.head_size,
+          .scale = 1.0f / std::sqrt(static_cast<float>(shard.head_size)),
+          .compute = compute};
+}
 
 std::unique_ptr<Layer> NewAttention(const Node& node, DType compute, const TensorParallel& tensor) {
   return std::make_unique<AttentionLayer>(node, compute, tensor);

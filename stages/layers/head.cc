@@ -55,9 +55,13 @@ class HeadLayer final : public Layer {
   }
 
   void Forward(const LayerCall& call) const override {
-    if (call.training) return;
+    const bool nothing_drawn = !call.logits && !call.batch.targets;  // a part of a prompt, in generation
+    if (call.training || nothing_drawn) return;
     const TensorView x = AllTokens(call);
-    if (call.logits) return MakeLogits(call, x);
+    if (call.logits) {
+      MakeLogits(call, x);
+      return Draw(call);
+    }
     ForEachChunk(call.rows * call.sequence,
                  [&](int64_t begin, int64_t count) { MakeLoss(call, x, begin, count, /*dlogits=*/{}); });
   }
@@ -82,6 +86,12 @@ class HeadLayer final : public Layer {
   template <class Body>
   static void ForEachChunk(int64_t rows, const Body& body) {
     for (int64_t begin = 0; begin < rows; begin += kHeadRows) body(begin, std::min(kHeadRows, rows - begin));
+  }
+
+  static TensorView Row(const TensorView& matrix, int64_t row) {
+    TensorView vector = Rows(matrix, row, 1);
+    vector.shape = {vector.columns()};
+    return vector;
   }
 
   TensorView AllTokens(const LayerCall& call) const {
@@ -130,9 +140,20 @@ class HeadLayer final : public Layer {
       const TensorView mine = Rows(call.tensors[kLogits], 0, count);
       linear_.Forward(call, wanted, /*add=*/{}, mine);
       for (int64_t i = 0; i < count; ++i) {
-        call.group->AllGather(call.stream, Rows(mine, i, 1), Rows(call.logits, begin + i, 1));
+        call.group->AllGather(call.stream, Row(mine, i), Row(call.logits, begin + i));
       }
     });
+  }
+
+  // All shards have the same logits, and draw the same tokens.
+  void Draw(const LayerCall& call) const {
+    if (!call.draw.tokens) return;
+    call.operations.SampleTokens(call.stream, {.logits = call.logits,
+                                               .sequences = call.draw.sequences,
+                                               .positions = call.draw.positions,
+                                               .rules = call.draw.rules,
+                                               .seen = call.draw.seen,
+                                               .tokens = call.draw.tokens});
   }
 
   const int64_t channels_;

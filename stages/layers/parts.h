@@ -82,8 +82,10 @@ class LinearPart {
   int parameters() const { return bias_ == Bias::kNone ? 1 : 2; }
 
   void Forward(const LayerCall& call, TensorView x, TensorView add, TensorView y) const {
+    LinearShape shape = shape_;
+    shape.packed_for = call.packed_for;
     call.operations.LinearForward(call.stream,
-                                  {.shape = shape_,
+                                  {.shape = shape,
                                    .x = x,
                                    .packed = call.parameters[first_].packed,
                                    .bias = bias_ == Bias::kAdded ? call.parameters[first_ + 1].value : TensorView{},

@@ -21,6 +21,7 @@ class CallLog {
 
   // `name` lives for ever. Returns the call's number.
   uint32_t Add(const char* name, const std::source_location& site, int device, int stream, Stack stack);
+  uint32_t last() const { return static_cast<uint32_t>(calls_.size()) - 1; }
   // "NormForward at kernels/cuda/norm.cu:88 on stream 2 of device 0"; the same for all calls from one place on one
   // stream.
   std::string Describe(uint32_t call) const;

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "tests/gpu_sim/environment.h"
 #include "tests/gpu_sim/memory.h"
+#include "tests/gpu_sim/nccl_library.h"
 
 namespace gpu_sim {
 namespace {
@@ -22,10 +23,13 @@ Driver::Driver(MachineOptions options) : options_(std::move(options)), devices_(
   CHECK(installed.exchange(this) == nullptr) << "two simulated machines in one process";
   execution_ = std::make_unique<Execution>(
       Execution::Options{.world = options_.world, .seed = options_.seed, .timing = options_.timing},
-      [this](int device, cudaError_t error) {
-        std::lock_guard lock(mutex_);
-        devices_[device].lost = error;
-      });
+      Execution::Listeners{.on_failure =
+                               [this](int device, cudaError_t error) {
+                                 std::lock_guard lock(mutex_);
+                                 devices_[device].lost = error;
+                               },
+                           .on_deadlock = [this](const std::vector<uint32_t>& calls) { ReportDeadlock(calls); }});
+  nccl_ = std::make_unique<Nccl>(this);
   for (Device& device : devices_) {
     device.compute = execution_->NewEngine();
     device.to_device = execution_->NewEngine();
@@ -170,6 +174,30 @@ void Driver::Access(const Stream& stream, const std::vector<LaunchRegion>& regio
   }
 }
 
+cudaError_t Driver::IssueForLibrary(const Caller& caller, cudaStream_t stream, const std::vector<LaunchRegion>& reads,
+                                    const std::vector<LaunchRegion>& writes, std::string what, Command command) {
+  std::lock_guard lock(mutex_);
+  Stream* on = Find(caller, stream);
+  if (on == nullptr || on->device != command.device) return cudaErrorInvalidResourceHandle;
+  if (!CheckRegions(caller, on->device, reads) || !CheckRegions(caller, on->device, writes)) {
+    return cudaErrorIllegalAddress;
+  }
+  Issue(caller, on, reads, writes, std::move(command));
+  library_calls_[log_.last()] = std::move(what);
+  return cudaSuccess;
+}
+
+void Driver::ReportDeadlock(const std::vector<uint32_t>& calls) {
+  std::lock_guard lock(mutex_);
+  std::string text = "deadlock: each of these waits for the next, and the last for the first:";
+  for (const uint32_t call : calls) {
+    const auto what = library_calls_.find(call);
+    absl::StrAppend(&text, "\n  ", log_.Describe(call), what != library_calls_.end() ? ": " : "",
+                    what != library_calls_.end() ? what->second : "");
+  }
+  reports_.Add(ReportKind::kDeadlock, std::move(text));
+}
+
 void Driver::Issue(const Caller& caller, Stream* stream, const std::vector<LaunchRegion>& reads,
                    const std::vector<LaunchRegion>& writes, Command command) {
   const uint32_t call = log_.Add(caller.name, caller.site, stream->device, stream->number,
@@ -189,6 +217,7 @@ void Driver::Issue(const Caller& caller, Stream* stream, const std::vector<Launc
     };
   }
   command.device = stream->device;
+  command.call = call;
   if (command.completion == nullptr) command.completion = std::make_shared<Completion>();
   execution_->Issue(stream->number, std::move(command));
 }

@@ -26,6 +26,8 @@
 
 namespace gpu_sim {
 
+class Nccl;
+
 // Who calls: the call's name, its line, its return address.
 struct Caller {
   const char* name;
@@ -90,6 +92,14 @@ class Driver : private PinnedListener {
   cudaError_t SetSharedBytes(const void* kernel, int bytes);
   cudaError_t LaunchKernel(const Caller& caller, KernelLaunch launch);
 
+  // Other libraries (nccl_*.cc): a command of theirs, which `what` says for reports. Errors as of a launch.
+  cudaError_t IssueForLibrary(const Caller& caller, cudaStream_t stream, const std::vector<LaunchRegion>& reads,
+                              const std::vector<LaunchRegion>& writes, std::string what, Command command);
+  const MachineOptions& options() const { return options_; }
+  Execution* execution() { return execution_.get(); }
+  void AddReport(ReportKind kind, std::string text) { reports_.Add(kind, std::move(text)); }
+  Nccl& nccl() { return *nccl_; }
+
   std::vector<Report> reports() const { return reports_.all(); }
   Counters counters() const;
   std::vector<std::string> wait_sites() const;
@@ -128,6 +138,7 @@ class Driver : private PinnedListener {
   // The object behind a handle; null (and reported) for stream 0, what was destroyed, and what never was.
   Stream* Find(const Caller& caller, cudaStream_t stream);
   Event* Find(const Caller& caller, cudaEvent_t event);
+  void ReportDeadlock(const std::vector<uint32_t>& calls);
   cudaError_t WaitFor(const CompletionRef& completion, const Clock& clock);
   void HostSaw(const Clock& clock);
   void OnHostAccess(uintptr_t address, bool writes, void* instruction) override;
@@ -164,7 +175,9 @@ class Driver : private PinnedListener {
   std::deque<Stream> streams_;
   std::deque<Event> events_;
   std::map<std::string, int64_t> wait_sites_;
-  std::map<std::string, int64_t> calls_;  // so far, of those that have faults
+  std::map<std::string, int64_t> calls_;           // so far, of those that have faults
+  std::map<uint32_t, std::string> library_calls_;  // what they are, by number in log_
+  std::unique_ptr<Nccl> nccl_;
   std::unique_ptr<Execution> execution_;  // last: its task uses the rest
 };
 

@@ -13,15 +13,27 @@ namespace gpu_sim {
 using sluice::kForever;
 using sluice::MixBits;
 
+namespace {
+
+bool IsGivenUp(const Command& command) { return command.given_up != nullptr && command.given_up->at != kForever; }
+
+// What of the command has not happened never does.
+void BreakExchanges(const Command& command) {
+  for (const ExchangeRef& exchange : command.exchanges) exchange->broken |= !exchange->happened;
+}
+
+}  // namespace
+
 struct Execution::Stream {
+  int number = 0;
   std::deque<Queued> queue;  // its head runs, or is the next to run
   bool running = false;
   Nanoseconds until = 0;  // when what runs ends, or the last one ended
   CompletionRef last;     // of the youngest command that has one
 };
 
-Execution::Execution(const Options& options, std::function<void(int, cudaError_t)> on_failure)
-    : options_(options), on_failure_(std::move(on_failure)), random_state_(MixBits(options.seed)) {
+Execution::Execution(const Options& options, Listeners listeners)
+    : options_(options), listeners_(std::move(listeners)), random_state_(MixBits(options.seed)) {
   wake_ = sluice::MakeRef<sluice::Signal>();
   task_ = options_.world->Spawn({.name = "simulated GPU", .processors = {}}, [this] { Run(); });
 }
@@ -44,7 +56,7 @@ int Execution::NewEngine() {
 int Execution::NewStream() {
   std::lock_guard lock(mutex_);
   streams_.push_back(std::make_unique<Stream>());
-  return static_cast<int>(streams_.size()) - 1;
+  return streams_.back()->number = static_cast<int>(streams_.size()) - 1;
 }
 
 void Execution::Issue(int stream, Command command) {
@@ -52,7 +64,11 @@ void Execution::Issue(int stream, Command command) {
   {
     std::lock_guard lock(mutex_);
     Stream* to = streams_[stream].get();
-    if (command.completion != nullptr) to->last = command.completion;
+    if (command.completion != nullptr) {
+      command.completion->stream = stream;
+      to->last = command.completion;
+    }
+    for (const ExchangeRef& exchange : command.exchanges) exchange->parts.push_back({.stream = stream});
     const Nanoseconds not_before = now + Scaled(command.latency);
     to->queue.push_back({.command = std::move(command), .number = issued_++, .not_before = not_before});
   }
@@ -66,6 +82,25 @@ void Execution::Wake(Nanoseconds now) {
     wake = std::exchange(wake_, nullptr);
   }
   if (wake != nullptr) wake->Set(absl::OkStatus(), now);
+}
+
+void Execution::Break(const ExchangeRef& exchange) {
+  std::lock_guard lock(mutex_);
+  exchange->broken = true;
+}
+
+void Execution::GiveUp(const std::shared_ptr<Cancellation>& cancellation) {
+  const Nanoseconds now = options_.world->Now();
+  {
+    std::lock_guard lock(mutex_);
+    cancellation->at = std::min(cancellation->at, now);
+    for (const auto& stream : streams_) {
+      for (const Queued& queued : stream->queue) {
+        if (queued.command.given_up == cancellation) BreakExchanges(queued.command);
+      }
+    }
+  }
+  Wake(now);
 }
 
 bool Execution::IsDone(const Completion& completion) const {
@@ -117,6 +152,7 @@ void Execution::Run() {
       closing = closing_;
     }
     const Nanoseconds next = Advance(options_.world->Now());
+    if (next == kForever) LookForDeadlock();
     if (closing && next == kForever) return;
     options_.world->WaitAny({&wake, 1}, next);
   }
@@ -127,7 +163,7 @@ Nanoseconds Execution::Advance(Nanoseconds now) {
   for (;;) {
     Stream* ends = FirstToEnd();
     Stream* starts = FirstToStart();
-    const Nanoseconds end = ends != nullptr ? ends->until : kForever;
+    const Nanoseconds end = ends != nullptr ? EndOf(*ends) : kForever;
     const Nanoseconds start = starts != nullptr ? StartOf(*starts) : kForever;
     if (std::min(end, start) > now) return std::min(end, start);
     if (end <= start) {
@@ -151,6 +187,21 @@ Nanoseconds Execution::StartOf(const Stream& stream) const {
   return start;
 }
 
+cudaError_t Execution::ErrorOf(int device) const {
+  return device < static_cast<int>(device_errors_.size()) ? device_errors_[device] : cudaSuccess;
+}
+
+Nanoseconds Execution::EndOf(const Stream& stream) const {
+  const Command& command = stream.queue.front().command;
+  if (ErrorOf(command.device) != cudaSuccess) return stream.until;
+  if (IsGivenUp(command)) return std::max(stream.until, command.given_up->at);
+  Nanoseconds end = stream.until;
+  for (const ExchangeRef& exchange : command.exchanges) {
+    end = std::max(end, exchange->broken && !exchange->happened ? kForever : exchange->ends);
+  }
+  return end;
+}
+
 // The earliest; of several, what the seed or the order of issue says.
 Execution::Stream* Execution::FirstToStart() {
   Stream* first = nullptr;
@@ -172,10 +223,13 @@ Execution::Stream* Execution::FirstToStart() {
 
 Execution::Stream* Execution::FirstToEnd() {
   Stream* first = nullptr;
+  Nanoseconds best = kForever;
   uint64_t candidates = 0;
   for (const auto& stream : streams_) {
-    if (!stream->running || (first != nullptr && stream->until > first->until)) continue;
-    if (first != nullptr && stream->until < first->until) candidates = 0;
+    const Nanoseconds end = stream->running ? EndOf(*stream) : kForever;
+    if (end == kForever || end > best) continue;
+    if (end < best) candidates = 0;
+    best = end;
     if (NextRandom() % ++candidates == 0) first = stream.get();
   }
   return first;
@@ -187,6 +241,17 @@ void Execution::Start(Stream* stream) {
   stream->running = true;
   stream->until = start + Scaled(command.duration);
   if (command.engine != Command::kNoEngine) engine_free_at_[command.engine] = stream->until;
+  for (const ExchangeRef& exchange : command.exchanges) Arrive(stream->number, exchange.get(), stream->until);
+}
+
+void Execution::Arrive(int stream, Exchange* exchange, Nanoseconds now) {
+  size_t arrived = 0;
+  bool found = false;
+  for (Exchange::Part& part : exchange->parts) {
+    if (!found && !part.arrived && part.stream == stream) part.arrived = found = true;
+    arrived += part.arrived;
+  }
+  if (arrived == exchange->parts_expected) exchange->ends = now + Scaled(exchange->duration);
 }
 
 void Execution::Finish(Stream* stream, std::unique_lock<std::mutex>& lock) {
@@ -195,10 +260,18 @@ void Execution::Finish(Stream* stream, std::unique_lock<std::mutex>& lock) {
   const int device = head.command.device;
   if (device >= static_cast<int>(device_errors_.size())) device_errors_.resize(device + 1, cudaSuccess);
   cudaError_t error = device_errors_[device];
+  stream->until = EndOf(*stream);
+  if (error != cudaSuccess) BreakExchanges(head.command);
+  for (const ExchangeRef& exchange : head.command.exchanges) {
+    if (exchange->broken || std::exchange(exchange->happened, true)) continue;
+    lock.unlock();
+    exchange->effect();
+    lock.lock();
+  }
   if (error == cudaSuccess && head.command.effect != nullptr) {
     lock.unlock();
     error = head.command.effect();
-    if (error != cudaSuccess) on_failure_(device, error);
+    if (error != cudaSuccess) listeners_.on_failure(device, error);
     lock.lock();
     device_errors_[device] = error;
   }
@@ -213,6 +286,54 @@ void Execution::Complete(const CompletionRef& completion, cudaError_t error, Nan
   completion->error = error;
   completion->ended = when;
   if (completion->signal != nullptr) completion->signal->Set(absl::OkStatus(), when);
+}
+
+std::vector<int> Execution::BlockersOf(int stream) const {
+  const Stream& waits = *streams_[stream];
+  if (waits.queue.empty()) return {};
+  const Command& head = waits.queue.front().command;
+  if (!waits.running) {
+    if (head.waits_for == nullptr || head.waits_for->done) return {};
+    return {head.waits_for->stream};
+  }
+  std::vector<int> blockers;
+  for (const ExchangeRef& exchange : head.exchanges) {
+    if (exchange->broken) continue;
+    for (const Exchange::Part& part : exchange->parts) {
+      if (!part.arrived) blockers.push_back(part.stream);
+    }
+  }
+  return blockers;
+}
+
+// Nothing can go on by itself. Commands that wait for what nobody has issued may still be helped; a circle never is.
+void Execution::LookForDeadlock() {
+  enum class Seen : uint8_t { kNo, kOnPath, kDone };
+  std::vector<uint32_t> circle;
+  {
+    std::lock_guard lock(mutex_);
+    std::vector<Seen> seen(streams_.size(), Seen::kNo);
+    std::vector<int> path;
+    const std::function<bool(int)> visit = [&](int stream) {
+      if (seen[stream] == Seen::kDone) return false;
+      path.push_back(stream);
+      if (std::exchange(seen[stream], Seen::kOnPath) == Seen::kOnPath) return true;
+      for (const int blocker : BlockersOf(stream)) {
+        if (visit(blocker)) return true;
+      }
+      seen[stream] = Seen::kDone;
+      path.pop_back();
+      return false;
+    };
+    bool found = false;
+    for (size_t stream = 0; stream < streams_.size() && !found; ++stream) found = visit(static_cast<int>(stream));
+    if (!found) return;
+    // The path leads into the circle, whose first stream it names twice.
+    for (auto at = std::find(path.begin(), path.end(), path.back()); at + 1 != path.end(); ++at) {
+      circle.push_back(streams_[*at]->queue.front().command.call);
+    }
+  }
+  listeners_.on_deadlock(circle);
 }
 
 }  // namespace gpu_sim

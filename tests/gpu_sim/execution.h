@@ -3,7 +3,8 @@
 //
 // A stream's commands run one after the other; streams wait for each other only where a command waits for another's
 // end. A command takes its engine (a device's compute, a direction of copies) for its duration, and its effect on
-// memory happens at its end, so that whoever doesn't wait sees it missing.
+// memory happens at its end, so that whoever doesn't wait sees it missing. Commands of several streams may have to come
+// together (an Exchange): each then ends only when all of them have started.
 //
 // Threads: any; effects run on the task, without a lock.
 #pragma once
@@ -29,6 +30,7 @@ enum class Timing : uint8_t {
 
 // The end of a command, for who waits for it.
 struct Completion {
+  int stream = -1;  // that it was issued to
   bool done = false;
   cudaError_t error = cudaSuccess;
   Nanoseconds ended = 0;
@@ -36,15 +38,41 @@ struct Completion {
 };
 using CompletionRef = std::shared_ptr<Completion>;
 
+// What commands of several streams do together, once all of them have started. The lock of Execution guards it.
+struct Exchange {
+  struct Part {
+    int stream = 0;
+    bool arrived = false;  // its command has started
+  };
+  size_t parts_expected = 0;
+  // To be set before the last part is issued.
+  Nanoseconds duration = 0;
+  std::function<void()> effect;  // happens once, when the first of its commands ends
+
+  std::vector<Part> parts;  // those that have been issued
+  bool broken = false;      // it never comes about
+  bool happened = false;
+  Nanoseconds ends = sluice::kForever;
+};
+using ExchangeRef = std::shared_ptr<Exchange>;
+
+// Commands that are given up together, at a time.
+struct Cancellation {
+  Nanoseconds at = sluice::kForever;
+};
+
 struct Command {
   static constexpr int kNoEngine = -1;
   int engine = kNoEngine;
   int device = 0;
   Nanoseconds latency = 0;  // from its issue to the earliest start
   Nanoseconds duration = 0;
+  uint32_t call = 0;  // for reports
   std::function<cudaError_t()> effect;
-  CompletionRef waits_for;   // null: only for the one before it in its stream
-  CompletionRef completion;  // null: nobody waits for it alone
+  std::vector<ExchangeRef> exchanges;            // it has a part in each
+  std::shared_ptr<const Cancellation> given_up;  // null: never
+  CompletionRef waits_for;                       // null: only for the one before it in its stream
+  CompletionRef completion;                      // null: nobody waits for it alone
 };
 
 class Execution {
@@ -54,9 +82,14 @@ class Execution {
     uint64_t seed = 0;
     Timing timing = Timing::kSeeded;
   };
-  // `on_failure` hears of the device and the error of a command whose effect failed: all that is queued on that device
-  // ends with this error and without effect.
-  Execution(const Options& options, std::function<void(int device, cudaError_t error)> on_failure);
+  struct Listeners {
+    // The device and the error of a command whose effect failed: all that is queued on that device ends with this error
+    // and without effect.
+    std::function<void(int device, cudaError_t error)> on_failure;
+    // The calls of commands that wait for one another in a circle, each for the stream of the next.
+    std::function<void(const std::vector<uint32_t>& calls)> on_deadlock;
+  };
+  Execution(const Options& options, Listeners listeners);
   ~Execution();  // runs what has been issued to its end
 
   int NewEngine();
@@ -67,6 +100,10 @@ class Execution {
   CompletionRef EndOf(int stream) const;
   // Sleeps until then.
   cudaError_t WaitFor(const CompletionRef& completion);
+  // The exchange never comes about.
+  void Break(const ExchangeRef& exchange);
+  // Commands that carry it and have not ended end without effect, and their exchanges never come about.
+  void GiveUp(const std::shared_ptr<Cancellation>& cancellation);
   // What has run in which order at which times: equal for equal seeds.
   uint64_t trace_hash() const;
 
@@ -82,9 +119,15 @@ class Execution {
   // Does all that can be done until `now`; returns when there will be more.
   Nanoseconds Advance(Nanoseconds now);
   Nanoseconds StartOf(const Stream& stream) const;
+  Nanoseconds EndOf(const Stream& stream) const;  // of what runs in it
+  cudaError_t ErrorOf(int device) const;
   Stream* FirstToStart();
   Stream* FirstToEnd();
   void Start(Stream* stream);
+  void Arrive(int stream, Exchange* exchange, Nanoseconds now);
+  // What the stream's head waits for, as far as other streams are to bring it.
+  std::vector<int> BlockersOf(int stream) const;
+  void LookForDeadlock();
   void Finish(Stream* stream, std::unique_lock<std::mutex>& lock);
   void Complete(const CompletionRef& completion, cudaError_t error, Nanoseconds when);
   Nanoseconds Scaled(Nanoseconds duration);
@@ -92,7 +135,7 @@ class Execution {
   void Wake(Nanoseconds now);
 
   const Options options_;
-  const std::function<void(int, cudaError_t)> on_failure_;
+  const Listeners listeners_;
   mutable std::mutex mutex_;
   uint64_t random_state_;
   uint64_t trace_hash_ = 0;

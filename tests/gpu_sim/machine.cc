@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/gpu_sim/driver.h"
+#include "tests/gpu_sim/nccl_library.h"
 
 namespace gpu_sim {
 
@@ -22,6 +23,8 @@ std::string Machine::ReportText() const {
 }
 
 Counters Machine::counters() const { return driver_->counters(); }
+
+int64_t Machine::nccl_calls(int device) const { return driver_->nccl().calls(device); }
 
 std::vector<std::string> Machine::wait_sites() const { return driver_->wait_sites(); }
 

@@ -4,7 +4,9 @@
 // - accesses to the same memory that nothing orders, named with both calls (order_check.h)
 // - reading device memory that was never written; freeing memory in use; regions outside of memory or of another device
 // - calls that wait for the device without saying so: stream 0, asynchronous copies of pageable memory
-// - waits for events that were never recorded; handles used after they were destroyed.
+// - waits for events that were never recorded; handles used after they were destroyed
+// - ends of NCCL's transfers that don't fit together, calls against its rules, circles of streams that wait for one
+//   another.
 // Errors that the real runtime answers come back as its codes.
 //
 // One at a time in a process. In tests its time is a SimWorld's; a program without a test gets a machine from the
@@ -20,6 +22,7 @@
 #include "base/world.h"
 #include "tests/gpu_sim/device_description.h"
 #include "tests/gpu_sim/execution.h"
+#include "tests/gpu_sim/include/nccl.h"
 #include "tests/gpu_sim/report.h"
 
 namespace gpu_sim {
@@ -45,6 +48,22 @@ struct Fault {
   Where where = Where::kCall;
 };
 
+// What goes wrong in NCCL on demand, from a call of a device's rank on.
+struct NcclFault {
+  enum class Kind : uint8_t {
+    kDies,    // all its calls fail, and it takes part in nothing; the others hear ncclRemoteError after `delay`
+    kStalls,  // it takes part in nothing, and nobody hears of it
+    kSlows,   // what it takes part in takes `factor` times as long
+    kErrs,    // the call succeeds, and after `delay` its communicator has `error`
+  };
+  Kind kind = Kind::kDies;
+  int device = 0;
+  int64_t at = 0;  // the n-th call that names a communicator of this device, from 0 (Machine::nccl_calls)
+  sluice::Nanoseconds delay = 0;
+  double factor = 1;
+  ncclResult_t error = ncclSystemError;
+};
+
 struct MachineOptions {
   sluice::World* world = nullptr;
   int devices = 1;
@@ -57,6 +76,9 @@ struct MachineOptions {
   // Of a launch, for Timing::kModelled; null: by the device's description.
   std::function<Nanoseconds(const KernelLaunch& launch)> kernel_time;
   std::vector<Fault> faults;
+  std::vector<NcclFault> nccl_faults;
+  // Of each device only one command of NCCL runs at a time, in the order of their calls.
+  bool nccl_one_at_a_time = false;
   // The power of the checks: the wait at this site (Machine::wait_sites()) is left out wherever it is reached.
   std::string wait_left_out;
   // With kEveryThread: launches run through it. It outlives the machine.
@@ -85,6 +107,8 @@ class Machine {
   // Their texts, a line each; empty if there is none.
   std::string ReportText() const;
   Counters counters() const;
+  // Of NCCL with a communicator of this device, joining included.
+  int64_t nccl_calls(int device) const;
   // Where streams wait for events: each place of the code, with its callers, once.
   std::vector<std::string> wait_sites() const;
   // What ran in which order at which times: equal for equal seeds.

@@ -19,6 +19,9 @@ enum class ReportKind : uint8_t {
   kHandle,         // a stream or an event after it was destroyed
   kHostAccess,     // host code touched device memory, or pinned memory that a copy was using
   kKernel,         // inside of a kernel (kernel_run.h)
+  kMismatch,       // the two ends of a transfer, or a collective's members, don't fit together
+  kUsage,          // NCCL called against its rules
+  kDeadlock,       // streams that wait for one another in a circle
 };
 
 struct Report {

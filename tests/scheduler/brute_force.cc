@@ -88,9 +88,12 @@ class Executor {
       for (size_t k = 0; k < sends.size(); ++k) {
         const Action &a = sends[k]->action, &b = others[k]->action;
         if (a.queue != b.queue) Fail(a, "queues differ");
-        if (a.micro_batch != b.micro_batch || a.copy != b.copy) Fail(a, "another message");
+        if (a.copy != b.copy) Fail(a, "another message");
         const int step = (side == 's') == (kind == 'F') ? 1 : -1;
-        if (a.stage.value() + step != b.stage.value()) Fail(a, "another stage's message");
+        // Around the ring of generation a message changes its number where it comes back to the first stage.
+        const int rounds = b.stage.value() - a.stage.value() == -step * (Stages() - 1) && program_.groups > 0 ? step : 0;
+        if (a.micro_batch.value() + rounds * program_.groups != b.micro_batch.value()) Fail(a, "another message");
+        if (rounds == 0 && a.stage.value() + step != b.stage.value()) Fail(a, "another stage's message");
         partner_[sends[k]] = others[k];
       }
     }
@@ -156,11 +159,11 @@ class Executor {
     if (slot < 0 || slot >= program_.PoolSize(pool, StageId(stage), a.copy)) Fail(a, "slot out of range");
     return slots_[{static_cast<int>(pool), a.copy, stage, slot}];
   }
-  void Put(Pending& p, Pool pool, int stage, int slot, char letter) {
+  void Put(Pending& p, Pool pool, int stage, int slot, char letter, int later = 0) {
     SlotState& state = At(p.action, pool, stage, slot);
     if (state.held) Fail(p.action, "overwrites a held slot");
     state.held = true;
-    state.token = {letter, p.action.copy, stage, p.action.micro_batch.value()};
+    state.token = {letter, p.action.copy, stage, p.action.micro_batch.value() + later};
     state.writer = &p;
   }
   // Finds and gives back what is held for (letter, stage, micro-batch) in a pool; null if it is not there.
@@ -200,11 +203,16 @@ class Executor {
     switch (a.kind) {
       case Kind::kForward: {
         if (steps_[r]) Fail(a, "after the end");
-        if (s > 0 && !Find(a, Pool::kInput, s, 'A')) Fail(a, "no input");
-        const bool local = s + 1 < Stages() && RankOf(s + 1, a.copy) == static_cast<int>(r);
-        if (!Unblocked(r, a, s > 0, Kind::kRecvForward, s + 1 < Stages() && !local, Pool::kOutput)) return false;
+        const int groups = program_.groups, i = a.micro_batch.value();
+        const bool takes = s > 0 || (groups > 0 && i >= groups), back = s + 1 == Stages() && groups > 0;
+        const bool gives = s + 1 < Stages() || (back && i + groups < program_.micro_batches);
+        const int next = back ? 0 : s + 1;
+        if (takes && !Find(a, Pool::kInput, s, 'A')) Fail(a, "no input");
+        const bool local = gives && RankOf(next, a.copy) == static_cast<int>(r);
+        if (!Unblocked(r, a, takes, Kind::kRecvForward, gives && !local, Pool::kOutput)) return false;
         Once(a);
-        if (s + 1 < Stages()) local ? Put(p, Pool::kInput, s + 1, a.slot, 'A') : Put(p, Pool::kOutput, s, a.slot, 'o');
+        if (gives && local) Put(p, Pool::kInput, next, a.slot, 'A', back ? groups : 0);
+        if (gives && !local) Put(p, Pool::kOutput, s, a.slot, 'o');
         Put(p, Pool::kStash, s, a.stash, 'S');
         if (forward_only) GiveAll(p);
         return true;

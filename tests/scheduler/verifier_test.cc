@@ -11,6 +11,7 @@
 #include "scheduler/generators.h"
 #include "scheduler/lowering.h"
 #include "tests/scheduler/brute_force.h"
+#include "tests/scheduler/schedule_facts.h"
 
 namespace sluice {
 namespace {
@@ -99,36 +100,7 @@ TEST(VerifierTest, MutationsAreClassifiedAsByBruteForce) {
                                      .receive_ahead = below(3),
                                      .tied_tensors = {{0, {StageId(0), StageId(schedule->placement.stages() - 1)}}}});
     ASSERT_TRUE(program.ok()) << program.status();
-    for (int change = 0; change <= below(2); ++change) {
-      auto& list = program->ranks[below(program->ranks.size())];
-      if (list.empty()) continue;
-      const int k = below(list.size()), other = below(list.size());
-      switch (below(9)) {
-        case 0:
-          std::swap(list[k], list[other]);
-          break;
-        case 1:
-          list.erase(list.begin() + k);
-          break;
-        case 2:
-          list.insert(list.begin() + other, Action(list[k]));
-          break;
-        case 3:
-          list[k].slot = below(4);
-          break;
-        case 4:
-          list[k].queue = QueueId(below(program->queues.size()));
-          break;
-        case 5:
-          list[k].micro_batch = MicroBatch(below(program->micro_batches));
-          break;
-        case 6:
-          list[k].stash = below(3);
-          break;
-        default:  // the likeliest to be harmless or a deadlock: a short move
-          std::rotate(list.begin() + std::max(0, k - 1 - below(4)), list.begin() + k, list.begin() + k + 1);
-      }
-    }
+    Mutate(random, *program);
     const auto report = Verify(
         *program, {.weight_gradient_order = WeightGradientOrder::kReported, .progress = ProgressProof::kAsAssigned});
     const BruteForceResult result = BruteForceExecute(*program);

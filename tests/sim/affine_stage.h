@@ -56,6 +56,7 @@ class AffineStage final : public Stage {
   void RollBack() override;
   TensorView losses() const override { return losses_; }
   TensorView logits() const override { return logits_; }
+  TensorView drawn() const override { return {}; }
 
   // a, c, t. REQUIRES: no work is issued.
   std::vector<uint32_t> parameters() const { return {numbers_[0], numbers_[1], numbers_[2]}; }

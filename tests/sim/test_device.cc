@@ -26,6 +26,8 @@ class TestOperations final : public Operations {
   void NormWeightGradient(Stream&, const NormWeightGradientArgs&) const NOT_IN_THIS_DEVICE;
   void AttentionForward(Stream&, const AttentionForwardArgs&) const NOT_IN_THIS_DEVICE;
   void AttentionBackward(Stream&, const AttentionBackwardArgs&) const NOT_IN_THIS_DEVICE;
+  int64_t KeyValueCacheBytes(const CacheShape&) const override { return 0; }
+  void CachedAttention(Stream&, const CachedAttentionArgs&) const NOT_IN_THIS_DEVICE;
   void Rope(Stream&, const RopeArgs&) const NOT_IN_THIS_DEVICE;
   void GeluForward(Stream&, const GeluForwardArgs&) const NOT_IN_THIS_DEVICE;
   void GeluBackward(Stream&, const GeluBackwardArgs&) const NOT_IN_THIS_DEVICE;
@@ -37,6 +39,7 @@ class TestOperations final : public Operations {
   void EmbeddingGradient(Stream&, const EmbeddingGradientArgs&) const NOT_IN_THIS_DEVICE;
   void CrossEntropy(Stream&, const CrossEntropyArgs&) const NOT_IN_THIS_DEVICE;
   void LogitStatistics(Stream&, const LogitStatisticsArgs&) const NOT_IN_THIS_DEVICE;
+  void SampleTokens(Stream&, const SampleTokensArgs&) const NOT_IN_THIS_DEVICE;
   void SumInOrder(Stream&, absl::Span<const TensorView>, TensorView) const NOT_IN_THIS_DEVICE;
   void SquaredNorm(Stream&, TensorView, TensorView) const NOT_IN_THIS_DEVICE;
   void AdamW(Stream&, const AdamWArgs&) const NOT_IN_THIS_DEVICE;
@@ -170,7 +173,8 @@ void TestStream::Execute(Command& command) {
   if (status_.ok() && aborted_->Done()) status_ = aborted_->status();
   if (command.record) {
     const Nanoseconds now = world_->Now();
-    command.record->Set(status_, std::min(now, command.inside ? work_began_ : std::exchange(work_began_, kForever)), now);
+    command.record->Set(status_, std::min(now, command.inside ? work_began_ : std::exchange(work_began_, kForever)),
+                        now);
   } else if (command.wait) {
     const EventRef events[] = {command.wait, aborted_};
     if (status_.ok()) status_ = events[*world_->WaitAny(events, kForever)]->status();

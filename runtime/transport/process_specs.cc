@@ -1,4 +1,4 @@
-#include "runtime/transport/gloo_specs.h"
+#include "runtime/transport/process_specs.h"
 
 #include <algorithm>
 
