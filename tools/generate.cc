@@ -186,7 +186,8 @@ class Session {
   }
 
   absl::Status Talk() {
-    RETURN_IF_ERROR(Start(1, model_.context));
+    constexpr int64_t kTalk = 4096;  // tokens: room for a conversation, and not for the longest that a model can take
+    RETURN_IF_ERROR(Start(1, kTalk));
     std::fprintf(stderr, "%s: type a line; an empty one begins anew, Ctrl-D ends.\n", model_.graph.name.c_str());
     Question question;
     std::string line;

@@ -91,16 +91,18 @@ std::string DescribeDevices(const JobConfig& job) {
                       gpus > 0 ? absl::StrCat(": ", found->front().name) : "");
 }
 
-absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file, const ProcessShare& share) {
-  const std::string directory = UserDirectory();
-  std::vector<std::string> overrides = arguments.overrides;
+namespace {
+
+JobSource SourceOf(const JobArguments& arguments, ProfileFile profile_file) {
+  JobSource source{.user_directory = UserDirectory(), .overrides = arguments.overrides, .profile_file = profile_file};
   if (!arguments.device.empty()) {
-    overrides.push_back(absl::StrCat("layout.device=", arguments.device == "auto" ? "automatic" : arguments.device));
+    source.overrides.push_back(absl::StrCat("layout.device=", arguments.device == "auto" ? "automatic" : arguments.device));
   }
-  ASSIGN_OR_RETURN(JobConfig job, sluice::LoadJob(ResolvePath(directory, arguments.file),
-                                                  {.user_directory = directory,
-                                                   .overrides = std::move(overrides),
-                                                   .profile_file = profile_file}));
+  return source;
+}
+
+// What the job leaves open.
+JobConfig Settled(JobConfig job, const ProcessShare& share) {
   if (job.layout.device == DeviceKind::kAuto) {
     job.layout.device = cuda::FindCudaDevices().ok() ? DeviceKind::kCuda : DeviceKind::kCpu;
   }
@@ -110,6 +112,19 @@ absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile pro
     job.layout.threads_per_rank = std::max(1, processors / ranks);
   }
   return job;
+}
+
+}  // namespace
+
+absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file, const ProcessShare& share) {
+  const JobSource source = SourceOf(arguments, profile_file);
+  ASSIGN_OR_RETURN(JobConfig job, sluice::LoadJob(ResolvePath(source.user_directory, arguments.file), source));
+  return Settled(std::move(job), share);
+}
+
+absl::StatusOr<JobConfig> JobOfText(absl::string_view text, const JobArguments& arguments) {
+  ASSIGN_OR_RETURN(JobConfig job, ParseJob(text, arguments.file, SourceOf(arguments, ProfileFile::kRead)));
+  return Settled(std::move(job), {});
 }
 
 }  // namespace sluice::tools

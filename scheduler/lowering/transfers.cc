@@ -425,6 +425,7 @@ void TransferPass::MoveMessages(StageId stage, int copy, bool forward) {
 bool TransferPass::GrowPools() {
   bool grown = false;
   const auto grow = [&](StageId stage, int copy, bool forward) {
+    if (!HasInbox(stage, forward)) return;
     Inbox& inbox = InboxOf(stage, copy, forward);
     if (inbox.waiting.empty()) return;
     ++inbox.slots;
@@ -435,15 +436,11 @@ bool TransferPass::GrowPools() {
     if (states_[r].next == schedule_.ranks[r].size()) continue;
     const Action& next = schedule_.ranks[r][states_[r].next];
     if (!next.stage.valid()) continue;
-    for (const bool forward : {true, false}) {
-      if (HasInbox(next.stage, forward)) grow(next.stage, next.copy, forward);
-    }
+    for (const bool forward : {true, false}) grow(next.stage, next.copy, forward);
   }
   for (int copy = 0; copy < placement_.copies() && !grown; ++copy) {
     for (int s = 0; s < placement_.stages(); ++s) {
-      for (const bool forward : {true, false}) {
-        if (HasInbox(StageId(s), forward)) grow(StageId(s), copy, forward);
-      }
+      for (const bool forward : {true, false}) grow(StageId(s), copy, forward);
     }
   }
   return grown;

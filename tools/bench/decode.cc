@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,21 +47,31 @@ int64_t WeightBytes(const LayerGraph& graph, Precision precision) {
   return bytes;
 }
 
-// Tokens a second of the best of some answers to as many prompts as there are places.
-double Rate(Generator& generator) {
+// The best of some runs, of answers to as many prompts as there are places.
+struct Rates {
+  double wall = 0;  // tokens a second
+  double cpu = 0;   // ... of the process' time on processors
+};
+Rates RatesOf(Generator& generator) {
   const GenerationPlan& plan = *generator.plan().generating;
   std::vector<GenerationRequest> requests(plan.groups * plan.group_sequences);
   for (size_t i = 0; i < requests.size(); ++i) {
     requests[i].prompt.assign(kPrompt, static_cast<int32_t>(i));
     requests[i].tokens_max = kAnswer + 1;  // the first is the prefill's
   }
-  double best = 0;
+  Rates best;
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     const GenerationTimes before = generator.times();
-    CHECK_OK(generator.Generate(requests, [](size_t, absl::Span<const int32_t>) { return true; }));
+    std::clock_t began = 0;  // once all prompts have been taken in
+    CHECK_OK(generator.Generate(requests, [&](size_t request, absl::Span<const int32_t>) {
+      if (began == 0 && request + 1 == requests.size()) began = std::clock();
+      return true;
+    }));
+    const double cpu_seconds = static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC;
     const GenerationTimes& after = generator.times();
-    best = std::max(best, static_cast<double>(after.decoded_tokens - before.decoded_tokens) * kSecond /
-                              static_cast<double>(after.decode - before.decode));
+    const auto tokens = static_cast<double>(after.decoded_tokens - before.decoded_tokens);
+    best.wall = std::max(best.wall, tokens * kSecond / static_cast<double>(after.decode - before.decode));
+    best.cpu = std::max(best.cpu, tokens / cpu_seconds);
   }
   return best;
 }
@@ -93,9 +104,13 @@ void Run(int argc, char** argv) {
     auto generator =
         Generator::Create(world.get(), *MakeGenerationPlan(settings), {.threads_per_rank = threads}, nullptr);
     CHECK_OK(generator.status());
-    const double tokens = Rate(**generator);
-    std::printf("batch %2lld: %8.1f tokens/s, %5.1f %% of the memory's floor\n", static_cast<long long>(batch), tokens,
-                100 * tokens / static_cast<double>(batch) * static_cast<double>(bytes) / rate);
+    const Rates rates = RatesOf(**generator);
+    const auto share = [&](double tokens_per_second, double memory) {
+      return 100 * tokens_per_second / static_cast<double>(batch) * static_cast<double>(bytes) / memory;
+    };
+    std::printf("batch %2lld: %8.1f tokens/s, %5.1f %% of the memory's floor; by time on processors %5.1f %%\n",
+                static_cast<long long>(batch), rates.wall, share(rates.wall, rate),
+                share(rates.cpu, rate / (threads * pp)));
     std::fflush(stdout);
   }
 }
