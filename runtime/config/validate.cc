@@ -85,8 +85,9 @@ void CheckData(const DataConfig& data, Problems& problems) {
   }
 }
 
-void CheckCheckpoint(const CheckpointConfig& checkpoint, Problems& problems) {
-  if (!checkpoint.folder.empty() || (checkpoint.every_steps == 0 && checkpoint.every_minutes == 0)) return;
+// An empty folder, as on the command line, is a way to save nothing.
+void CheckCheckpoint(const proto::Checkpoint& checkpoint, Problems& problems) {
+  if (checkpoint.has_folder() || (checkpoint.every_steps() == 0 && checkpoint.every_minutes() == 0)) return;
   problems.Add("checkpoint", "checkpoint says when to save, but not where: give it a folder");
 }
 
@@ -325,6 +326,7 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
              FIELD(checkpoint, every_minutes)},
             0, infinity, Least::kIncluded, problems);
   CheckRankOrder(job.layout(), problems);
+  CheckCheckpoint(job.checkpoint(), problems);
   for (int i = 0; i < job.layout().memory_limit_size(); ++i) {
     if (ParseBytes(job.layout().memory_limit(i))) continue;
     problems.Add(
@@ -338,7 +340,6 @@ void CheckNumbers(const proto::Job& job, Problems& problems) {
 void CheckTogether(JobConfig& config, Problems& problems) {
   CheckModel(config.model, problems);
   CheckData(config.data, problems);
-  CheckCheckpoint(config.checkpoint, problems);
   CheckBatch(config.training, config.layout, problems);
   CheckGrid(config, problems);
   if (int64_t{config.layout.pp} * config.layout.chunks > kStagesMax) {

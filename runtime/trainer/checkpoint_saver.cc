@@ -37,8 +37,8 @@ RunFacts FactsOf(const proto::CheckpointManifest& manifest) {
   return facts;
 }
 
-CheckpointSaver::CheckpointSaver(World* world, const Plan& plan, RunFacts facts,
-                                 std::unique_ptr<CheckpointStore> store, int64_t step)
+CheckpointSaver::CheckpointSaver(World* world, const Plan& plan, RunFacts facts, std::unique_ptr<CheckpointStore> store,
+                                 int64_t step)
     : world_(world),
       job_(plan.job),
       facts_(std::move(facts)),
@@ -49,11 +49,10 @@ CheckpointSaver::CheckpointSaver(World* world, const Plan& plan, RunFacts facts,
 absl::StatusOr<std::unique_ptr<CheckpointSaver>> CheckpointSaver::Open(World* world, const Plan& plan, RunFacts facts,
                                                                        int64_t step) {
   const CheckpointConfig& config = plan.job.checkpoint;
-  ASSIGN_OR_RETURN(auto store, CheckpointStore::Open(config.folder, {.last = config.keep_last,
-                                                                     .every = config.keep_every}));
+  ASSIGN_OR_RETURN(auto store,
+                   CheckpointStore::Open(config.folder, {.last = config.keep_last, .every = config.keep_every}));
   RETURN_IF_ERROR(store->CheckBeginsAfter(step));
-  return std::unique_ptr<CheckpointSaver>(
-      new CheckpointSaver(world, plan, std::move(facts), std::move(store), step));
+  return std::unique_ptr<CheckpointSaver>(new CheckpointSaver(world, plan, std::move(facts), std::move(store), step));
 }
 
 CheckpointSaver::~CheckpointSaver() {
@@ -72,9 +71,10 @@ absl::Status CheckpointSaver::Save(const RunPosition& position, WorkerGroup* wor
   Poll(workers);
   if (!busy()) return Begin(position, workers);
   if (skipped_++ == 0) {
-    spdlog::warn("the checkpoint of step {} is skipped, as all are until that of step {} is written: save less often "
-                 "(checkpoint.every_steps), or onto a faster disk",
-                 position.step, manifest_.step());
+    spdlog::warn(
+        "the checkpoint of step {} is skipped, as all are until that of step {} is written: save less often "
+        "(checkpoint.every_steps), or onto a faster disk",
+        position.step, manifest_.step());
   }
   return absl::OkStatus();
 }
@@ -128,18 +128,17 @@ void CheckpointSaver::End(absl::StatusOr<std::string> path) {
 }
 
 absl::Status CheckpointSaver::SaveLast(const RunPosition& position, WorkerGroup* workers) {
-  if (position.step == saved_step_ && failure_.ok()) return absl::OkStatus();
   RETURN_IF_ERROR(Finish(workers));
+  if (position.step == saved_step_ && failure_.ok()) return absl::OkStatus();
   return Begin(position, workers);
 }
 
 absl::Status CheckpointSaver::Finish(WorkerGroup* workers) {
-  if (!busy()) return absl::OkStatus();
-  if (!completing_) RETURN_IF_ERROR(workers->FinishSave());
+  if (busy() && !completing_) RETURN_IF_ERROR(workers->FinishSave());
   Poll(workers);
-  CHECK(completing_) << "all have answered";
-  RETURN_IF_ERROR(world_->Wait(completing_));
+  if (completing_) CHECK_OK(world_->Wait(completing_));
   Poll(workers);
+  CHECK(!busy()) << "all have told what they have saved";
   return absl::OkStatus();
 }
 

@@ -27,8 +27,9 @@ absl::Status CheckResumes(const Checkpoint& checkpoint, const RunFacts& facts, c
   RETURN_IF_ERROR(Annotate(checkpoint.Check(job.graph), path));
   if (!checkpoint.HasMoments()) {
     return absl::FailedPreconditionError(
-        absl::StrCat(path, " has no optimizer state, so that no run can go on from it; a new one can begin with its "
-                           "parameters: model { from: ... }"));
+        absl::StrCat(path,
+                     " has no optimizer state, so that no run can go on from it; a new one can begin with its "
+                     "parameters: model { from: ... }"));
   }
   const RunChanges changes = Compare(FactsOf(checkpoint.manifest()), facts);
   for (const std::string& change : changes.rounding) {

@@ -17,8 +17,13 @@ namespace {
 constexpr char kModel[] = "model";
 
 // With other values of these the numbers are equal but for rounding.
-constexpr std::array kRounding = {"training.micro_batches", "training.gradient_groups", "layout.tp",
-                                  "layout.device",          "layout.algorithms",        kProgramFact,              "build"};
+constexpr std::array kRounding = {"training.micro_batches",
+                                  "training.gradient_groups",
+                                  "layout.tp",
+                                  "layout.device",
+                                  "layout.algorithms",
+                                  kProgramFact,
+                                  "build"};
 bool IsRounding(const std::string& name) {
   return std::find(kRounding.begin(), kRounding.end(), name) != kRounding.end();
 }
@@ -73,7 +78,9 @@ std::string Difference(const std::string& name, const std::string& was, const st
   const std::vector<std::string> before = absl::StrSplit(was, '\n'), now = absl::StrSplit(is, '\n');
   size_t line = 0;
   while (line < before.size() && line < now.size() && before[line] == now[line]) ++line;
-  const auto at = [line](const std::vector<std::string>& lines) { return line < lines.size() ? lines[line] : "its end"; };
+  const auto at = [line](const std::vector<std::string>& lines) {
+    return line < lines.size() ? lines[line] : "its end";
+  };
   return absl::StrCat("the model is another one: in line ", line + 1, " of its graph was \"", at(before), "\", is \"",
                       at(now), "\"");
 }

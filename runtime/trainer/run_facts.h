@@ -1,5 +1,5 @@
-// What a run's numbers follow from, as plain names and values: kept in a checkpoint, and compared by who goes on from it.
-// Layout doesn't count: stages, schedule, processes, threads, ZeRO, replicas with the same gradient groups.
+// What a run's numbers follow from, as plain names and values: kept in a checkpoint, and compared by who goes on from
+// it. Layout doesn't count: stages, schedule, processes, threads, ZeRO, replicas with the same gradient groups.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// Writes what a process's ranks have of a snapshot into the folder of a checkpoint, one shard file a rank, in the background.
+// Writes what a process's ranks have of a snapshot into the folder of a checkpoint, one shard file a rank, in the
+// background.
 //
 // Threads: one caller; the writing is a task of the World. The world outlives it.
 #pragma once
@@ -25,8 +26,8 @@ class ShardSaver {
   // Begins to write, each rank's as soon as it has been copied. An error of the snapshot is what comes of it. REQUIRES:
   // the last result has been taken.
   void Start(absl::StatusOr<std::vector<RankSnapshot>> snapshot, std::string folder);
-  // What came of Start(), once; nothing as long as it is being written, and if nothing was started. Errors name the file
-  // and the remedy.
+  // What came of Start(), once; nothing as long as it is being written, and if nothing was started. Errors name the
+  // file and the remedy.
   std::optional<absl::StatusOr<SavedShards>> Take();
   // Returns when Take() has it.
   void Wait() const;

@@ -29,8 +29,7 @@ absl::Status ReadRows(const ParameterSource& source, StateKind kind, const Param
   Slice block = range.slice;
   block.row += row;
   block.rows = rows;
-  return source.Read(kind, spec.name, block,
-                     part.subspan(range.first - range.begin + row * columns, rows * columns));
+  return source.Read(kind, spec.name, block, part.subspan(range.first - range.begin + row * columns, rows * columns));
 }
 
 // `room` has at least the elements of the part.
@@ -74,7 +73,7 @@ StateCopy::~StateCopy() {
 }
 
 void StateCopy::Begin() {
-  CHECK(!copied_ || copied_->Done()) << "the last copy is still being made";
+  if (task_) CHECK_OK(world_->Wait(task_));  // of a snapshot that another rank couldn't take part in
   copied_ = MakeRef<Signal>();
   task_ = world_->Spawn({.name = "state copy"}, [this] { Copy(); });
 }
@@ -92,10 +91,8 @@ void StateCopy::Copy() {
 }
 
 RankSnapshot StateCopy::snapshot(WorldRank rank) const {
-  return {.rank = rank,
-          .pieces = pieces_,
-          .values = {values_.get(), static_cast<size_t>(elements_)},
-          .copied = copied_};
+  return {
+      .rank = rank, .pieces = pieces_, .values = {values_.get(), static_cast<size_t>(elements_)}, .copied = copied_};
 }
 
 absl::Status RestoreStages(World* world, absl::Span<LayerStage* const> stages, const ParameterSource& source,

@@ -28,8 +28,8 @@ class StateCopy {
   // Waits for the copy that is made.
   ~StateCopy();
 
-  // Begins a copy and returns. REQUIRES: nothing that writes the state is running, the last copy is done, and nobody
-  // reads it any more.
+  // Begins a copy and returns. REQUIRES: nothing that writes the state is running, and nobody reads the last copy any
+  // more.
   void Begin();
   // The rank's part of a snapshot; `copied` is the last Begin()'s.
   RankSnapshot snapshot(WorldRank rank) const;

@@ -15,6 +15,7 @@
 #include "runtime/trace/file_writer.h"
 #include "runtime/trace/metrics_log.h"
 #include "runtime/trainer/checkpoint_saver.h"
+#include "runtime/trainer/measured_steps.h"
 #include "runtime/trainer/resume.h"
 #include "runtime/trainer/run_facts.h"
 #include "runtime/trainer/sampling.h"
@@ -23,11 +24,6 @@
 
 namespace sluice {
 namespace {
-
-// Steps whose timelines the report is made from: the last ones, so that caches are warm.
-constexpr size_t kMeasuredSteps = 32;
-// The first ones warm up caches, pages and the clock.
-constexpr int64_t kWarmUpSteps = 2;
 
 // The loss adds micro-batches, then groups, in order.
 double MeanLoss(const std::vector<float>& sums, const Batch& batch) {
@@ -56,16 +52,6 @@ PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options)
           .moves_elsewhere = MovesOf(options.control)};
 }
 
-// What each rank computed in all these steps: what slows a rank down may leave out single ones.
-std::vector<RankBreakdown> ComputeOf(const std::vector<Timeline>& steps) {
-  std::vector<RankBreakdown> ranks(steps.front().ranks);
-  for (const Timeline& step : steps) {
-    const std::vector<RankBreakdown> one = BreakDown(step);
-    for (size_t rank = 0; rank < ranks.size(); ++rank) ranks[rank].compute_ns += one[rank].compute_ns;
-  }
-  return ranks;
-}
-
 // One run of the loop. Threads: one.
 class Trainer {
  public:
@@ -75,7 +61,8 @@ class Trainer {
         job_(plan.job),
         dataset_(dataset),
         options_(options),
-        progress_(options.out, options.progress) {}
+        progress_(options.out, options.progress),
+        measured_(&plan) {}
 
   absl::StatusOr<TrainReport> Run();
 
@@ -91,8 +78,6 @@ class Trainer {
   absl::Status AfterStep(int64_t step, const Batch& batch, Nanoseconds began, TrainingOutcome outcome);
   absl::Status CountNonFinite(int64_t step, bool skipped);
   void Record(int64_t step, TrainingOutcome outcome);
-  double BubbleOf(const TimelineMetrics& metrics) const;
-  Nanoseconds StepTime(const Timeline& timeline) const;
   void Report(int64_t step, double loss, const Batch& batch, const TrainingOutcome& outcome, Nanoseconds began);
   absl::Status Evaluate(int64_t batches_max);
   absl::Status Sample();
@@ -120,7 +105,7 @@ class Trainer {
   };
   std::deque<Running> running_;                            // started and not finished
   Nanoseconds step_ended_ = 0;                             // the last one's end
-  std::deque<Timeline> timelines_;
+  MeasuredSteps measured_;
   std::string resumed_;                                    // the checkpoint that the run goes on from; empty: none
   RunPosition position_;
   std::unique_ptr<CheckpointSaver> saver_;  // null: nothing is saved
@@ -306,37 +291,15 @@ void Trainer::Record(int64_t step, TrainingOutcome outcome) {
     }
     ++traced_steps_;
   }
-  const int64_t begin = report_.resumed_after;
-  if (step - begin < kWarmUpSteps && job_.training.steps - begin > kWarmUpSteps) return;
-  timelines_.push_back(std::move(timeline));
-  if (timelines_.size() > kMeasuredSteps) timelines_.pop_front();
-}
-
-// Of the step alone; where ranks run ahead of each other, of the rank that takes longest.
-Nanoseconds Trainer::StepTime(const Timeline& timeline) const {
-  if (!plan_.post_validation.has_value()) return Measure(timeline).step_ns;
-  std::vector<Nanoseconds> begins(timeline.ranks, kForever), ends(timeline.ranks, 0);
-  for (const Span& span : timeline.spans) {
-    if (IsTransfer(span.action.kind)) continue;
-    const size_t rank = span.rank.index();
-    if (IsCompute(span.action.kind)) begins[rank] = std::min(begins[rank], span.begin_ns);
-    ends[rank] = std::max(ends[rank], span.end_ns);
-  }
-  Nanoseconds longest = 0;
-  for (size_t rank = 0; rank < begins.size(); ++rank) longest = std::max(longest, ends[rank] - begins[rank]);
-  return longest;
-}
-
-// Where ranks run ahead of each other the span counts.
-double Trainer::BubbleOf(const TimelineMetrics& metrics) const {
-  return plan_.post_validation.has_value() ? metrics.span_bubble : metrics.makespan_bubble;
+  measured_.Add(std::move(timeline), {.number = step - report_.resumed_after,
+                                      .steps = job_.training.steps - report_.resumed_after});
 }
 
 void Trainer::Report(int64_t step, double loss, const Batch& batch, const TrainingOutcome& outcome, Nanoseconds began) {
   const Nanoseconds now = world_->Now();
   const double seconds = static_cast<double>(now - began) / kSecond;
   const double rate = static_cast<double>(batch.shape.rows * batch.shape.sequence) / std::max(seconds, 1e-9);
-  const double bubble = BubbleOf(Measure(outcome.timeline));
+  const double bubble = BubbleOf(plan_, Measure(outcome.timeline));
   const double learning_rate = LearningRate(job_.optimizer, step);
   const bool skipped = outcome.control.skip != 0;
   const Nanoseconds mean = (now - began_ - evaluating_) / (step + 1 - report_.resumed_after);
@@ -418,7 +381,6 @@ absl::Status Trainer::Sample() {
 
 void Trainer::FinishReport() {
   report_.memory = workers_->memory();
-  report_.planned_bubble = BubbleOf(plan_.metrics);
   if (saver_ != nullptr) {
     report_.not_saved = saver_->failure();
     report_.checkpoint = saver_->path();
@@ -427,6 +389,7 @@ void Trainer::FinishReport() {
     spdlog::warn("no trace: the run ended before step {} (output.trace_from)", job_.output.trace_from);
     trace_.reset();
   }
+  measured_.FillIn(&report_);
   if (trace_ != nullptr) {
     const absl::Status status = trace_->Finish();
     if (status.ok()) {
@@ -435,23 +398,6 @@ void Trainer::FinishReport() {
       spdlog::warn("{}; the trace is lost", std::string(status.message()));
     }
   }
-  if (timelines_.empty()) return;
-  std::vector<Timeline> timelines(timelines_.begin(), timelines_.end());
-  std::sort(timelines.begin(), timelines.end(), [this](const Timeline& a, const Timeline& b) {
-    return StepTime(a) < StepTime(b);
-  });
-  const Timeline& median = timelines[timelines.size() / 2];
-  report_.breakdown = BreakDown(median);
-  report_.stragglers = FindStragglers(ComputeOf(timelines), BreakDown(plan_.predicted), job_.layout.grid());
-  report_.measured_bubble = BubbleOf(Measure(median));
-  report_.measured_step = StepTime(median);
-  const Costs costs =
-      MeasuredCosts(PipelinesOf(timelines, job_.layout.grid()), plan_.training.placement, plan_.costs);
-  const auto predicted = Simulate(plan_.training, costs);
-  CHECK(predicted.ok()) << predicted.status();  // it has been proven, and has just run
-  const TimelineMetrics metrics = Measure(*predicted);
-  report_.predicted_bubble = BubbleOf(metrics);
-  report_.predicted_step = StepTime(*predicted);
 }
 
 }  // namespace

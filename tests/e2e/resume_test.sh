@@ -44,7 +44,8 @@ expect_error 'whole/step-00000060 is there already.*--resume auto' "${train[@]}"
 expect_error 'optimizer.learning_rate was 0.01, is 0.02.*--resume-changed' "${train[@]}" --resume whole --set optimizer.learning_rate=0.02
 expect_error 'parameter "wte.weight" is \[256, 32\] and not \[256, 64\]' "${train[@]}" --resume whole --set model.channels=64
 expect_error 'nothing.*no checkpoint here|there is no checkpoint here|cannot read' "${train[@]}" --resume nowhere
-expect_error 'give it a folder' "${train[@]}" --set checkpoint.folder=
+grep -v '^checkpoint' job.textproto >nowhere.textproto
+expect_error 'give it a folder' "$sluice" train nowhere.textproto --set checkpoint.every_steps=2
 printf 'Another text, of which nobody has heard.\n%.0s' {1..200} >other.txt
 expect_error 'training data was' "${train[@]}" --resume whole --set data.text=other.txt --set 'data.hold_out.files=[]'
 
@@ -107,8 +108,7 @@ ls -A saved | grep -q step && fail "half a checkpoint: $(ls -A saved)"
 
 # --- a process that dies is no end ---
 rm -rf saved metrics.jsonl
-expect_error 'give the job a checkpoint.folder' "$sluice" launch --processes 2 job.textproto --max-restarts 1 \
-  --set checkpoint.folder= --set checkpoint.every_steps=0
+expect_error 'give the job a checkpoint.folder' "$sluice" launch --processes 2 job.textproto --max-restarts 1 --set checkpoint.folder=
 : >metrics.jsonl
 "$sluice" launch --processes 2 job.textproto --quiet --max-restarts 3 >out 2>err &
 launcher=$!

@@ -51,10 +51,11 @@ class GpuJob : public testing::Test {
     EXPECT_TRUE(numbers.ok()) << numbers.status();
     return numbers.value_or(JobNumbers{});
   }
-  JobNumbers OnGpus(const Settings& settings, int gpus, uint64_t seed) {
+  JobNumbers OnGpus(const Settings& settings, int gpus, uint64_t seed, RunOptions how = {}) {
     SimWorld world({.seed = seed});
     gpu_sim::Machine machine({.world = &world, .devices = gpus, .seed = seed});
-    auto numbers = RunJob(JobText(settings, "cuda"), folder_, {.world = &world});
+    how.world = &world;
+    auto numbers = RunJob(JobText(settings, "cuda"), folder_, how);
     EXPECT_TRUE(numbers.ok()) << numbers.status();
     EXPECT_EQ(machine.ReportText(), "") << "seed " << seed;
     return numbers.value_or(JobNumbers{});
@@ -79,6 +80,16 @@ TEST_F(GpuJob, CutsOrdersAndSharedGpusGiveTheSameBits) {
   EXPECT_EQ(Difference(one, OnGpus({.pp = 2}, 2, 2)), "");
   EXPECT_EQ(Difference(one, OnGpus({.pp = 2}, 1, 3)), "");
   EXPECT_EQ(Difference(one, OnGpus({.pp = 2, .schedule = "interleaved_1f1b", .chunks = 2}, 2, 4)), "");
+}
+
+// The state is copied while the next step runs, which the simulator would report if its optimizer didn't wait.
+TEST_F(GpuJob, ARunThatGoesOnHasTheSameBits) {
+  const JobNumbers whole = OnGpus({.pp = 2}, 2, 1);
+  SavedRun saved;
+  saved.step = 2;
+  EXPECT_EQ(Difference(whole, OnGpus({.pp = 2}, 2, 2, {.saved = &saved})), "") << "saving disturbs nobody";
+  EXPECT_EQ(Difference(After(2, whole), OnGpus({.pp = 2}, 1, 3, {.resumed = &saved})), "");
+  EXPECT_EQ(Difference(After(2, whole), OnGpus({.pp = 1}, 1, 4, {.resumed = &saved})), "");
 }
 
 }  // namespace

@@ -124,7 +124,13 @@ TEST_F(Resume, WithShards) {
   Settings split{.micro_batches = 4, .groups = 2, .pp = 2, .tp = 2, .vocabulary = 259};
   Settings whole = split;
   whole.tp = 1;
-  Settings slices{.family = "llama", .micro_batches = 4, .groups = 2, .pp = 1, .dp = 2, .zero1 = true, .tp = 4,
+  Settings slices{.family = "llama",
+                  .micro_batches = 4,
+                  .groups = 2,
+                  .pp = 1,
+                  .dp = 2,
+                  .zero1 = true,
+                  .tp = 4,
                   .sequence_parallel = true};
   Check(split, split, 1);
   Check(slices, slices, 1);

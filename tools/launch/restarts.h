@@ -25,8 +25,8 @@ struct RestartOptions {
   std::function<std::string()> date;  // for people
 };
 
-// Returns how the job ended at last: well, because a person ended it, or because it failed too often. Each restart is said
-// when it happens, and all of them at the end: when, which process, why, from which step.
+// Returns how the job ended at last: well, because a person ended it, or because it failed too often. Each restart is
+// said when it happens, and all of them at the end: when, which process, why, from which step.
 absl::StatusOr<SupervisionResult> RunWithRestarts(World* world, const RestartOptions& options);
 
 }  // namespace sluice::tools

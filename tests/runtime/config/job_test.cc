@@ -115,6 +115,7 @@ schedule { name: "gpipe" queues: edge receive_ahead: 2 send_slots: 3 post_valida
 sample { prompt: "In" length: 5 temperature: 0 seed: 3 }
 output { metrics: "m.jsonl" trace: "/t.json" trace_from: 1 trace_steps: 2 quiet: true }
 watchdog { seconds: 1.5 }
+checkpoint { folder: "saved" every_steps: 100 every_minutes: 2.5 keep_last: 5 keep_every: 1000 }
 )",
                             "/jobs/a.textproto", {.user_directory = "/home/me"});
   ASSERT_TRUE(job.ok()) << job.status();
@@ -134,6 +135,12 @@ watchdog { seconds: 1.5 }
   EXPECT_EQ(job->training.gradient_groups, 2);
   EXPECT_THAT(job->training.recompute, ElementsAre(Recomputation::kFull, Recomputation::kSelective));
   EXPECT_EQ(job->optimizer.clip_norm, 0.5);
+  EXPECT_EQ(job->checkpoint.folder, "/home/me/saved");
+  EXPECT_EQ(job->checkpoint.every_steps, 100);
+  EXPECT_EQ(job->checkpoint.every_minutes, 2.5);
+  EXPECT_EQ(job->checkpoint.keep_last, 5);
+  EXPECT_EQ(job->checkpoint.keep_every, 1000);
+  EXPECT_THAT(job->text, HasSubstr("keep_every: 1000"));
   EXPECT_EQ(job->optimizer.decay_steps, 6);
   EXPECT_THAT(job->layout.layers_per_stage, ElementsAre(5, 2));
   EXPECT_THAT(job->layout.memory_limit, ElementsAre(1'500'000'000, int64_t{2} << 30));
@@ -194,6 +201,9 @@ TEST(Job, ImpossibleNumbersAreRefusedWithWhatToDo) {
            Wrong{"model.positions=16", "sequence 32 is longer than the 16 positions"},
            Wrong{"training.micro_batches=5", "micro_batches 5 must divide batch 12: 1, 2, 3, 4, 6, 12"},
            Wrong{"training.batch=0", "training.batch is 0"},
+           Wrong{"checkpoint.every_steps=10", "not where: give it a folder"},
+           Wrong{"checkpoint.keep_last=0", "checkpoint.keep_last is 0; it must be at least 1"},
+           Wrong{"checkpoint.every_minutes=-1", "checkpoint.every_minutes is -1"},
            Wrong{"training.steps=0", "training.steps is 0; it must be at least 1"},
            Wrong{"training.gradient_groups=4", "gradient_groups 4 must divide micro_batches 6: 1, 2, 3, 6"},
            Wrong{"training.recompute_stages=[full]", "recompute_stages has 1 entries; there are 2 stages"},

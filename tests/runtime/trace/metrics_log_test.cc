@@ -2,6 +2,7 @@
 #include "runtime/trace/metrics_log.h"
 
 #include <cmath>
+#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -62,6 +63,19 @@ TEST(MetricsLog, KeepsWholeLinesOnlyWhenTheDiskRunsFull) {
   const std::string text = ReadText(path);
   EXPECT_EQ(text.size() % std::string("{\"step\":1,\"loss\":1.5}\n").size(), 0u);
   EXPECT_GT(text.size(), 0u);
+}
+
+TEST(MetricsLog, KeepsTheLinesOfTheStepsThatARunGoesOnFrom) {
+  const std::string path = TestPath("resumed.jsonl");
+  for (const int64_t kept : {0, 2}) {
+    const auto log = MetricsLog::Create(path, nullptr, kept);
+    ASSERT_TRUE(log.ok());
+    for (int64_t step = kept + 1; step <= 4; ++step) (*log)->Write({.step = step, .loss = 1.0 + kept});
+    std::ofstream(path, std::ios::app) << "{\"step\":";  // it was killed here
+  }
+  EXPECT_EQ(ReadText(path),
+            "{\"step\":1,\"loss\":1.0}\n{\"step\":2,\"loss\":1.0}\n"
+            "{\"step\":3,\"loss\":3.0}\n{\"step\":4,\"loss\":3.0}\n{\"step\":");
 }
 
 TEST(MetricsLog, SaysWhyItCannotBeOpened) {

@@ -11,6 +11,7 @@
 #include "runtime/trainer/breakdown.h"
 #include "runtime/trainer/outcome.h"
 #include "runtime/trainer/progress.h"
+#include "runtime/trainer/run_facts.h"
 #include "runtime/trainer/sampling.h"
 #include "scheduler/generators.h"
 #include "scheduler/lowering.h"
@@ -167,6 +168,16 @@ TEST(FindStragglers, NamesTheRankThatIsSlowBesideItsPlan) {
   EXPECT_EQ(stragglers[0].rank, WorldRank(1));
   EXPECT_NEAR(stragglers[0].times_slower, 10, 1);
   EXPECT_TRUE(FindStragglers({{.compute_ns = 5}}, {{.compute_ns = 1}}, RankGrid()).empty()) << "one rank has no others";
+}
+
+TEST(RunFacts, ChangesAreNamedWithWhatTheyMean) {
+  const RunFacts was = {{"training.batch", "8"}, {"layout.tp", "1"}, {"model", "a\nb\n"}, {"of another version", "1"}};
+  EXPECT_TRUE(Compare(was, {{"training.batch", "8"}, {"new", "3"}, {"layout.tp", "1"}}).empty());
+  const RunChanges changes = Compare(was, {{"layout.tp", "2"}, {"training.batch", "16"}, {"model", "a\nc\n"}});
+  EXPECT_THAT(changes.rounding, testing::ElementsAre("layout.tp was 1, is 2"));
+  EXPECT_THAT(changes.training,
+              testing::ElementsAre("training.batch was 8, is 16",
+                                   "the model is another one: in line 2 of its graph was \"b\", is \"c\""));
 }
 
 TEST(CompareReplicas, NamesTheTensorAndTheRanksThatDiffer) {

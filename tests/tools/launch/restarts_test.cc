@@ -23,17 +23,17 @@ class Restarts : public ::testing::Test {
 
   SupervisionResult Run(int most, const std::vector<Attempt>& attempts) {
     size_t next = 0;
-    const auto result = RunWithRestarts(
-        &world_, {.most = most,
-                  .run = [&]() -> absl::StatusOr<SupervisionResult> {
-                    began_.push_back(world_.Now() / kSecond);
-                    const Attempt& attempt = attempts[next < attempts.size() ? next++ : next - 1];
-                    saved_ = std::max(saved_, attempt.saves);
-                    return attempt.result;
-                  },
-                  .saved_step = [&] { return saved_; },
-                  .say = [&](const std::string& line) { said_.push_back(line); },
-                  .date = [] { return "now"; }});
+    const auto result = RunWithRestarts(&world_, {.most = most,
+                                                  .run = [&]() -> absl::StatusOr<SupervisionResult> {
+                                                    began_.push_back(world_.Now() / kSecond);
+                                                    const Attempt& attempt =
+                                                        attempts[next < attempts.size() ? next++ : next - 1];
+                                                    saved_ = std::max(saved_, attempt.saves);
+                                                    return attempt.result;
+                                                  },
+                                                  .saved_step = [&] { return saved_; },
+                                                  .say = [&](const std::string& line) { said_.push_back(line); },
+                                                  .date = [] { return "now"; }});
     EXPECT_TRUE(result.ok()) << result.status();
     return *result;
   }
@@ -55,8 +55,8 @@ TEST_F(Restarts, NoneIsNeededOrWanted) {
 TEST_F(Restarts, EachIsSaidWithCauseAndStep) {
   EXPECT_EQ(Run(3, {{0, killed_}, {40, killed_}, {}}).code, 0);
   EXPECT_THAT(said_, ElementsAre("restart 1 of 3 in 1 s, from the beginning: process 1 was ended by signal 9",
-                                 "restart 1 of 3 in 1 s, after step 40: process 1 was ended by signal 9", "2 restarts:",
-                                 "  now, from the beginning: process 1 was ended by signal 9",
+                                 "restart 1 of 3 in 1 s, after step 40: process 1 was ended by signal 9",
+                                 "2 restarts:", "  now, from the beginning: process 1 was ended by signal 9",
                                  "  now, after step 40: process 1 was ended by signal 9"));
 }
 
