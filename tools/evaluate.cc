@@ -83,6 +83,15 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> TokenizerFor(const Arguments& a
   return absl::InvalidArgumentError(absl::StrCat(model.no_tokenizer, "; give --tokenizer"));
 }
 
+void PrintReport(const Texts& texts, const TextLoss& loss, int64_t sequence, double seconds) {
+  absl::PrintF("%d bytes of %d document%s, %d tokens, windows of %d\n", texts.bytes, texts.documents.size(),
+               texts.documents.size() == 1 ? "" : "s", texts.tokens, sequence);
+  absl::PrintF("loss %.5f nats a token, perplexity %.3f, %.4f bits per byte; %.0f tokens/s\n", loss.mean(),
+               std::exp(loss.mean()),
+               loss.nats / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(1, texts.bytes)),
+               static_cast<double>(loss.predicted) / std::max(seconds, 1e-9));
+}
+
 absl::Status RunEvaluate(const Arguments& arguments) {
   ASSIGN_OR_RETURN(const PretrainedModel model, OpenModel(UserPath(arguments.model)));
   ASSIGN_OR_RETURN(const auto tokenizer, TokenizerFor(arguments, model));
@@ -104,7 +113,6 @@ absl::Status RunEvaluate(const Arguments& arguments) {
                                     {.threads_per_rank = job.layout.threads_per_rank,
                                      .processors = job.layout.pin ? Processors() : std::vector<int>(),
                                      .watchdog_seconds = job.watchdog_seconds}));
-  RETURN_IF_ERROR(pipeline->Restore(*model.parameters, RestoredState::kParameters));
   const bool terminal = isatty(STDERR_FILENO) != 0;
   const auto loss = EvaluateTexts(pipeline.get(), job.training, texts.documents, [&](int64_t predicted) {
     if (!terminal) return;
@@ -112,13 +120,7 @@ absl::Status RunEvaluate(const Arguments& arguments) {
   });
   if (terminal) std::fprintf(stderr, "\r");
   if (!loss.ok()) return loss.status();
-  const double seconds = static_cast<double>(world->Now() - began) / kSecond;
-  absl::PrintF("%d bytes of %d document%s, %d tokens, windows of %d\n", texts.bytes, texts.documents.size(),
-               texts.documents.size() == 1 ? "" : "s", texts.tokens, sequence);
-  absl::PrintF("loss %.5f nats a token, perplexity %.3f, %.4f bits per byte; %.0f tokens/s\n", loss->mean(),
-               std::exp(loss->mean()),
-               loss->nats / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(1, texts.bytes)),
-               static_cast<double>(loss->predicted) / std::max(seconds, 1e-9));
+  PrintReport(texts, *loss, sequence, static_cast<double>(world->Now() - began) / kSecond);
   return absl::OkStatus();
 }
 

@@ -16,6 +16,7 @@ fi
 readonly file=$1
 [[ -f $file ]] && exit 0
 
+python3 -m pip --version >/dev/null 2>&1 || { echo "smollm2.sh: python3 has no pip (apt-get install python3-pip)" >&2; exit 1; }
 mkdir -p "$(dirname "$file")"
 temporary=$(mktemp -d "$(dirname "$file")/.$(basename "$file").XXXXXX")
 trap 'rm -rf "$temporary"' EXIT
