@@ -15,12 +15,14 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "base/status.h"
 #include "base/world.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cuda/survey.h"
 #include "nlohmann/json.hpp"
 #include "runtime/planner/text_table.h"
 #include "tools/job_verb.h"
+#include "tools/transfer_check.h"
 #include "tools/verbs.h"
 
 namespace sluice::tools {
@@ -126,12 +128,16 @@ std::string Json(const CpuSurvey& cpu, const cuda::GpuSurvey& survey) {
   return json.dump(2) + "\n";
 }
 
-absl::Status RunDevices(const std::string& format) {
+absl::Status RunDevices(const std::string& format, bool check) {
   const CpuSurvey cpu = SurveyCpu();
   const cuda::GpuSurvey gpus = cuda::SurveyGpus();
   const std::string text =
       format == "json" ? Json(cpu, gpus) : absl::StrCat(CpuText(cpu), GpuText(gpus), VersionText(gpus));
   std::printf("%s", text.c_str());
+  if (!check) return absl::OkStatus();
+  std::fflush(stdout);
+  ASSIGN_OR_RETURN(const std::string transfers, CheckTransfers());
+  std::printf("\n%s", transfers.c_str());
   return absl::OkStatus();
 }
 
@@ -140,7 +146,9 @@ absl::Status RunDevices(const std::string& format) {
 Run AddDevices(CLI::App& verb) {
   auto format = std::make_shared<std::string>("text");
   verb.add_option("--format", *format, "of what is printed")->check(CLI::IsMember({"text", "json"}));
-  return [format] { return RunDevices(*format); };
+  auto check = std::make_shared<bool>(false);
+  verb.add_flag("--check", *check, "try a transfer between every pair of GPUs, and print how fast it was");
+  return [format, check] { return RunDevices(*format, *check); };
 }
 
 }  // namespace sluice::tools

@@ -233,6 +233,9 @@ absl::Status ReachOthers(World* world, const Arguments& arguments, const JobConf
 }
 
 absl::Status RunWorker(const Arguments& arguments) {
+  // Before CUDA starts: a kernel that is loaded when it is first launched may wait for all that runs, and so for a
+  // transfer whose other end waits for that kernel.
+  setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);
   const auto world = NewRealWorld();
   Joined self;
   ASSIGN_OR_RETURN(self.place, PlaceOf(arguments));

@@ -62,5 +62,15 @@ TEST(GpuNccl, TrainsAsTheCpu) {
   }
 }
 
+// An exchange whose sends and receives are issued one by one, and not in a group, is reported: ranks wait for each other
+// in a circle, or call while the call before is in progress.
+TEST(GpuNccl, WithoutGroupsTheExchangeOfGradientsIsReported) {
+  const GpuJobRunner runner;
+  const GpuRun run = runner.OnGpus(Over({.pp = 1, .seed = 3, .steps = 1, .dp = 2, .groups = 2}, 1),
+                                   {.nccl_groups_left_out = true});
+  EXPECT_NE(run.reports, "");
+  EXPECT_FALSE(run.numbers.ok());
+}
+
 }  // namespace
 }  // namespace sluice

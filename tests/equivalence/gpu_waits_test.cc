@@ -48,6 +48,8 @@ TEST(GpuWaits, EachOneLeftOutIsMissed) {
       {"gpt2", "f32", 2, "interleaved_1f1b", 2, 2, 2, 2},
       {"llama", "f32", 2, "zb_h1", 1, 2, 3, 2},
       {"gpt2", "f32", 4, "gpipe", 1, 2, 4, 2},
+      {.pp = 2, .gpus = 2, .seed = 5, .steps = 2, .nccl = 1},
+      {.pp = 2, .gpus = 4, .seed = 6, .steps = 2, .dp = 2, .groups = 2, .zero1 = 1, .nccl = 1},
   };
   const GpuJobRunner runner;
   std::map<std::string, bool> missed;

@@ -79,6 +79,8 @@ struct MachineOptions {
   std::vector<NcclFault> nccl_faults;
   // Of each device only one command of NCCL runs at a time, in the order of their calls.
   bool nccl_one_at_a_time = false;
+  // The power of the checks: what groups hold is issued call by call.
+  bool nccl_groups_left_out = false;
   // The power of the checks: the wait at this site (Machine::wait_sites()) is left out wherever it is reached.
   std::string wait_left_out;
   // With kEveryThread: launches run through it. It outlives the machine.

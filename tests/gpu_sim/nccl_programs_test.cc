@@ -194,6 +194,17 @@ std::optional<Program> Draw(std::mt19937& random) {
   return *std::move(program);
 }
 
+struct Outcome {
+  bool ends = false;
+  int64_t deadlocks = 0, mismatches = 0;
+};
+
+Outcome RunOnce(const Program& program, bool one_at_a_time, uint64_t seed) {
+  ProgramRun run(program, one_at_a_time, seed);
+  const bool ends = run.Ends();
+  return {ends, run.Deadlocks(), run.Mismatches()};
+}
+
 absl::Status Judge(const Program& program, ProgressProof proof) {
   return Verify(program, {.weight_gradient_order = WeightGradientOrder::kReported, .progress = proof}).status();
 }
@@ -208,15 +219,15 @@ TEST(NcclPrograms, TheVerifiersWordIsKept) {
     const std::optional<Deadlock> deadlock = FindDeadlock(*program);
     if (!runs && !deadlock.has_value()) continue;  // refused for something else
     SCOPED_TRACE(absl::StrCat("round ", round, "\n", ToText(program->ranks)));
-    ProgramRun as_assigned(*program, /*one_at_a_time=*/false, round);
-    ASSERT_EQ(as_assigned.Ends(), runs) << (deadlock.has_value() ? ToString(*deadlock) : "");
-    if (runs) ASSERT_EQ(as_assigned.Deadlocks() + as_assigned.Mismatches(), 0);
-    circles += as_assigned.Deadlocks() > 0;
+    const Outcome as_assigned = RunOnce(*program, /*one_at_a_time=*/false, round);
+    ASSERT_EQ(as_assigned.ends, runs) << (deadlock.has_value() ? ToString(*deadlock) : "");
+    ASSERT_TRUE(!runs || as_assigned.deadlocks + as_assigned.mismatches == 0);
+    circles += as_assigned.deadlocks > 0;
     ++(runs ? accepted : deadlocks);
     if (!runs || round % 4 != 0) continue;
     const bool runs_merged = Judge(*program, ProgressProof::kAlsoMerged).ok();
-    ProgramRun one_at_a_time(*program, /*one_at_a_time=*/true, round);
-    ASSERT_EQ(one_at_a_time.Ends(), runs_merged) << (deadlock.has_value() ? ToString(*deadlock) : "");
+    ASSERT_EQ(RunOnce(*program, /*one_at_a_time=*/true, round).ends, runs_merged)
+        << (deadlock.has_value() ? ToString(*deadlock) : "");
     merged += !runs_merged;
   }
   // All kinds must have been met often enough to mean something.
