@@ -7,6 +7,7 @@ cat >job.textproto <<'JOB'
 model { family: "gpt2" layers: 2 channels: 32 heads: 2 positions: 32 vocabulary: 256 }
 data { text: "text" hold_out { files: "b.txt" } }
 training { steps: 4 batch: 8 micro_batches: 4 sequence: 32 gradient_groups: 2 }
+optimizer { decay_steps: 10 }
 layout { pp: 2 threads_per_rank: 1 pin: false device: cpu }
 checkpoint { folder: "a" every_steps: 2 keep_last: 5 }
 JOB
