@@ -12,6 +12,7 @@
 
 #include "absl/types/span.h"
 #include "kernels/device.h"
+#include "kernels/rope_scaling.h"
 #include "kernels/tensor.h"
 
 namespace sluice {
@@ -151,6 +152,7 @@ struct CachedAttentionArgs {
 struct RopeArgs {
   AttentionShape shape;
   float theta = 10000.0f;
+  RopeScaling scaling;
   Direction direction = Direction::kForward;
   TensorView qkv;        // [M, (H + 2G) * D] compute, in place
   TensorView positions;  // [M] i32

@@ -61,9 +61,11 @@ class Transport {
   // Fills the slot, once `slot_free` is done, with the next message of the channel.
   virtual EventRef Recv(ChannelId channel, Slot* slot, const EventRef& slot_free) = 0;
 
-  // Gathers `mine` of every member, in the group's order, into `all`; members' parts may differ in size, `all` has the
-  // sum of them; `mine` may be its own place in `all`. Both stay as they are until the event is done.
-  virtual EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) = 0;
+  // Gathers `mine` of every member, in the group's order, into `all`. parts[k] is the bytes of member k's part, the same
+  // list on every member; empty: all parts are of one size. `all` has the sum of them; `mine` may be its own place in
+  // `all`. All stay as they are until the event is done.
+  virtual EventRef AllGather(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                             const EventRef& after) = 0;
   // Gives part k of `mine` to member k and puts what member i gives to this rank at place i of `all`. parts[k] is the
   // bytes of the part for member k, the same list on every member; `mine` has the sum of them, `all` members x
   // parts[place of this rank], and they don't overlap. All three stay as they are until the event is done.

@@ -35,6 +35,11 @@ absl::Status CheckAttention(const Node& node) {
   }
   if (node.rope_theta < 0)
     return Wrong(node, "rope_theta is ", node.rope_theta, "; it must be positive, or 0 for no rope");
+  if (!(node.rope_factor >= 1) || !(node.rope_positions >= 0) || !(node.rope_high_turns > node.rope_low_turns)) {
+    return Wrong(node, "rope is scaled by ", node.rope_factor, " for ", node.rope_positions, " positions, between ",
+                 node.rope_low_turns, " and ", node.rope_high_turns,
+                 " turns; the factor must be at least 1, and the second number of turns above the first");
+  }
   if (node.rope_theta > 0 && node.head_size % 2 != 0) {
     return Wrong(node, "rope needs an even head_size, not ", node.head_size);
   }

@@ -48,6 +48,10 @@ struct Node {
   Normalization norm = Normalization::kLayerNorm;  // attention, mlp, norm
   float norm_epsilon = 1e-5f;
   float rope_theta = 0;                       // attention; 0: no rope
+  float rope_factor = 1;                      // kernels/rope_scaling.h; 1: not scaled
+  float rope_low_turns = 1;
+  float rope_high_turns = 4;
+  float rope_positions = 0;
   Activation activation = Activation::kGelu;  // mlp, activation (gelu only)
   bool bias = false;                          // attention, mlp, linear: in the linears; LayerNorm always has one
   float dropout = 0;                          // embedding; attention and mlp before the residual

@@ -16,7 +16,9 @@ namespace {
   X(channels, channels)                                                                                             \
   X(heads, heads)                                                                                                   \
   X(kv_heads, kv_heads) X(head_size, head_size) X(width, width) X(vocabulary, vocabulary) X(positions, positions)   \
-      X(norm_epsilon, norm_epsilon) X(rope_theta, rope_theta) X(bias, bias) X(dropout, dropout) X(tied_to, tied_to) \
+      X(norm_epsilon, norm_epsilon) X(rope_theta, rope_theta) X(rope_factor, rope_factor)                           \
+          X(rope_low_turns, rope_low_turns) X(rope_high_turns, rope_high_turns) X(rope_positions, rope_positions)   \
+              X(bias, bias) X(dropout, dropout) X(tied_to, tied_to)                                                 \
           X(init_deviation, init_deviation) X(projection_deviation, projection_deviation)
 
 Node NodeFrom(const proto::Node& from) {

@@ -160,6 +160,7 @@ class LayerStage final : public Stage {
   std::vector<int64_t> boundaries_;  // columns of what enters each layer and leaves the last
   std::vector<GradientReduction> reductions_;
   std::vector<SliceGather> gathers_;
+  std::vector<int64_t> norm_part_bytes_;  // of each shard, once gathered
   std::vector<TiedGradient> tied_;
   int64_t norm_partials_ = 0;
   TensorView logits_;

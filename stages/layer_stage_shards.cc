@@ -73,7 +73,12 @@ void LayerStage::GatherNormPartials(TensorView gathered, TensorView partials) {
   const int64_t first = begin[group_->index()];
   const TensorView mine = part(gathered, first, begin[group_->index() + 1] - first);
   WriteNormPartials(mine);
-  group_->AllGather(*stream_, mine, gathered);
+  if (norm_part_bytes_.empty()) {
+    for (int shard = 0; shard < group_->size(); ++shard) {
+      norm_part_bytes_.push_back(4 * (begin[shard + 1] - begin[shard]));
+    }
+  }
+  group_->AllGather(*stream_, mine, norm_part_bytes_, gathered);
   int64_t done = 0;
   for (const ParameterPlace& place : layout_.parameters) {
     for (size_t shard = 0; shard < place.norm_partials.size(); ++shard) {

@@ -26,7 +26,7 @@ void LayerStage::MakeExchanges() {
   for (const ReductionPlace& place : training.reductions) {
     reductions_.push_back({.mine = Floats(place.mine), .parts = place.parts, .all = Floats(place.all)});
   }
-  for (const GatherPlace& place : training.gathers) gathers_.push_back({Floats(place.mine), Floats(place.all)});
+  for (const GatherPlace& place : training.gathers) gathers_.push_back({Floats(place.mine), place.parts, Floats(place.all)});
   for (const ParameterPlace& place : layout_.parameters) {
     for (const int64_t of_shard : place.norm_partials) norm_partials_ += of_shard;
   }

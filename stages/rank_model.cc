@@ -41,6 +41,9 @@ absl::StatusOr<std::unique_ptr<RankModel>> RankModel::Create(Device* device, Str
                                                              RankModelOptions options) {
   auto model = std::unique_ptr<RankModel>(new RankModel());
   model->begins_ = BeginsOf(options);
+  for (size_t place = 0; place + 1 < model->begins_.size(); ++place) {
+    model->norm_parts_.push_back(4 * (model->begins_[place + 1] - model->begins_[place]));
+  }
   const int64_t all = model->begins_.back();
   const int64_t mine = model->begins_[options.place + 1] - model->begins_[options.place];
   ASSIGN_OR_RETURN(model->memory_, device->Allocate(Bytes(mine, all), "gradient norm"));

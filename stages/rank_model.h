@@ -47,6 +47,7 @@ class RankModel {
   // The all-gather of the norm: this rank's partials, and room for those of all ranks in the order of places.
   TensorView norm_mine() const { return norm_mine_; }
   TensorView norm_all() const { return norm_all_; }
+  absl::Span<const int64_t> norm_parts() const { return norm_parts_; }  // bytes of each place's
   // Puts the gathered partials into global order, decides (StepControl), and updates the parameters of all stages.
   EventRef OptimizerStep(float learning_rate, int64_t update, absl::Span<const EventRef> after);
   // The decision of the last OptimizerStep, on the device: a StepControl. With post-validation that about the partials
@@ -70,6 +71,7 @@ class RankModel {
   Stream* stream_ = nullptr;
   RankModelOptions options_;
   std::vector<std::unique_ptr<Stage>> stages_;  // in their order
+  std::vector<int64_t> norm_parts_;
   std::vector<int64_t> begins_;                 // of each place's partials in the gathered ones; then their number
   std::vector<int64_t> next_;                   // of OrderNorms
   Buffer memory_;

@@ -83,8 +83,9 @@ struct GradientReduction {
 };
 // An all-gather of the members' slices.
 struct SliceGather {
-  TensorView mine;  // f32, its place in ...
-  TensorView all;   // ... all slices, in order
+  TensorView mine;                  // f32, its place in ...
+  absl::Span<const int64_t> parts;  // bytes of each member's slice
+  TensorView all;                   // ... all slices, in order
 };
 
 struct OptimizerStepArgs {

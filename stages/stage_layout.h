@@ -179,7 +179,9 @@ struct ReductionPlace {  // an all-to-all
   ArenaPiece all;
 };
 struct GatherPlace {
-  ArenaPiece mine, all;
+  ArenaPiece mine;
+  std::vector<int64_t> parts;  // of the members; empty: all as large as `mine`
+  ArenaPiece all;
 };
 struct TiedPlace {  // a gather over the stages that have the parameter
   int parameter = 0;

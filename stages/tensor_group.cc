@@ -49,8 +49,14 @@ void TensorGroup::ReduceScatter(const Operations& operations, Stream& stream, Te
 }
 
 void TensorGroup::AllGather(Stream& stream, TensorView mine, TensorView all) {
+  const int64_t shared = all.shape.rank() == 1 ? all.elements() : all.rows();
+  if (shared % size_ == 0) return AllGather(stream, mine, {}, all);
+  AllGather(stream, mine, PartBytes(shared, all.bytes() / shared), all);
+}
+
+void TensorGroup::AllGather(Stream& stream, TensorView mine, absl::Span<const int64_t> parts, TensorView all) {
   const EventRef ready = stream.Fork();
-  Join(stream, ready, transport_->AllGather(group_, mine, all, ready));
+  Join(stream, ready, transport_->AllGather(group_, mine, parts, all, ready));
 }
 
 void TensorGroup::AllReduce(const Operations& operations, Stream& stream, TensorView partial, TensorView exchange) {

@@ -36,8 +36,11 @@ class TensorGroup {
   // once.
   void ReduceScatter(const Operations& operations, Stream& stream, TensorView partial, TensorView add, TensorView mine,
                      TensorView exchange);
-  // Each shard's `mine` one after another; it may lie in its place in `all`.
+  // Each shard's `mine` one after another; it may lie in its place in `all`. Shards have those of all rows, or of the
+  // numbers of a vector, that ShareOf says.
   void AllGather(Stream& stream, TensorView mine, TensorView all);
+  // The same, with the bytes of each shard's part, which stay until the exchange has ended.
+  void AllGather(Stream& stream, TensorView mine, absl::Span<const int64_t> parts, TensorView all);
   // Both: `partial` becomes the sums of all M rows.
   void AllReduce(const Operations& operations, Stream& stream, TensorView partial, TensorView exchange);
 

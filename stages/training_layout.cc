@@ -103,7 +103,7 @@ void TrainingPlanner::PlaceWhole() {
     if (static_cast<int>(place.use_here.size()) == place.uses) continue;
     for (const int64_t mine : place.partials) {
       layout_.tied.push_back({.parameter = static_cast<int>(p),
-                              .gather = {{mine, groups * partial}, {all, place.uses * groups * partial}}});
+                              .gather = {{mine, groups * partial}, {}, {all, place.uses * groups * partial}}});
     }
   }
 }
@@ -151,8 +151,9 @@ void TrainingPlanner::PlaceBucket(size_t b, const FlatGradients::Use& use, size_
   if (use.first) {
     at->second = arena_.Take(place.uses * groups * largest);
     const int64_t from = (options_.zero1 ? values_ : own_) + bucket.begin;
-    layout_.gathers.push_back(
-        {.mine = {from + bucket.bytes_before(options_.member()), slice}, .all = {from, bucket.bytes()}});
+    layout_.gathers.push_back({.mine = {from + bucket.bytes_before(options_.member()), slice},
+                               .parts = bucket.slice_bytes,
+                               .all = {from, bucket.bytes()}});
   }
   const int64_t all = at->second, mine = all + (place.uses > 1 ? use.use : 0) * groups * slice;
   received_.push_back(all);
@@ -165,7 +166,7 @@ void TrainingPlanner::PlaceBucket(size_t b, const FlatGradients::Use& use, size_
   if (static_cast<int>(place.use_here.size()) < place.uses && slice > 0) {
     layout_.tied.push_back({.parameter = static_cast<int>(use.parameter),
                             .piece = static_cast<int>(piece),
-                            .gather = {{mine, groups * slice}, {all, place.uses * groups * slice}}});
+                            .gather = {{mine, groups * slice}, {}, {all, place.uses * groups * slice}}});
   }
 }
 

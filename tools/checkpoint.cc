@@ -22,6 +22,8 @@
 #include "runtime/checkpoint/export.h"
 #include "runtime/checkpoint/manifest.h"
 #include "runtime/checkpoint/store.h"
+#include "runtime/models/hugging_face_writer.h"
+#include "runtime/models/model.h"
 #include "runtime/planner/text_table.h"
 #include "runtime/trace/chart.h"
 #include "tools/job_verb.h"
@@ -35,7 +37,7 @@ constexpr char kPathHelp[] = "a checkpoint, or a folder of checkpoints, of which
 constexpr int kTheyDiffer = 2;
 
 struct Arguments {
-  std::string path, other, output;
+  std::string path, other, output, tokenizer;
   std::string format = "text", to = "safetensors";
   bool all = false;
   int top = 20;
@@ -224,7 +226,18 @@ absl::Status RunDiff(const Arguments& arguments) {
 
 // --- convert ---
 
+// From whatever opens as a model.
+absl::Status WriteFolder(const Arguments& arguments) {
+  const std::string path = UserPath(arguments.path), output = UserPath(arguments.output);
+  ASSIGN_OR_RETURN(const PretrainedModel model, OpenModel(path));
+  FolderOptions options{.tokenizer_from = arguments.tokenizer.empty() ? path : UserPath(arguments.tokenizer)};
+  RETURN_IF_ERROR(WriteHuggingFaceFolder(model, output, options));
+  std::printf("%s\n", output.c_str());
+  return absl::OkStatus();
+}
+
 absl::Status RunConvert(const Arguments& arguments) {
+  if (arguments.to == "hf") return WriteFolder(arguments);
   ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(UserPath(arguments.path)));
   ASSIGN_OR_RETURN(const LayerGraph graph, checkpoint->Graph());
   RETURN_IF_ERROR(checkpoint->Check(graph));
@@ -276,13 +289,18 @@ Run AddCheckpoint(CLI::App& verb) {
   diff->add_option("b", arguments->other, "the other one")->required();
   diff->add_option("--top", arguments->top, "how many of them to print")->check(CLI::Range(1, 1'000'000));
 
-  CLI::App* const convert = add("convert", "write a checkpoint anew", RunConvert);
-  convert->add_option("path", arguments->path, kPathHelp)->required();
+  CLI::App* const convert = add("convert", "write a checkpoint, or another model, anew", RunConvert);
+  convert
+      ->add_option("path", arguments->path,
+                   absl::StrCat(kPathHelp, "; for hf also a GGUF file or another folder of Hugging Face's"))
+      ->required();
   convert
       ->add_option("--to", arguments->to,
                    "safetensors: the parameters, each whole, in one file; checkpoint: with the optimizer's state, as a "
-                   "checkpoint of one file in the folder -o")
-      ->check(CLI::IsMember({"safetensors", "checkpoint"}));
+                   "checkpoint of one file in the folder -o; hf: a folder that Hugging Face's transformers opens")
+      ->check(CLI::IsMember({"safetensors", "checkpoint", "hf"}));
+  convert->add_option("--tokenizer", arguments->tokenizer,
+                      "for hf: the folder whose tokenizer's files are copied; left out: PATH, if it has any");
   convert->add_option("-o,--output", arguments->output, "where it goes; nothing is written over")->required();
   return [arguments, chosen] { return (*chosen)(*arguments); };
 }

@@ -69,13 +69,8 @@ absl::StatusOr<std::string> OutputPath(const JobArguments& arguments, const std:
   return path;
 }
 
-absl::Status CheckDevice(const JobConfig& job, const ProcessShare& share) {
+absl::Status CheckDevice(const JobConfig& job) {
   if (job.layout.device != DeviceKind::kCuda) return absl::OkStatus();
-  if (share.processes > 1) {
-    return absl::UnimplementedError(
-        "layout.device is cuda: GPUs of several processes can't reach each other yet; start one process for all GPUs of "
-        "a machine with `sluice train`");
-  }
   return Annotate(cuda::FindCudaDevices().status(), "layout.device is cuda");
 }
 
@@ -96,19 +91,20 @@ std::string DescribeDevices(const JobConfig& job) {
                       gpus > 0 ? absl::StrCat(": ", found->front().name) : "");
 }
 
-absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file, const ProcessShare& share) {
-  const std::string directory = UserDirectory();
-  std::vector<std::string> overrides = arguments.overrides;
+namespace {
+
+JobSource SourceOf(const JobArguments& arguments, ProfileFile profile_file) {
+  JobSource source{.user_directory = UserDirectory(), .overrides = arguments.overrides, .profile_file = profile_file};
   if (!arguments.device.empty()) {
-    overrides.push_back(absl::StrCat("layout.device=", arguments.device == "auto" ? "automatic" : arguments.device));
+    source.overrides.push_back(absl::StrCat("layout.device=", arguments.device == "auto" ? "automatic" : arguments.device));
   }
-  ASSIGN_OR_RETURN(JobConfig job, sluice::LoadJob(ResolvePath(directory, arguments.file),
-                                                  {.user_directory = directory,
-                                                   .overrides = std::move(overrides),
-                                                   .profile_file = profile_file}));
+  return source;
+}
+
+// What the job leaves open.
+JobConfig Settled(JobConfig job, const ProcessShare& share) {
   if (job.layout.device == DeviceKind::kAuto) {
-    const bool gpus = share.processes == 1 && cuda::FindCudaDevices().ok();
-    job.layout.device = gpus ? DeviceKind::kCuda : DeviceKind::kCpu;
+    job.layout.device = cuda::FindCudaDevices().ok() ? DeviceKind::kCuda : DeviceKind::kCpu;
   }
   if (job.layout.threads_per_rank == 0) {
     const int processors = share.processors > 0 ? share.processors : static_cast<int>(Processors().size());
@@ -116,6 +112,19 @@ absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile pro
     job.layout.threads_per_rank = std::max(1, processors / ranks);
   }
   return job;
+}
+
+}  // namespace
+
+absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file, const ProcessShare& share) {
+  const JobSource source = SourceOf(arguments, profile_file);
+  ASSIGN_OR_RETURN(JobConfig job, sluice::LoadJob(ResolvePath(source.user_directory, arguments.file), source));
+  return Settled(std::move(job), share);
+}
+
+absl::StatusOr<JobConfig> JobOfText(absl::string_view text, const JobArguments& arguments) {
+  ASSIGN_OR_RETURN(JobConfig job, ParseJob(text, arguments.file, SourceOf(arguments, ProfileFile::kRead)));
+  return Settled(std::move(job), {});
 }
 
 }  // namespace sluice::tools

@@ -31,8 +31,11 @@ struct ProcessShare {
 absl::StatusOr<JobConfig> LoadJob(const JobArguments& arguments, ProfileFile profile_file = ProfileFile::kRead,
                                   const ProcessShare& share = {});
 
+// The same of a job that a verb makes from its own options; `arguments.file` names them in errors.
+absl::StatusOr<JobConfig> JobOfText(absl::string_view text, const JobArguments& arguments);
+
 // Whether this machine has what the job computes on. FAILED_PRECONDITION: it wants GPUs, and why there are none.
-absl::Status CheckDevice(const JobConfig& job, const ProcessShare& share = {});
+absl::Status CheckDevice(const JobConfig& job);
 // For verbs that measure the CPU: the job's device is that.
 absl::Status KeepToCpu(const JobArguments& arguments, JobConfig* job);
 // "4 ranks on 2 GPUs: NVIDIA H100 80GB HBM3", or "on the CPU", and why if nobody has asked for that.

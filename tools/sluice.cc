@@ -37,9 +37,10 @@ constexpr Verb kVerbs[] = {
     {"search", "find the best schedule for given costs and a memory cap", sluice::tools::AddSearch},
     {"profile", "say where a step's time goes, and measure the layers' costs for the partitioner",
      sluice::tools::AddProfile},
+    {"evaluate", "say how well a model predicts texts: loss, perplexity, bits per byte", sluice::tools::AddEvaluate},
     {"tokenize", "turn text files into the files of token ids that training maps", sluice::tools::AddTokenize},
-    {"generate", "answer prompts with a trained model", sluice::tools::AddGenerate},
     {"checkpoint", "list, show, verify, compare and convert checkpoints", sluice::tools::AddCheckpoint},
+    {"generate", "answer prompts with a trained model", sluice::tools::AddGenerate},
     {"bench", "time the steps of a job beside the floor of this machine", sluice::tools::AddBench},
 };
 

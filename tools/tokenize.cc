@@ -18,6 +18,7 @@
 #include "base/status.h"
 #include "base/world.h"
 #include "runtime/data/dataset.h"
+#include "runtime/models/model.h"
 #include "runtime/tokenizer/tokenize_files.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "tools/job_verb.h"
@@ -85,7 +86,7 @@ void PrintReport(const TokenizeReport& report, const Tokenizer& tokenizer, std::
 absl::Status RunTokenize(const Arguments& arguments) {
   Tokenizer tokenizer = Tokenizer::Bytes();
   if (arguments.tokenizer != kBytes) {
-    ASSIGN_OR_RETURN(tokenizer, Tokenizer::Open(UserPath(arguments.tokenizer)));
+    ASSIGN_OR_RETURN(tokenizer, OpenTokenizer(UserPath(arguments.tokenizer)));
   }
   TokenizeOptions options{.output = UserPath(arguments.output), .each = arguments.each, .threads = arguments.threads};
   for (const std::string& input : arguments.inputs) {
@@ -123,7 +124,7 @@ Run AddTokenize(CLI::App& verb) {
   auto arguments = std::make_shared<Arguments>();
   verb.add_option("inputs", arguments->inputs, "text files, or folders of them; each file is a document")->required();
   verb.add_option("--tokenizer", arguments->tokenizer,
-                  "a tokenizer.json, a folder that has one, or 'bytes': every byte is a token")
+                  "a tokenizer.json, a folder that has one, a GGUF file, or 'bytes': every byte is a token")
       ->required();
   verb.add_option("-o,--output", arguments->output, "the file to write; with --each, the folder")->required();
   verb.add_flag("--each", arguments->each, "a file of tokens for each text, so that some can be held out by name");

@@ -75,7 +75,7 @@ ProgressPrinter::Mode ProgressMode(bool quiet) {
 }
 
 absl::Status CheckOutputs(const JobConfig& job) {
-  std::vector<std::string> inputs{job.file, job.data.text, job.model.graph, job.schedule.file};
+  std::vector<std::string> inputs{job.file, job.data.text, job.model.graph, job.model.from, job.schedule.file};
   inputs.insert(inputs.end(), job.data.tokens.begin(), job.data.tokens.end());
   for (const auto& [field, output] : {std::pair("output.metrics", job.output.metrics),
                                       {"output.trace", job.output.trace},

@@ -35,6 +35,7 @@ Run AddSupervise(CLI::App& verb);
 Run AddWorker(CLI::App& verb);
 Run AddPlan(CLI::App& verb);
 Run AddDevices(CLI::App& verb);
+Run AddEvaluate(CLI::App& verb);
 Run AddTokenize(CLI::App& verb);
 Run AddGenerate(CLI::App& verb);
 Run AddSimulate(CLI::App& verb);

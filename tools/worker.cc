@@ -22,6 +22,7 @@
 #include "runtime/trainer/fingerprints.h"
 #include "runtime/trainer/trainer.h"
 #include "runtime/transport/gloo_hub.h"
+#include "runtime/transport/nccl_hub.h"
 #include "spdlog/spdlog.h"
 #include "tools/job_verb.h"
 #include "tools/launch/address.h"
@@ -42,6 +43,8 @@ struct Arguments {
   std::string token_file;
   std::string bind;
   std::string interface;
+  std::vector<int> gpus;
+  int channels_max = 0;
   double heartbeat_seconds = 10;
   double join_seconds = 120;
   ResumeArguments resume;
@@ -147,7 +150,8 @@ struct Joined {
   ProcessPlace place;
   std::vector<WorldRank> ranks;  // here
   std::unique_ptr<ControlPlane> control;
-  std::unique_ptr<GlooHub> hub;
+  std::unique_ptr<GlooHub> hub;   // between CPUs,
+  std::unique_ptr<NcclHub> nccl;  // or between GPUs
 };
 
 absl::StatusOr<std::unique_ptr<ControlPlane>> JoinJob(World* world, const Arguments& arguments, const Joined& self,
@@ -169,21 +173,63 @@ absl::StatusOr<std::unique_ptr<ControlPlane>> JoinJob(World* world, const Argume
   return ControlPlane::Join(world, std::move(options));
 }
 
+std::vector<int> ProcessOfRanks(const Joined& self, const RankGrid& grid) {
+  std::vector<int> process_of;
+  for (int rank = 0; rank < grid.ranks(); ++rank) {
+    process_of.push_back(rank / (grid.ranks() / self.place.processes));
+  }
+  return process_of;
+}
+
+ExchangeBlobs ExchangeOver(ControlPlane* control) {
+  return [control](const std::string& name, std::string mine) { return control->ExchangeBlobs(name, std::move(mine)); };
+}
+
 absl::StatusOr<std::unique_ptr<GlooHub>> MakeHub(World* world, const Arguments& arguments, const Joined& self,
                                                  const RankGrid& grid) {
   ControlPlane* const control = self.control.get();
   ASSIGN_OR_RETURN(const std::vector<std::string> hosts, control->ExchangeBlobs("host", HostIdentity()));
   GlooHubOptions options{.process = self.place.process,
+                         .process_of = ProcessOfRanks(self, grid),
                          .interface = arguments.interface,
                          .one_host = std::set<std::string>(hosts.begin(), hosts.end()).size() == 1,
-                         .exchange = [control](const std::string& name, std::string mine) {
-                           return control->ExchangeBlobs(name, std::move(mine));
-                         }};
+                         .exchange = ExchangeOver(control)};
   if (options.interface.empty() && !options.one_host) options.interface = AddressTowards(self.place.host);
-  for (int rank = 0; rank < grid.ranks(); ++rank) {
-    options.process_of.push_back(rank / (grid.ranks() / self.place.processes));
-  }
   return std::make_unique<GlooHub>(world, std::move(options));
+}
+
+std::unique_ptr<NcclHub> MakeNcclHub(World* world, const Arguments& arguments, const Joined& self,
+                                     const RankGrid& grid) {
+  ControlPlane* const control = self.control.get();
+  return std::make_unique<NcclHub>(
+      world, NcclHubOptions{.process = self.place.process,
+                            .process_of = ProcessOfRanks(self, grid),
+                            .exchange = ExchangeOver(control),
+                            .channels_max = arguments.channels_max,
+                            .connect_limit = Duration(arguments.join_seconds),
+                            .on_failure = [control](const absl::Status& cause) { control->Abort(cause); }});
+}
+
+// How the ranks here reach the others.
+absl::Status ReachOthers(World* world, const Arguments& arguments, const JobConfig& job, Joined* self,
+                         TrainOptions* options) {
+  const RankGrid grid = job.layout.grid();
+  if (job.layout.device == DeviceKind::kCuda) {
+    self->nccl = MakeNcclHub(world, arguments, *self, grid);
+    NcclHub* const hub = self->nccl.get();
+    options->open_transport = [hub](WorldRank rank, Device* device, const auto& channels, const auto& groups) {
+      return hub->Open(rank, device, channels, groups);
+    };
+    options->connect_transport = [hub] { return hub->Connect(); };
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(self->hub, MakeHub(world, arguments, *self, grid));
+  GlooHub* const hub = self->hub.get();
+  options->open_transport = [hub](WorldRank rank, Device*, const auto& channels, const auto& groups) {
+    return hub->Open(rank, channels, groups);
+  };
+  options->connect_transport = [hub] { return hub->Connect(); };
+  return absl::OkStatus();
 }
 
 absl::Status RunWorker(const Arguments& arguments) {
@@ -194,7 +240,7 @@ absl::Status RunWorker(const Arguments& arguments) {
       ProcessorsOf(self.place, Processors(), static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
   const ProcessShare share{.processes = self.place.processes, .processors = static_cast<int>(processors.size())};
   ASSIGN_OR_RETURN(const JobConfig job, LoadJob(arguments.job, ProfileFile::kRead, share));
-  RETURN_IF_ERROR(CheckDevice(job, share));
+  RETURN_IF_ERROR(CheckDevice(job));
   const RankGrid grid = job.layout.grid();
   RETURN_IF_ERROR(CheckDivides(grid, self.place.processes));
   const bool leads = self.place.process == 0, quiet = arguments.quiet || job.output.quiet || !leads;
@@ -206,15 +252,14 @@ absl::Status RunWorker(const Arguments& arguments) {
   for (int i = 0; i < here; ++i) self.ranks.push_back(WorldRank(self.place.process * here + i));
   WarnAbout(plan, here, static_cast<int>(processors.size()));
   ASSIGN_OR_RETURN(self.control, JoinJob(world.get(), arguments, self, plan, dataset));
-  ASSIGN_OR_RETURN(self.hub, MakeHub(world.get(), arguments, self, grid));
-  GlooHub* const hub = self.hub.get();
-  const TrainOptions options{
+  TrainOptions options{
       .progress = ProgressMode(quiet),
       .processors = processors,
+      .gpu_share = {.gpus = arguments.gpus,
+                    .local_process = self.place.local_process,
+                    .local_processes = self.place.local_processes},
+      .on_gpus = [](const std::string& text) { spdlog::info("{}", text); },
       .ranks = self.ranks,
-      .open_transport = [hub](WorldRank rank, Device*, const auto& channels,
-                              const auto& groups) { return hub->Open(rank, channels, groups); },
-      .connect_transport = [hub] { return hub->Connect(); },
       .control = self.control.get(),
       .processes = self.place.processes,
       .status_bind = arguments.page.bind,
@@ -223,6 +268,7 @@ absl::Status RunWorker(const Arguments& arguments) {
       .resume = ResumeFrom(arguments.resume),
       .resume_changes = ChangesOf(arguments.resume),
       .stop = CatchInterrupts(leads ? kStoppingAfterThisStep : nullptr)};
+  RETURN_IF_ERROR(ReachOthers(world.get(), arguments, job, &self, &options));
   if (!leads) return ServeTraining(world.get(), plan, dataset, options);
   ASSIGN_OR_RETURN(const TrainReport report, Train(world.get(), plan, dataset, options));
   if (!quiet) std::printf("%s", ToText(report).c_str());
@@ -241,6 +287,12 @@ Run AddWorker(CLI::App& verb) {
   verb.add_option("--bind", arguments->bind, "process 0: the address to listen on; left out: the host of --join");
   verb.add_option("--interface", arguments->interface,
                   "network interface or address for messages between processes; left out: loopback on one host");
+  verb.add_option("--gpus", arguments->gpus, "the GPU of each rank here; left out: by its place on this host")
+      ->delimiter(',')
+      ->type_name("N,N...");
+  verb.add_option("--nccl-channels", arguments->channels_max,
+                  "multiprocessors that one transfer between GPUs takes at most; 0: as NCCL decides")
+      ->check(CLI::Range(0, 64));
   verb.add_option("--heartbeat", arguments->heartbeat_seconds, "a process silent for so many seconds is dead")
       ->check(CLI::Range(0.1, 1e6));
   verb.add_option("--join-timeout", arguments->join_seconds, "seconds until all processes must have joined")

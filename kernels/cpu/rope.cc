@@ -92,7 +92,8 @@ void Rope(Team& team, const RopeArgs& args) {
 
   double frequencies[kMaxRopeHeadSize / 2 + HWY_MAX_BYTES / sizeof(float)] = {};
   for (int64_t i = 0; i < half; ++i) {
-    frequencies[i] = std::pow(double{args.theta}, -static_cast<double>(i) / static_cast<double>(half));
+    const double frequency = std::pow(double{args.theta}, -static_cast<double>(i) / static_cast<double>(half));
+    frequencies[i] = ScaledFrequency(frequency, args.scaling);
   }
   ForEachRowBlock(team, rows, (shape.heads + shape.kv_heads) * shape.head_size, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(RotateTokens)(args, frequencies, begin, end);

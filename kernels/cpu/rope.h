@@ -9,7 +9,7 @@ namespace sluice::cpu {
 
 inline constexpr int64_t kMaxRopeHeadSize = 1024;
 
-// Pair (i, i + D/2) of a head turns by position * theta^(-2i/D). The angle is taken in double, its sine and cosine in f32.
+// Pair (i, i + D/2) of a head turns by position * theta^(-2i/D), that frequency scaled. The angle is taken in double, its sine and cosine in f32.
 // REQUIRES: D is even and at most kMaxRopeHeadSize.
 void Rope(Team& team, const RopeArgs& args);
 

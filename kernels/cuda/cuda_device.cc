@@ -88,6 +88,7 @@ class CudaDevice final : public Device {
   }
 
   const Operations& operations() const override { return *operations_; }
+  DeviceState* state() const { return state_.get(); }
 
   MemoryUse memory() const override {
     std::lock_guard lock(mutex_);
@@ -147,6 +148,11 @@ class CudaDevice final : public Device {
 
 }  // namespace
 
+DeviceState* StateOf(Device* device) {
+  auto* const on_gpu = dynamic_cast<CudaDevice*>(device);
+  return on_gpu != nullptr ? on_gpu->state() : nullptr;
+}
+
 absl::StatusOr<std::vector<CudaDeviceInfo>> FindCudaDevices() {
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
@@ -178,8 +184,8 @@ absl::StatusOr<std::unique_ptr<Device>> NewCudaDevice(World* world, const CudaDe
   if (!options.algorithms.empty()) {
     ASSIGN_OR_RETURN(choices, MatmulChoicesFromText(options.algorithms, options.algorithms_file));
   }
-  ASSIGN_OR_RETURN(auto matmul, Matmul::Create(std::move(choices), options.measured != nullptr ? Unchosen::kMeasured
-                                                                                               : Unchosen::kGuessed));
+  ASSIGN_OR_RETURN(auto matmul, Matmul::Create(std::move(choices),
+                                               options.measured != nullptr ? Unchosen::kMeasured : Unchosen::kGuessed));
   return std::make_unique<CudaDevice>(options, std::move(info), std::move(state), std::move(matmul));
 }
 

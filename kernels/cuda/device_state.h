@@ -11,6 +11,7 @@
 #include "base/world.h"
 #include "kernels/cuda/clock.h"
 #include "kernels/cuda/event.h"
+#include "kernels/device.h"
 
 namespace sluice::cuda {
 
@@ -57,5 +58,8 @@ class DeviceState {
   std::vector<CudaStream*> streams_;
   EventRef task_;
 };
+
+// That of a device made by NewCudaDevice(); null of any other.
+DeviceState* StateOf(Device* device);
 
 }  // namespace sluice::cuda

@@ -44,7 +44,7 @@ __global__ void RopeKernel(RopeParams p) {
   const double position = p.direction == Direction::kInverse ? -p.positions[row] : p.positions[row];
   const double log_theta = log2(double{p.theta});
   for (int i = threadIdx.x; i < half; i += kChunkThreads) {
-    SinCos(position * exp2(-log_theta * i / half), sines + i, cosines + i);
+    SinCos(position * ScaledFrequency(exp2(-log_theta * i / half), p.scaling), sines + i, cosines + i);
   }
   __syncthreads();
 
@@ -79,6 +79,7 @@ cudaError_t Rope(cudaStream_t stream, const RopeArgs& args) {
                           .aligned = Aligned({args.qkv.data}),
                           .direction = args.direction,
                           .theta = args.theta,
+                          .scaling = args.scaling,
                           .head_size = static_cast<int>(shape.head_size),
                           .rotated_heads = static_cast<int>(rotated),
                           .columns = static_cast<int>(args.qkv.columns()),

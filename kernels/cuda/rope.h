@@ -17,6 +17,7 @@ struct RopeParams {
   bool aligned;  // qkv allows 16-byte accesses
   Direction direction;
   float theta;
+  RopeScaling scaling;
   int head_size;
   int rotated_heads;  // H + G
   int columns;        // of qkv

@@ -8,16 +8,24 @@
 #include "base/check.h"
 
 namespace sluice::cuda {
+namespace {
 
-CudaStream::CudaStream(DeviceState* state, Device* device, absl::string_view name)
+constexpr Nanoseconds kDrainPoll = 50 * kMicrosecond;
+
+}  // namespace
+
+CudaStream::CudaStream(DeviceState* state, Device* device, absl::string_view name, StreamPriority priority)
     : state_(state),
       device_(device),
       name_(name),
       where_(std::make_shared<const std::string>(absl::StrCat("stream ", name, " of ", state->name()))) {
   status_ = state_->Enter();
   if (status_.ok()) {
-    const cudaError_t error = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
-    if (error != cudaSuccess) SetError(error, "cudaStreamCreateWithFlags");
+    int least = 0, greatest = 0;
+    cudaError_t error = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    const int wanted = priority == StreamPriority::kHighest ? greatest : least;
+    if (error == cudaSuccess) error = cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, wanted);
+    if (error != cudaSuccess) SetError(error, "cudaStreamCreateWithPriority");
   }
   state_->Add(this);
 }
@@ -190,6 +198,12 @@ void CudaStream::DoRecord(CudaEvent* event, uint64_t staged, Mark mark) {
 void CudaStream::Drain() {
   const EventRef rest = Record();
   state_->world()->WaitAny({&rest, 1}, kForever);
+  if (rest->status().ok() || stream_ == nullptr) return;
+  // The stream's own error says nothing of what the GPU still does.
+  while (state_->Enter().ok() && cudaStreamQuery(stream_) == cudaErrorNotReady) {
+    IgnoreError(cudaGetLastError());
+    state_->world()->SleepUntil(state_->world()->Now() + kDrainPoll);
+  }
 }
 
 void CudaStream::Abort(const absl::Status& cause) {

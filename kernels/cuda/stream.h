@@ -27,10 +27,13 @@
 
 namespace sluice::cuda {
 
+enum class StreamPriority : uint8_t { kUsual, kHighest };
+
 class CudaStream final : public Stream {
  public:
   // A stream that couldn't be made has that as its error.
-  CudaStream(DeviceState* state, Device* device, absl::string_view name);
+  CudaStream(DeviceState* state, Device* device, absl::string_view name,
+             StreamPriority priority = StreamPriority::kUsual);
   ~CudaStream() override;
 
   void Wait(const EventRef& event) override { WaitAs(event, Mark::kMove); }

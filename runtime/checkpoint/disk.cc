@@ -14,6 +14,16 @@
 
 namespace sluice {
 
+namespace {
+
+// Whether that is news.
+bool ThroughCache(int file) {
+  const int flags = fcntl(file, F_GETFL);
+  return flags >= 0 && (flags & O_DIRECT) != 0 && fcntl(file, F_SETFL, flags & ~O_DIRECT) == 0;
+}
+
+}  // namespace
+
 absl::Status Disk::Before(absl::string_view what, const std::string& path) const {
   return before_ == nullptr ? absl::OkStatus() : before_(absl::StrCat(what, " ", path));
 }
@@ -27,7 +37,12 @@ absl::Status Disk::MakeFolder(const std::string& path) const {
 
 absl::StatusOr<int> Disk::CreateFile(const std::string& path) const {
   RETURN_IF_ERROR(Before("create", path));
-  const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+  int file = open(path.c_str(), kFlags | O_DIRECT, 0666);
+  if (file < 0 && errno == EINVAL) {
+    unlink(path.c_str());  // some make the file before they look at the flag
+    file = open(path.c_str(), kFlags, 0666);
+  }
   return file < 0 ? absl::StatusOr<int>(FileError("write", path, errno)) : file;
 }
 
@@ -36,6 +51,7 @@ absl::Status Disk::Write(int file, const std::string& path, absl::Span<const std
   while (!bytes.empty()) {
     const ssize_t written = write(file, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EINVAL && ThroughCache(file)) continue;
     if (written < 0) return FileError("write", path, errno);
     bytes.remove_prefix(static_cast<size_t>(written));
   }

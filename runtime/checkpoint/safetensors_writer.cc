@@ -1,9 +1,9 @@
 #include "runtime/checkpoint/safetensors_writer.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,9 +12,11 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kBufferBytes = 1 << 20;
-// The disk begins to write while the rest is still on its way, and not when all is there.
-constexpr int64_t kWritebackBytes = 8 << 20;
+// As much as a disk needs at once to be fast.
+constexpr size_t kBufferBytes = 8 << 20;
+// What is copied is in the cache when its checksum is made.
+constexpr size_t kCopyBytes = 128 << 10;
+static_assert(kBufferBytes % Disk::kAlignment == 0);
 
 absl::Span<const std::byte> Bytes(absl::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
@@ -29,6 +31,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
   const auto text = FormatSafetensorsHeader(&header);
   if (!text.ok()) return Annotate(text.status(), path);
   std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter(path, std::move(header), std::move(disk)));
+  writer->buffer_.reset(static_cast<std::byte*>(std::aligned_alloc(Disk::kAlignment, kBufferBytes)));
+  if (writer->buffer_ == nullptr) return absl::ResourceExhaustedError(absl::StrCat(path, ": no memory to write it"));
   ASSIGN_OR_RETURN(writer->file_, writer->disk_.CreateFile(path));
   RETURN_IF_ERROR(writer->Put(Bytes(*text)));
   writer->result_.header_checksum = ChecksumOf(*text);
@@ -51,7 +55,7 @@ absl::Status SafetensorsWriter::Add(absl::Span<const std::byte> bytes) {
       return absl::InvalidArgumentError(absl::StrCat(path_, ": more bytes than its tensors have"));
     }
     const int64_t left = header_.tensors[checksums.size()].bytes - tensor_written_;
-    const auto part = bytes.first(std::min(bytes.size(), static_cast<size_t>(left)));
+    const auto part = bytes.first(std::min({bytes.size(), static_cast<size_t>(left), kCopyBytes}));
     checksum_.Add(part);
     RETURN_IF_ERROR(Put(part));
     tensor_written_ += static_cast<int64_t>(part.size());
@@ -70,28 +74,21 @@ void SafetensorsWriter::CloseTensors() {
   }
 }
 
-// What is large goes to the file at once, what is small is gathered.
 absl::Status SafetensorsWriter::Put(absl::Span<const std::byte> bytes) {
-  if (buffer_.size() + bytes.size() > kBufferBytes) {
-    RETURN_IF_ERROR(ToFile(buffer_));
-    buffer_.clear();
+  while (!bytes.empty()) {
+    const auto part = bytes.first(std::min(bytes.size(), kBufferBytes - buffered_));
+    std::memcpy(buffer_.get() + buffered_, part.data(), part.size());
+    buffered_ += part.size();
+    bytes.remove_prefix(part.size());
+    if (buffered_ == kBufferBytes) RETURN_IF_ERROR(Flush());
   }
-  if (bytes.size() > kBufferBytes) return ToFile(bytes);
-  buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
   return absl::OkStatus();
 }
 
-absl::Status SafetensorsWriter::ToFile(absl::Span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const auto part = bytes.first(std::min<size_t>(bytes.size(), kWritebackBytes));
-    RETURN_IF_ERROR(disk_.Write(file_, path_, part));
-    bytes.remove_prefix(part.size());
-    in_file_ += static_cast<int64_t>(part.size());
-    if (in_file_ - on_the_way_ < kWritebackBytes) continue;
-    // Where a file system can't, all of it is written at the end.
-    sync_file_range(file_, on_the_way_, in_file_ - on_the_way_, SYNC_FILE_RANGE_WRITE);
-    on_the_way_ = in_file_;
-  }
+absl::Status SafetensorsWriter::Flush() {
+  RETURN_IF_ERROR(disk_.Write(file_, path_, {buffer_.get(), buffered_}));
+  result_.bytes += static_cast<int64_t>(buffered_);
+  buffered_ = 0;
   return absl::OkStatus();
 }
 
@@ -100,9 +97,8 @@ absl::StatusOr<SafetensorsWriter::Written> SafetensorsWriter::Finish() {
     return absl::InvalidArgumentError(absl::StrCat(
         path_, ": tensor \"", header_.tensors[result_.tensor_checksums.size()].name, "\" has not all of its bytes"));
   }
-  RETURN_IF_ERROR(ToFile(buffer_));
+  RETURN_IF_ERROR(Flush());
   RETURN_IF_ERROR(disk_.SyncAndClose(std::exchange(file_, -1), path_));
-  result_.bytes = in_file_;
   return std::move(result_);
 }
 

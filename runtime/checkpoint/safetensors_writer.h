@@ -1,11 +1,12 @@
 // Writes a safetensors file: names, types and shapes first, then the bytes of all tensors in that order, in parts of
-// any size. Nothing is kept in memory but a small buffer; checksums are made on the way.
+// any size. Nothing is kept in memory but a buffer of 8 MiB; checksums are made on the way.
 //
 // Threads: one. A writer that goes away unfinished leaves a file that no reader takes for whole; its maker removes it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
@@ -47,7 +48,7 @@ class SafetensorsWriter {
   SafetensorsWriter(std::string path, SafetensorsHeader header, Disk disk)
       : path_(std::move(path)), header_(std::move(header)), disk_(std::move(disk)) {}
   absl::Status Put(absl::Span<const std::byte> bytes);
-  absl::Status ToFile(absl::Span<const std::byte> bytes);
+  absl::Status Flush();
   // Goes past the tensors that have all their bytes.
   void CloseTensors();
 
@@ -55,9 +56,11 @@ class SafetensorsWriter {
   const SafetensorsHeader header_;
   const Disk disk_;
   int file_ = -1;
-  std::vector<std::byte> buffer_;
-  int64_t in_file_ = 0;         // bytes
-  int64_t on_the_way_ = 0;      // of them, those that the system was told to write to the disk
+  struct Free {
+    void operator()(std::byte* bytes) const { std::free(bytes); }
+  };
+  std::unique_ptr<std::byte, Free> buffer_;
+  size_t buffered_ = 0;
   int64_t tensor_written_ = 0;  // bytes of the running tensor
   Checksum checksum_;           // of the running tensor
   Written result_;

@@ -187,7 +187,12 @@ absl::StatusOr<std::string> CheckpointStore::Complete(const std::string& partial
   RETURN_IF_ERROR(synced);
   RETURN_IF_ERROR(disk_.SyncFolder(partial));
   // As whoever opens it will find it.
-  RETURN_IF_ERROR(ReadManifest(partial).status());
+  const absl::Status found = ReadManifest(partial).status();
+  if (absl::IsNotFound(found)) {
+    return absl::NotFoundError(
+        absl::StrCat(found.message(), ": its writer sees another folder there; all need a disk that they share"));
+  }
+  RETURN_IF_ERROR(found);
   RETURN_IF_ERROR(disk_.Rename(partial, path));
   RETURN_IF_ERROR(disk_.SyncFolder(root_));
   return path;

@@ -30,6 +30,7 @@ ModelConfig ModelFrom(const proto::Model& from) {
   TAKE(from, model, family);
   TAKE(from, model, preset);
   TAKE(from, model, graph);
+  TAKE(from, model, from);
   TAKE(from, model, layers);
   TAKE(from, model, channels);
   TAKE(from, model, heads);
@@ -207,6 +208,7 @@ void ResolvePaths(const std::string& file, const std::string& user_directory, co
     path = ResolvePath(problems.Overridden(field) ? user_directory : FolderOf(file), path);
   };
   resolve("model.graph", config.model.graph);
+  resolve("model.from", config.model.from);
   resolve("schedule.file", config.schedule.file);
   resolve("layout.profile", config.layout.profile);
   resolve("layout.algorithms", config.layout.algorithms);
@@ -266,15 +268,13 @@ absl::StatusOr<JobConfig> ParseJob(absl::string_view text, const std::string& fi
   }
   CheckTogether(config, problems);
   if (!problems.empty()) return problems.status();
-  absl::StatusOr<LayerGraph> graph = GraphOf(config);
-  if (!graph.ok()) {
-    if (config.model.graph.empty())
-      problems.Add("model", graph.status().message());
-    else
-      problems.Add("model.graph", graph.status().message());
+  if (absl::Status made = MakeModel(config); !made.ok()) {
+    problems.Add(!config.model.from.empty()    ? "model.from"
+                 : !config.model.graph.empty() ? "model.graph"
+                                               : "model",
+                 made.message());
     return problems.status();
   }
-  config.graph = *std::move(graph);
   CheckAgainstGraph(job, config, problems);
   if (!problems.empty()) return problems.status();
   return config;

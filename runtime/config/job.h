@@ -25,6 +25,7 @@ struct ModelConfig {
   std::string family = "gpt2";
   std::string preset;  // "124M"
   std::string graph;   // path of a graph file; then nothing else is given
+  std::string from;    // path of a model that exists; then only dropout is given
   std::optional<int64_t> layers, channels, heads, kv_heads, head_size, width, positions, vocabulary;
   std::optional<bool> tied, bias;
   std::optional<double> dropout, rope_theta, norm_epsilon;

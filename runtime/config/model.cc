@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "proto/text.h"
+#include "runtime/models/model.h"
 #include "stages/families/gpt2.h"
 #include "stages/families/llama.h"
 #include "stages/families/mlp.h"
@@ -100,7 +101,22 @@ absl::StatusOr<LayerGraph> Mlp(const JobConfig& config) {
   return MlpGraph(sizes);
 }
 
-}  // namespace
+absl::Status TakeModel(JobConfig& config) {
+  ASSIGN_OR_RETURN(PretrainedModel model, OpenModel(config.model.from));
+  if (!config.data.text.empty() && model.graph.vocabulary != kByteVocabulary) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("data.text is read as bytes, but the model's tokens are ", model.graph.vocabulary,
+                     "; turn it into data.tokens with `sluice tokenize --tokenizer ", config.model.from, "`"));
+  }
+  for (Node& node : model.graph.nodes) {
+    const bool drops =
+        node.kind == LayerKind::kEmbedding || node.kind == LayerKind::kAttention || node.kind == LayerKind::kMlp;
+    if (drops) Take(config.model.dropout, node.dropout);
+  }
+  config.graph = std::move(model.graph);
+  config.initial = std::move(model.parameters);
+  return absl::OkStatus();
+}
 
 absl::StatusOr<LayerGraph> GraphOf(const JobConfig& config) {
   const ModelConfig& model = config.model;
@@ -111,6 +127,14 @@ absl::StatusOr<LayerGraph> GraphOf(const JobConfig& config) {
   const std::string nearest = NearestName({"gpt2", "llama", "mlp"}, model.family);
   return absl::InvalidArgumentError(absl::StrCat("unknown family \"", model.family, "\"; known: gpt2, llama, mlp",
                                                  nearest.empty() ? "" : absl::StrCat("; did you mean ", nearest, "?")));
+}
+
+}  // namespace
+
+absl::Status MakeModel(JobConfig& config) {
+  if (!config.model.from.empty()) return TakeModel(config);
+  ASSIGN_OR_RETURN(config.graph, GraphOf(config));
+  return absl::OkStatus();
 }
 
 }  // namespace sluice

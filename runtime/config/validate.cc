@@ -91,11 +91,14 @@ void CheckCheckpoint(const CheckpointConfig& checkpoint, Problems& problems) {
 }
 
 void CheckModel(const ModelConfig& model, Problems& problems) {
-  if (model.graph.empty()) return;
-  if (!model.preset.empty() || model.layers || model.channels || model.heads || model.kv_heads || model.head_size ||
-      model.width || model.positions || model.vocabulary || model.tied || model.bias || model.dropout ||
-      model.rope_theta || model.norm_epsilon) {
+  const bool sizes = !model.preset.empty() || model.layers || model.channels || model.heads || model.kv_heads ||
+                     model.head_size || model.width || model.positions || model.vocabulary || model.tied ||
+                     model.bias || model.rope_theta || model.norm_epsilon;
+  if (!model.graph.empty() && (sizes || model.dropout)) {
     problems.Add("model", "a graph file says all of the model; take out the preset and the sizes, or the graph");
+  }
+  if (!model.from.empty() && (sizes || !model.graph.empty())) {
+    problems.Add("model", "a model that exists says all of itself but dropout; take out the graph, the preset and the sizes, or from");
   }
 }
 

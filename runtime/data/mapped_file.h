@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace sluice {
 
@@ -28,6 +29,8 @@ class MappedFile {
   const std::string& path() const { return path_; }
   const std::byte* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
+  // Has the system read these bytes, of a mapped file, from the disk while the caller does other things. A hint.
+  static void Prefetch(absl::Span<const std::byte> bytes);
   absl::string_view text() const { return {reinterpret_cast<const char*>(data_), static_cast<size_t>(bytes_)}; }
 
  private:

@@ -389,7 +389,7 @@ EventRef Executor::ExchangeTied(const Collective& collective, GroupId group) {
   for (const TiedUse& use : tied_) {
     if (use.tensor != collective.tensor || use.gradient->copy != collective.copy) continue;
     CHECK(use.exchanged) << "rank " << options_.rank << " doesn't exchange tied tensor " << collective.tensor;
-    last = options_.transport->AllGather(group, use.gradient->mine, use.gradient->all,
+    last = options_.transport->AllGather(group, use.gradient->mine, {}, use.gradient->all,
                                          exchanged_.empty() ? GradientsThere() : exchanged_.back());
     KeepExchange(last, use.gradient->all.bytes() - use.gradient->mine.bytes());
   }
@@ -401,7 +401,8 @@ EventRef Executor::GatherNorm(GroupId group) {
   PutTiedTogether();
   finished_ = options_.model->FinishGradients({});
   const TensorView mine = options_.model->norm_mine(), all = options_.model->norm_all();
-  KeepExchange(options_.transport->AllGather(group, mine, all, finished_), all.bytes() - mine.bytes());
+  KeepExchange(options_.transport->AllGather(group, mine, options_.model->norm_parts(), all, finished_),
+               all.bytes() - mine.bytes());
   return exchanged_.back();
 }
 
@@ -411,7 +412,7 @@ EventRef Executor::GatherSlices(const Collective& collective, GroupId group) {
   const size_t first = exchanged_.size();
   const EventRef after = parameters ? stepped_ : finished_;
   for (const SliceGather& gather : stage->gathers()) {
-    KeepExchange(options_.transport->AllGather(group, gather.mine, gather.all, after),
+    KeepExchange(options_.transport->AllGather(group, gather.mine, gather.parts, gather.all, after),
                  gather.all.bytes() - gather.mine.bytes());
   }
   if (parameters) stage->FinishParameters(absl::MakeConstSpan(exchanged_).subspan(first));

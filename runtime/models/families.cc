@@ -61,7 +61,13 @@ absl::StatusOr<LayerGraph> GraphOf(const LlamaModel& model) {
   RETURN_IF_ERROR(CheckLayers(model.sizes.layers));
   ASSIGN_OR_RETURN(LayerGraph graph, LlamaGraph(model.sizes));
   for (Node& node : graph.nodes) {
-    if (node.kind == LayerKind::kAttention) node.bias = model.attention_bias;
+    if (node.kind == LayerKind::kAttention) {
+      node.bias = model.attention_bias;
+      node.rope_factor = model.rope_factor;
+      node.rope_low_turns = model.rope_low_turns;
+      node.rope_high_turns = model.rope_high_turns;
+      node.rope_positions = model.rope_positions;
+    }
     if (node.kind == LayerKind::kMlp) node.bias = model.mlp_bias;
   }
   RETURN_IF_ERROR(Validate(graph));
@@ -104,7 +110,11 @@ absl::StatusOr<std::variant<Gpt2Model, LlamaModel>> FamilyOf(const LayerGraph& g
                              .norm_epsilon = attention->norm_epsilon,
                              .tied = tied},
                    .attention_bias = attention->bias,
-                   .mlp_bias = mlp->bias};
+                   .mlp_bias = mlp->bias,
+                   .rope_factor = attention->rope_factor,
+                   .rope_low_turns = attention->rope_low_turns,
+                   .rope_high_turns = attention->rope_high_turns,
+                   .rope_positions = attention->rope_positions};
   ASSIGN_OR_RETURN(const LayerGraph family, GraphOf(model));
   RETURN_IF_ERROR(CheckSame(graph, family));
   return model;

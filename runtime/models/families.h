@@ -21,6 +21,8 @@ struct LlamaModel {
   LlamaSizes sizes;
   bool attention_bias = false;  // of all four linears
   bool mlp_bias = false;        // of all three
+  // Node's rope_factor and those behind it.
+  float rope_factor = 1, rope_low_turns = 1, rope_high_turns = 4, rope_positions = 0;
 };
 
 absl::StatusOr<LayerGraph> GraphOf(const Gpt2Model& model);

@@ -35,6 +35,7 @@ class Values {
     status_.Update(
         absl::UnimplementedError(absl::StrCat(Key(end), " is ", value, "; only ", size, " is supported here")));
   }
+  absl::string_view Text(absl::string_view end) const { return file_.Text(Key(end)).value_or(""); }
   void RequireText(absl::string_view end, absl::string_view text) {
     const absl::string_view value = file_.Text(Key(end)).value_or(text);
     if (value == text) return;
@@ -92,10 +93,17 @@ absl::StatusOr<LayerGraph> LlamaOf(const Gguf& file, int64_t vocabulary) {
   values.Require("attention.value_length", head_size);
   values.Require("rope.dimension_count", head_size);
   values.Require("expert_count", 0);
-  values.RequireText("rope.scaling.type", "none");
+  if (values.Text("rope.scaling.type") == "linear") {
+    model.rope_factor = values.Real("rope.scaling.factor", 1);
+  } else {
+    values.RequireText("rope.scaling.type", "none");
+  }
   RETURN_IF_ERROR(values.status());
   if (Has(file, "rope_freqs.weight")) {
-    return absl::UnimplementedError("rotary frequencies in the tensor 'rope_freqs.weight' are not supported");
+    return absl::UnimplementedError(
+        "rotary frequencies of its own, in the tensor 'rope_freqs.weight', are not supported; the same model as a "
+        "folder of "
+        "Hugging Face's has them as rope_scaling, which is");
   }
   return GraphOf(model);
 }
@@ -107,6 +115,12 @@ absl::StatusOr<LayerGraph> GraphOf(const Gguf& file) {
   if (architecture != "llama" && architecture != "gpt2") {
     return absl::UnimplementedError(
         absl::StrCat("general.architecture '", architecture, "' is not supported; supported are llama and gpt2"));
+  }
+  // Each block has several: no graph is made of blocks that only a number claims.
+  const std::string blocks = absl::StrCat(architecture, ".block_count");
+  if (const int64_t count = file.Integer(blocks).value_or(0); count > static_cast<int64_t>(file.tensors().size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(blocks, " is ", count, ", but there are only ", file.tensors().size(), " tensors"));
   }
   ASSIGN_OR_RETURN(const int64_t vocabulary, VocabularyOf(file));
   return architecture == "gpt2" ? Gpt2Of(file, vocabulary) : LlamaOf(file, vocabulary);

@@ -1,5 +1,6 @@
 #include "runtime/models/hugging_face_config.h"
 
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -35,12 +36,14 @@ class Fields {
                                                  field == nullptr ? "" : absl::StrCat(kSizeMax))));
     return 1;
   }
-  double Real(const char* name, double otherwise) {
+  float Real(const char* name, double otherwise) {
     const Json* const field = Find(name);
-    if (field == nullptr) return otherwise;
-    if (field->is_number()) return field->get<double>();
-    Fail(absl::InvalidArgumentError(absl::StrCat(name, " is no number")));
-    return otherwise;
+    if (field == nullptr) return static_cast<float>(otherwise);
+    if (field->is_number()) {
+      if (const double value = field->get<double>(); std::abs(value) <= 1e30) return static_cast<float>(value);
+    }
+    Fail(absl::InvalidArgumentError(absl::StrCat(name, " is no number, or too large")));
+    return static_cast<float>(otherwise);
   }
   bool Flag(const char* name, bool otherwise) {
     const Json* const field = Find(name);
@@ -85,7 +88,7 @@ absl::StatusOr<LayerGraph> ReadGpt2(Fields& fields) {
                  .vocabulary = fields.Size("vocab_size"),
                  .positions = fields.Size("n_positions"),
                  .tied = fields.Flag("tie_word_embeddings", true)};
-  model.norm_epsilon = static_cast<float>(fields.Real("layer_norm_epsilon", 1e-5));
+  model.norm_epsilon = fields.Real("layer_norm_epsilon", 1e-5);
   fields.RequireText("activation_function", "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
   fields.RequireFlag("scale_attn_weights", true);
   fields.RequireFlag("scale_attn_by_inverse_layer_idx", false);
@@ -103,8 +106,15 @@ void ReadRope(Fields& fields, LlamaModel* model) {
     return fields.Fail(absl::InvalidArgumentError("rope_scaling is no object"));
   }
   Fields rope(parameters == nullptr ? kNone : *parameters);
-  model->sizes.rope_theta = static_cast<float>(rope.Real("rope_theta", fields.Real("rope_theta", 10000)));
-  rope.RequireText("rope_type", rope.Text("type", "default"), {"default"});
+  model->sizes.rope_theta = rope.Real("rope_theta", fields.Real("rope_theta", 10000));
+  rope.RequireText("rope_type", rope.Text("type", "default"), {"default", "linear", "llama3"});
+  const std::string type = rope.Text("rope_type", rope.Text("type", "default"));
+  if (type != "default") model->rope_factor = rope.Real("factor", 1);
+  if (type == "llama3" && model->rope_factor != 1) {
+    model->rope_low_turns = rope.Real("low_freq_factor", 1);
+    model->rope_high_turns = rope.Real("high_freq_factor", 4);
+    model->rope_positions = static_cast<float>(rope.Size("original_max_position_embeddings", 8192));
+  }
   fields.Fail(Annotate(rope.status(), "rope_scaling"));
 }
 
@@ -119,7 +129,7 @@ absl::StatusOr<LayerGraph> ReadLlama(Fields& fields) {
                  .width = fields.Size("intermediate_size"),
                  .vocabulary = fields.Size("vocab_size"),
                  .max_sequence = fields.Size("max_position_embeddings", 2048),
-                 .norm_epsilon = static_cast<float>(fields.Real("rms_norm_eps", 1e-6)),
+                 .norm_epsilon = fields.Real("rms_norm_eps", 1e-6),
                  .tied = fields.Flag("tie_word_embeddings", false)};
   model.attention_bias = fields.Flag("attention_bias", false);
   model.mlp_bias = fields.Flag("mlp_bias", false);
@@ -141,6 +151,50 @@ std::vector<int32_t> EndTokensOf(const Json& object) {
   return tokens;
 }
 
+Json ConfigOf(const Gpt2Model& model) {
+  const Gpt2Sizes& sizes = model.sizes;
+  return {{"model_type", "gpt2"},
+          {"architectures", {"GPT2LMHeadModel"}},
+          {"activation_function", "gelu_new"},
+          {"n_layer", sizes.layers},
+          {"n_embd", sizes.channels},
+          {"n_head", sizes.heads},
+          {"n_inner", sizes.width},
+          {"n_positions", sizes.positions},
+          {"vocab_size", sizes.vocabulary},
+          {"layer_norm_epsilon", model.norm_epsilon},
+          {"tie_word_embeddings", sizes.tied}};
+}
+
+Json ConfigOf(const LlamaModel& model) {
+  const LlamaSizes& sizes = model.sizes;
+  Json config = {{"model_type", "llama"},
+                 {"architectures", {"LlamaForCausalLM"}},
+                 {"hidden_act", "silu"},
+                 {"num_hidden_layers", sizes.layers},
+                 {"hidden_size", sizes.channels},
+                 {"num_attention_heads", sizes.heads},
+                 {"num_key_value_heads", sizes.kv_heads},
+                 {"head_dim", sizes.head_size},
+                 {"intermediate_size", sizes.width},
+                 {"max_position_embeddings", sizes.max_sequence},
+                 {"vocab_size", sizes.vocabulary},
+                 {"rms_norm_eps", sizes.norm_epsilon},
+                 {"rope_theta", sizes.rope_theta},
+                 {"attention_bias", model.attention_bias},
+                 {"mlp_bias", model.mlp_bias},
+                 {"tie_word_embeddings", sizes.tied}};
+  if (model.rope_factor == 1) return config;
+  Json& scaling = config["rope_scaling"];
+  scaling = {{"rope_type", model.rope_positions > 0 ? "llama3" : "linear"}, {"factor", model.rope_factor}};
+  if (model.rope_positions > 0) {
+    scaling["low_freq_factor"] = model.rope_low_turns;
+    scaling["high_freq_factor"] = model.rope_high_turns;
+    scaling["original_max_position_embeddings"] = static_cast<int64_t>(model.rope_positions);
+  }
+  return config;
+}
+
 }  // namespace
 
 absl::StatusOr<HuggingFaceConfig> ParseHuggingFaceConfig(absl::string_view text) {
@@ -160,6 +214,21 @@ absl::StatusOr<HuggingFaceConfig> ParseHuggingFaceConfig(absl::string_view text)
 std::vector<int32_t> ParseEndTokens(absl::string_view text) {
   const Json root = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   return root.is_object() ? EndTokensOf(root) : std::vector<int32_t>();
+}
+
+absl::StatusOr<std::string> ToHuggingFaceConfig(const HuggingFaceConfig& config) {
+  ASSIGN_OR_RETURN(const auto family, FamilyOf(config.graph));
+  if (const auto* gpt2 = std::get_if<Gpt2Model>(&family); gpt2 != nullptr && !gpt2->sizes.bias) {
+    return absl::InvalidArgumentError(
+        "a gpt2 without biases: transformers has none; train it with model { bias: true }");
+  }
+  Json json = std::visit([](const auto& model) { return ConfigOf(model); }, family);
+  json["torch_dtype"] = "float32";
+  // Left out, they would be those of the original models.
+  json["bos_token_id"] = nullptr;
+  json["eos_token_id"] = config.end_tokens.empty() ? Json() : Json(config.end_tokens);
+  if (config.end_tokens.size() == 1) json["eos_token_id"] = config.end_tokens.front();
+  return json.dump(2) + "\n";
 }
 
 }  // namespace sluice

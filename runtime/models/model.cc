@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -63,18 +64,10 @@ absl::StatusOr<PretrainedModel> Open(const std::string& path) {
   return model;
 }
 
-// What the parts of a model must have in common.
-absl::Status CheckWhole(const PretrainedModel& model) {
-  if (model.tokenizer != nullptr && model.tokenizer->vocabulary() > model.graph.vocabulary) {
-    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", model.tokenizer->vocabulary(),
-                                                   " tokens, the model only ", model.graph.vocabulary));
-  }
-  for (const int32_t end : model.end_tokens) {
-    if (end < model.graph.vocabulary) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("the end token ", end, " is none of the model's ", model.graph.vocabulary));
-  }
-  return absl::OkStatus();
+absl::Status CheckTokenizer(const PretrainedModel& model) {
+  if (model.tokenizer == nullptr || model.tokenizer->vocabulary() <= model.graph.vocabulary) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", model.tokenizer->vocabulary(),
+                                                 " tokens, the model only ", model.graph.vocabulary));
 }
 
 }  // namespace
@@ -82,8 +75,22 @@ absl::Status CheckWhole(const PretrainedModel& model) {
 absl::StatusOr<PretrainedModel> OpenModel(const std::string& path) {
   ASSIGN_OR_RETURN(PretrainedModel model, Open(path));
   model.context = model.graph.max_sequence;
-  if (absl::Status whole = CheckWhole(model); !whole.ok()) return Annotate(whole, path);
+  // Configurations of small models have those of the original ones, which can't occur.
+  std::erase_if(model.end_tokens, [&](int32_t end) { return end < 0 || end >= model.graph.vocabulary; });
+  RETURN_IF_ERROR(Annotate(CheckTokenizer(model), path));
   return model;
+}
+
+absl::StatusOr<Tokenizer> OpenTokenizer(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return Tokenizer::Open(path);
+  ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  if (!absl::StartsWith(file.text(), "GGUF")) return Tokenizer::Open(path);
+  const auto gguf = Gguf::Parse(file.text());
+  if (!gguf.ok()) return Annotate(gguf.status(), path);
+  auto parts = TokenizerPartsOf(*gguf);
+  if (!parts.ok()) return Annotate(parts.status(), path);
+  return Tokenizer::Create(*std::move(parts));
 }
 
 }  // namespace sluice

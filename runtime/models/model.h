@@ -31,4 +31,7 @@ struct PretrainedModel {
 // Errors name the file and what of it is missing, wrong or not supported.
 absl::StatusOr<PretrainedModel> OpenModel(const std::string& path);
 
+// A tokenizer alone: a tokenizer.json, a folder that has one, or a GGUF file.
+absl::StatusOr<Tokenizer> OpenTokenizer(const std::string& path);
+
 }  // namespace sluice

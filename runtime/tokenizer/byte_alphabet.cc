@@ -1,5 +1,6 @@
 #include "runtime/tokenizer/byte_alphabet.h"
 
+#include <algorithm>
 #include <array>
 
 namespace sluice {
@@ -38,6 +39,21 @@ std::optional<std::string> BytesOfAlphabet(absl::string_view text) {
     bytes.push_back(static_cast<char>(kByteOf[character]));
   }
   return bytes;
+}
+
+std::string AlphabetOfBytes(absl::string_view bytes) {
+  std::string text;
+  for (const char byte : bytes) {
+    const auto found = std::find(kByteOf.begin(), kByteOf.end(), static_cast<unsigned char>(byte));
+    const auto character = static_cast<int>(found - kByteOf.begin());
+    if (character < 0x80) {
+      text.push_back(static_cast<char>(character));
+    } else {
+      text.push_back(static_cast<char>(0xc0 | character >> 6));
+      text.push_back(static_cast<char>(0x80 | (character & 0x3f)));
+    }
+  }
+  return text;
 }
 
 }  // namespace sluice

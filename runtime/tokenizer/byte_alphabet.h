@@ -11,5 +11,7 @@ namespace sluice {
 
 // The bytes that `text` writes. Nothing: a character is not of the alphabet, or the text is no UTF-8.
 std::optional<std::string> BytesOfAlphabet(absl::string_view text);
+// The text that writes these bytes.
+std::string AlphabetOfBytes(absl::string_view bytes);
 
 }  // namespace sluice

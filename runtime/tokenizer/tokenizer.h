@@ -26,6 +26,7 @@ namespace sluice {
 struct AddedToken {
   int32_t id = 0;
   std::string content;
+  friend bool operator==(const AddedToken&, const AddedToken&) = default;
 };
 
 // Whether text that spells an added token becomes it. Text of others, which may spell anything, is kLiteral.
@@ -40,6 +41,7 @@ struct TokenizerParts {
   bool space_first = false;           // text that doesn't begin with whitespace gets a space before it
   std::vector<AddedToken> added;
   std::vector<int32_t> prefix, suffix;  // what a document begins and ends with ("<|begin_of_text|>")
+  friend bool operator==(const TokenizerParts&, const TokenizerParts&) = default;
 };
 
 class Tokenizer {
@@ -51,6 +53,7 @@ class Tokenizer {
   // A tokenizer.json, or a folder that has one. Errors name the file, and what of it isn't supported.
   static absl::StatusOr<Tokenizer> Open(const std::string& path);
 
+  const TokenizerParts& parts() const { return parts_; }
   int64_t vocabulary() const { return static_cast<int64_t>(parts_.tokens.size()); }
   absl::Span<const AddedToken> added() const { return parts_.added; }
   absl::Span<const int32_t> prefix() const { return parts_.prefix; }
@@ -95,5 +98,7 @@ class Tokenizer {
 
 // A tokenizer.json's content (Hugging Face's format). Errors name the part that isn't understood, or isn't supported.
 absl::StatusOr<TokenizerParts> ParseTokenizerJson(absl::string_view text);
+// The content of a tokenizer.json that is read as these parts.
+std::string FormatTokenizerJson(const TokenizerParts& parts);
 
 }  // namespace sluice

@@ -1,5 +1,6 @@
 // Hugging Face's tokenizer.json, as far as byte-level byte-pair encoding needs it. Whatever would change the tokens and
 // isn't understood is refused by name.
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,8 +18,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-// No vocabulary in use comes near.
+// No vocabulary in use comes near; and ids are dense, but for some that models keep free.
 constexpr int64_t kTokensMax = 1 << 22;
+constexpr int64_t kFreeIdsMax = 4096;
 constexpr char kSupported[] = "supported: byte-level BPE as of GPT-2, Llama 3 and SmolLM";
 
 absl::Status NotSupported(absl::string_view what) {
@@ -64,6 +66,8 @@ class Reader {
       return NotSupported(absl::StrCat("normalizer '", TextAt(At(root, "normalizer"), "type"), "'"));
     }
     parts_.whole_pieces = IsSet(model, "ignore_merges");
+    const auto named = static_cast<int64_t>(At(model, "vocab").size() + At(root, "added_tokens").size());
+    ids_max_ = std::min(kTokensMax, 2 * named + kFreeIdsMax);
     RETURN_IF_ERROR(ReadVocabulary(At(model, "vocab")));
     RETURN_IF_ERROR(ReadMerges(At(model, "merges")));
     RETURN_IF_ERROR(ReadAdded(At(root, "added_tokens")));
@@ -75,8 +79,8 @@ class Reader {
 
  private:
   absl::StatusOr<int32_t> ReadId(const Json& id, absl::string_view of) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= kTokensMax) {
-      return Malformed(absl::StrCat("the id of '", of, "' is no number from 0 to ", kTokensMax - 1));
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= ids_max_) {
+      return Malformed(absl::StrCat("the id of '", of, "' is no number from 0 to ", ids_max_ - 1));
     }
     const auto value = id.get<int32_t>();
     if (static_cast<size_t>(value) >= parts_.tokens.size()) parts_.tokens.resize(static_cast<size_t>(value) + 1);
@@ -209,6 +213,7 @@ class Reader {
 
   TokenizerParts parts_;
   absl::flat_hash_map<std::string, int32_t> ids_;
+  int64_t ids_max_ = 0;
   bool byte_level_ = false;
 };
 

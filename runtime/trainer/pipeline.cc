@@ -109,7 +109,9 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Create(World* world, const P
   ASSIGN_OR_RETURN(shared.devices, RankDevices::Create(plan, {.ranks = shared.ranks,
                                                               .threads_per_rank = options.threads_per_rank,
                                                               .processors = options.processors,
+                                                              .gpu_share = options.gpu_share,
                                                               .measured = options.algorithms_measured}));
+  if (options.on_gpus && !shared.devices.ToText().empty()) options.on_gpus(shared.devices.ToText());
   for (const WorldRank rank : shared.ranks) {
     pipeline->state_->ranks.push_back(std::make_unique<Rank>(&shared, rank));
   }

@@ -19,6 +19,7 @@
 #include "runtime/checkpoint/parameter_source.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/outcome.h"
+#include "runtime/trainer/rank_devices.h"
 #include "runtime/trainer/report.h"
 #include "runtime/trainer/snapshot.h"
 #include "scheduler/timeline.h"
@@ -39,6 +40,9 @@ struct PipelineOptions {
   int threads_per_rank = 1;
   // The ranks here share these, as many for each as it has threads; too few: not pinned.
   std::vector<int> processors;
+  GpuShare gpu_share;
+  // Hears which rank has which GPU, before anything is made on one; null: nobody does.
+  std::function<void(const std::string& text)> on_gpus;
   double watchdog_seconds = 60;
   std::function<uint64_t()> moves_elsewhere;  // Watchdog::moves_elsewhere
   // cuda::CudaDeviceOptions::measured of each GPU rank, on its thread; null: nothing is measured.

@@ -1,9 +1,11 @@
 #include "runtime/trainer/rank_devices.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status.h"
 #include "kernels/cpu/cpu_device.h"
 
@@ -22,9 +24,16 @@ int64_t PlannedBytes(const Plan& plan, WorldRank rank) {
 
 }  // namespace
 
-std::vector<int> SpreadOverGpus(int ranks, int gpus) {
-  std::vector<int> gpu_of(ranks);
-  for (int rank = 0; rank < ranks; ++rank) gpu_of[rank] = ranks <= gpus ? rank : rank * gpus / ranks;
+absl::StatusOr<std::vector<int>> ChooseGpus(int ranks, int gpus, const GpuShare& share) {
+  std::vector<int> gpu_of = share.gpus;
+  for (const int gpu : gpu_of) {
+    if (static_cast<int>(gpu_of.size()) == ranks && gpu >= 0 && gpu < gpus) continue;
+    return absl::InvalidArgumentError(absl::StrCat("GPUs ", absl::StrJoin(gpu_of, ","), " for ", ranks,
+                                                   " ranks: one for each, from 0 to ", gpus - 1));
+  }
+  if (!gpu_of.empty()) return gpu_of;
+  const int first = ranks * share.local_processes <= gpus ? ranks * share.local_process : 0;
+  for (int rank = 0; rank < ranks; ++rank) gpu_of.push_back(ranks <= gpus ? first + rank : rank * gpus / ranks);
   return gpu_of;
 }
 
@@ -52,12 +61,21 @@ absl::StatusOr<RankDevices> RankDevices::Create(const Plan& plan, RankDevicesOpt
   if (plan.job.layout.device != DeviceKind::kCuda) return devices;
   ASSIGN_OR_RETURN(const std::vector<cuda::CudaDeviceInfo> gpus, cuda::FindCudaDevices());
   const std::vector<WorldRank>& ranks = devices.options_.ranks;
-  devices.gpu_of_ = SpreadOverGpus(static_cast<int>(ranks.size()), static_cast<int>(gpus.size()));
-  for (int gpu = 0; gpu <= devices.gpu_of_.back(); ++gpu) {
+  ASSIGN_OR_RETURN(devices.gpu_of_, ChooseGpus(static_cast<int>(ranks.size()), static_cast<int>(gpus.size()),
+                                               devices.options_.gpu_share));
+  for (const int gpu : std::set<int>(devices.gpu_of_.begin(), devices.gpu_of_.end())) {
     ASSIGN_OR_RETURN(const int64_t free_bytes, cuda::FreeCudaBytes(gpu));
     RETURN_IF_ERROR(CheckGpuMemory(plan, ranks, devices.gpu_of_, gpu, gpus[gpu], free_bytes));
   }
   return devices;
+}
+
+std::string RankDevices::ToText() const {
+  std::string text;
+  for (size_t i = 0; i < gpu_of_.size(); ++i) {
+    absl::StrAppend(&text, i > 0 ? ", " : "", "rank ", options_.ranks[i].value(), ": GPU ", gpu_of_[i]);
+  }
+  return text;
 }
 
 absl::StatusOr<std::unique_ptr<Device>> RankDevices::New(World* world, WorldRank rank) const {

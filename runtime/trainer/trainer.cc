@@ -50,6 +50,8 @@ PipelineOptions PipelineOptionsOf(const Plan& plan, const TrainOptions& options)
           .connect_transport = options.connect_transport,
           .threads_per_rank = job.layout.threads_per_rank,
           .processors = job.layout.pin ? options.processors : std::vector<int>(),
+          .gpu_share = options.gpu_share,
+          .on_gpus = options.on_gpus,
           .watchdog_seconds = job.watchdog_seconds,
           .moves_elsewhere = MovesOf(options.control)};
 }

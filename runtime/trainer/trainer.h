@@ -25,6 +25,8 @@ struct TrainOptions {
   std::FILE* out = stdout;  // progress
   ProgressPrinter::Mode progress = ProgressPrinter::Mode::kPlain;
   std::vector<int> processors;  // that the ranks' threads may be pinned to
+  GpuShare gpu_share;
+  std::function<void(const std::string& text)> on_gpus;  // PipelineOptions::on_gpus
   // Of a job of several processes, of which this is process 0: the ranks here, how they reach the others, and the control
   // plane, joined. Left out: all ranks are here.
   std::vector<WorldRank> ranks;

@@ -23,7 +23,7 @@ absl::Status CheckBytes(const Member& member, absl::string_view has, int64_t byt
   return absl::InvalidArgumentError(absl::StrCat("rank ", member.rank.value(), has, bytes, " of ", wanted, " bytes"));
 }
 
-absl::Status CheckParts(const std::vector<Member>& members, size_t place) {
+absl::Status CheckNames(const std::vector<Member>& members, size_t place) {
   const Member& member = members[place];
   const absl::Span<const int64_t> parts = member.parts;
   const bool negative = std::any_of(parts.begin(), parts.end(), [](int64_t bytes) { return bytes < 0; });
@@ -33,6 +33,13 @@ absl::Status CheckParts(const std::vector<Member>& members, size_t place) {
                                                    "], rank ", members[0].rank.value(), " [",
                                                    absl::StrJoin(members[0].parts, ", "), "] bytes"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status CheckParts(const std::vector<Member>& members, size_t place) {
+  RETURN_IF_ERROR(CheckNames(members, place));
+  const Member& member = members[place];
+  const absl::Span<const int64_t> parts = member.parts;
   const int64_t sum = std::accumulate(parts.begin(), parts.end(), int64_t{0});
   RETURN_IF_ERROR(CheckBytes(member, " gives ", member.mine_bytes, sum));
   return CheckBytes(member, " has room for ", member.all_bytes, parts[place] * static_cast<int64_t>(parts.size()));
@@ -85,9 +92,16 @@ absl::Status CheckSizes(CollectiveKind kind, const std::vector<Member>& members)
   const auto add = [](int64_t sum, const Member& member) { return sum + member.mine_bytes; };
   const int64_t bytes = std::accumulate(members.begin(), members.end(), int64_t{0}, add);
   for (size_t place = 0; place < members.size(); ++place) {
-    RETURN_IF_ERROR(kind == CollectiveKind::kAllToAll
-                        ? CheckParts(members, place)
-                        : CheckBytes(members[place], " has room for ", members[place].all_bytes, bytes));
+    const Member& member = members[place];
+    if (kind == CollectiveKind::kAllToAll) {
+      RETURN_IF_ERROR(CheckParts(members, place));
+      continue;
+    }
+    if (!member.parts.empty()) {
+      RETURN_IF_ERROR(CheckNames(members, place));
+      RETURN_IF_ERROR(CheckBytes(member, " gives ", member.mine_bytes, member.parts[place]));
+    }
+    RETURN_IF_ERROR(CheckBytes(member, " has room for ", member.all_bytes, bytes));
   }
   return absl::OkStatus();
 }

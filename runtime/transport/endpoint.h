@@ -33,9 +33,10 @@ class Endpoint final : public Transport {
   EventRef Recv(ChannelId channel, Slot* slot, const EventRef& slot_free) override {
     return hub_->PostTransfer(rank_, channel, {.kind = Request::Kind::kRecv, .slot = slot, .after = slot_free});
   }
-  EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) override {
-    return hub_->PostCollective(rank_, group,
-                                {.kind = Request::Kind::kAllGather, .mine = mine, .all = all, .after = after});
+  EventRef AllGather(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                     const EventRef& after) override {
+    return hub_->PostCollective(
+        rank_, group, {.kind = Request::Kind::kAllGather, .mine = mine, .all = all, .parts = parts, .after = after});
   }
   EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
                     const EventRef& after) override {

@@ -8,7 +8,6 @@
 // it and its ranks. A process that stands still is not dead: deadlines are the caller's.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "base/world.h"
 #include "kernels/transport.h"
+#include "runtime/transport/process_specs.h"
 
 namespace sluice {
 
@@ -23,11 +23,6 @@ namespace internal {
 class HubState;
 class GlooDevice;
 }  // namespace internal
-
-// Gives `mine` to all processes and returns what each gave, in order of the process number. Called by every process
-// once for each name, in the same order.
-using ExchangeBlobs =
-    std::function<absl::StatusOr<std::vector<std::string>>(const std::string& name, std::string mine)>;
 
 struct GlooHubOptions {
   int process = 0;              // this one

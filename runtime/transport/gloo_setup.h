@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "runtime/transport/gloo_hub.h"
 #include "runtime/transport/gloo_link.h"
-#include "runtime/transport/gloo_specs.h"
+#include "runtime/transport/process_specs.h"
 
 namespace sluice::internal {
 

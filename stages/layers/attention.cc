@@ -128,6 +128,10 @@ class AttentionLayer final : public Layer {
     if (node_.rope_theta == 0) return;
     call.operations.Rope(call.stream, {.shape = ShapeOf(call),
                                        .theta = node_.rope_theta,
+                                       .scaling = {.factor = node_.rope_factor,
+                                                   .low_turns = node_.rope_low_turns,
+                                                   .high_turns = node_.rope_high_turns,
+                                                   .positions = node_.rope_positions},
                                        .direction = direction,
                                        .qkv = qkv,
                                        .positions = call.batch.positions});

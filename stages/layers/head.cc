@@ -88,6 +88,12 @@ class HeadLayer final : public Layer {
     for (int64_t begin = 0; begin < rows; begin += kHeadRows) body(begin, std::min(kHeadRows, rows - begin));
   }
 
+  static TensorView Row(const TensorView& matrix, int64_t row) {
+    TensorView vector = Rows(matrix, row, 1);
+    vector.shape = {vector.columns()};
+    return vector;
+  }
+
   TensorView AllTokens(const LayerCall& call) const {
     if (!ends_.slices()) return call.x;
     call.group->AllGather(call.stream, call.x, call.tensors[kGathered]);
@@ -134,7 +140,7 @@ class HeadLayer final : public Layer {
       const TensorView mine = Rows(call.tensors[kLogits], 0, count);
       linear_.Forward(call, wanted, /*add=*/{}, mine);
       for (int64_t i = 0; i < count; ++i) {
-        call.group->AllGather(call.stream, Rows(mine, i, 1), Rows(call.logits, begin + i, 1));
+        call.group->AllGather(call.stream, Row(mine, i), Row(call.logits, begin + i));
       }
     });
   }

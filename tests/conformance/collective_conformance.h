@@ -12,11 +12,12 @@ TEST_P(TransportTest, AGatherPutsAllPartsInTheGroupsOrder) {
                         .purpose = "parts of different size"};
   OpenAll(3, {}, {group});
   constexpr int kRounds = 10;
+  const std::vector<int64_t> parts = {12, 4, 8};
   RunRanks(3, [&](int rank) {
     for (int round = 0; round < kRounds; ++round) {
       const Words mine = OnDevice(rank, std::vector<int32_t>(rank + 1, 10 * round + rank));  // 3 + 1 + 2 words
       const Words all = OnDevice(rank, std::vector<int32_t>(6, -1));
-      ASSERT_TRUE(world().Wait(ends_[rank]->AllGather(GroupId(0), mine.view, all.view, DoneEvent())).ok());
+      ASSERT_TRUE(world().Wait(ends_[rank]->AllGather(GroupId(0), mine.view, parts, all.view, DoneEvent())).ok());
       const int32_t r = 10 * round;
       EXPECT_EQ(ToHost(rank, all), (std::vector<int32_t>{r + 2, r + 2, r + 2, r, r + 1, r + 1}));
     }
@@ -29,7 +30,7 @@ TEST_P(TransportTest, AGatherWaitsForAllMembersAndForItsTurn) {
   OpenAll(2, {Edge(0, 0, 1, 1)}, {group});
   const Words mine[2] = {OnDevice(0, {5}), OnDevice(1, {6})}, all[2] = {OnDevice(0, {0, 0}), OnDevice(1, {0, 0})};
   const auto gather = [&](int rank, const EventRef& after) {
-    return ends_[rank]->AllGather(GroupId(0), mine[rank].view, all[rank].view, after);
+    return ends_[rank]->AllGather(GroupId(0), mine[rank].view, {}, all[rank].view, after);
   };
   auto ready = NewSignal();
   const EventRef sent = ends_[0]->Send(ChannelId(0), NewSlot(0, 1), DoneEvent());
@@ -142,7 +143,7 @@ TEST_P(TransportTest, CollectivesOfAnySizeBringEachWordToItsPlace) {
       const Words gathered = OnDevice(rank, std::vector<int32_t>(wanted_gathered.size(), -1));
       const Words exchanged = OnDevice(rank, std::vector<int32_t>(wanted_exchanged.size(), -1));
       const EventRef events[2] = {
-          ends_[rank]->AllGather(GroupId(0), mine[0].view, gathered.view, DoneEvent()),
+          ends_[rank]->AllGather(GroupId(0), mine[0].view, parts, gathered.view, DoneEvent()),
           ends_[rank]->AllToAll(GroupId(0), mine[1].view, parts, exchanged.view, DoneEvent())};
       for (const EventRef& event : events) ASSERT_TRUE(world().Wait(event).ok()) << event->status();
       EXPECT_TRUE(ToHost(rank, gathered) == wanted_gathered) << "round " << round;
@@ -164,7 +165,7 @@ TEST_P(TransportTest, CollectivesAndTransfersOfOneQueueKeepTheirPostingOrder) {
         ends_[rank]->AllToAll(GroupId(0), mine[rank].view, parts, all[rank].view, rank == 0 ? ready : DoneEvent()));
     later.push_back(rank == 0 ? ends_[0]->Send(ChannelId(0), NewSlot(0, 8), DoneEvent())
                               : ends_[1]->Recv(ChannelId(0), target, DoneEvent()));
-    later.push_back(ends_[rank]->AllGather(GroupId(0), all[rank].view, both[rank].view, DoneEvent()));
+    later.push_back(ends_[rank]->AllGather(GroupId(0), all[rank].view, {}, both[rank].view, DoneEvent()));
   }
   LetTimePass();
   for (const EventRef& event : first) EXPECT_FALSE(event->Done());
@@ -219,7 +220,7 @@ TEST_P(TransportTest, CollectivesWhoseMembersDisagreeAreAnErrorForAllOfThem) {
       all[rank] = OnDevice(rank, std::vector<int32_t>(end.words_all));
       events.push_back(
           end.parts.empty()
-              ? ends_[rank]->AllGather(GroupId(0), mine[rank].view, all[rank].view, DoneEvent())
+              ? ends_[rank]->AllGather(GroupId(0), mine[rank].view, {}, all[rank].view, DoneEvent())
               : ends_[rank]->AllToAll(GroupId(0), mine[rank].view, end.parts, all[rank].view, DoneEvent()));
     }
     for (const EventRef& event : events) {

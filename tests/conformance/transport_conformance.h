@@ -40,7 +40,7 @@ TEST_P(TransportTest, ASendEndsOnlyTogetherWithItsReceive) {
   ASSERT_TRUE(world().Wait(sent).ok());
   EXPECT_TRUE(Holds(target, 7));
   for (const EventRef& event : {sent, received}) {
-    EXPECT_GE(event->began(), posted) << "it begins when both ends are ready";
+    if (rig_->sees_both_ends()) EXPECT_GE(event->began(), posted) << "it begins when both ends are ready";
     EXPECT_GE(event->ended(), event->began());
   }
 }
@@ -224,13 +224,13 @@ TEST_P(TransportTest, AbortCompletesPendingAndLaterOperationsOfAllWithTheFirstCa
   auto never = NewSignal();
   std::vector<EventRef> events = {
       ends_[0]->Send(ChannelId(0), NewSlot(0), never), ends_[1]->Recv(ChannelId(0), NewSlot(1), DoneEvent()),
-      ends_[1]->Send(ChannelId(1), NewSlot(1), DoneEvent()), ends_[2]->AllGather(GroupId(0), one.view, three.view, DoneEvent()),
+      ends_[1]->Send(ChannelId(1), NewSlot(1), DoneEvent()), ends_[2]->AllGather(GroupId(0), one.view, {}, three.view, DoneEvent()),
       ends_[1]->AllToAll(GroupId(0), mine.view, parts, all.view, DoneEvent())};
   LetTimePass();
   ends_[1]->Abort(absl::AbortedError("rank 1 saw smoke"));
   world().Wait(events[3]).IgnoreError();  // rank 2 has been told
   ends_[2]->Abort(absl::InternalError("a later cause"));
-  events.push_back(ends_[0]->AllGather(GroupId(0), last_one.view, last_three.view, DoneEvent()));
+  events.push_back(ends_[0]->AllGather(GroupId(0), last_one.view, {}, last_three.view, DoneEvent()));
   events.push_back(ends_[2]->Recv(ChannelId(1), NewSlot(2), DoneEvent()));
   for (const EventRef& event : events) {
     const absl::Status status = world().Wait(event);

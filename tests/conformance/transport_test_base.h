@@ -29,6 +29,8 @@ class TransportRig {
   virtual ~TransportRig() = default;
   virtual World* world() = 0;
   virtual Device* device(WorldRank rank) = 0;
+  // Whether an operation's span begins when both ends are ready, or when this one is.
+  virtual bool sees_both_ends() const { return true; }
   virtual absl::StatusOr<std::unique_ptr<Transport>> Open(WorldRank rank, const std::vector<ChannelSpec>& channels,
                                                           const std::vector<GroupSpec>& groups) = 0;
 };

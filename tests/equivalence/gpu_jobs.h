@@ -24,9 +24,16 @@ struct GpuJob {
   int gpus = 1;  // fewer than ranks: some share
   uint64_t seed = 1;
   int steps = 20;
+  int dp = 1, tp = 1;
+  int groups = 0;  // of gradients; 0: as the layout has them
+  int zero1 = 0, sequence_parallel = 0;
+  int nccl = 0;  // messages go over NCCL: each rank has a GPU of its own
+
+  int ranks() const { return pp * dp * tp; }
 };
 
-// "gpt2 bf16 pp=2 interleaved_1f1b chunks=2 gpus=2 seed=7 steps=20", and back. INVALID_ARGUMENT shows the form.
+// "gpt2 bf16 interleaved_1f1b pp=2 chunks=2 gpus=2 seed=7 steps=20", and " dp=2 nccl=1" and so on where they are not as
+// usual; and back. INVALID_ARGUMENT shows the form.
 std::string ToText(const GpuJob& job);
 absl::StatusOr<GpuJob> ParseGpuJob(const std::string& text);
 

@@ -2,7 +2,7 @@
 // of execution; nothing is reported, and nothing allocated after the first step. Here a sample; every schedule with
 // many seeds, and one job again:
 //   bazel run //tests/equivalence:gpu_schedules_test -- --seeds=100
-//   bazel run //tests/equivalence:gpu_schedules_test -- --job="gpt2 bf16 pp=2 1f1b chunks=1 gpus=2 seed=7
+//   bazel run //tests/equivalence:gpu_schedules_test -- --job="gpt2 bf16 1f1b pp=2 chunks=1 gpus=2 seed=7
 //   steps=20"
 #include <gtest/gtest.h>
 

@@ -11,6 +11,7 @@
 #include "runtime/data/dataset.h"
 #include "runtime/planner/plan.h"
 #include "runtime/trainer/pipeline.h"
+#include "runtime/transport/nccl_hub.h"
 #include "runtime/transport/peer_hub.h"
 #include "stages/parameters.h"
 
@@ -24,6 +25,10 @@ std::string FirstDifference(const std::string& what, const std::vector<float>& a
       return absl::StrCat(what, "[", i, "]: ", a[i], " against ", b[i]);
   }
   return "";
+}
+
+absl::StatusOr<std::vector<std::string>> OfOneProcess(const std::string&, std::string mine) {
+  return std::vector<std::string>{std::move(mine)};
 }
 
 }  // namespace
@@ -85,12 +90,22 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
   World* const world = how.world == nullptr ? real_world.get() : how.world;
   const int ranks = job.layout.grid().ranks();
   PeerHub hub(world, ranks);
+  std::unique_ptr<NcclHub> nccl;
   PipelineOptions options{.threads_per_rank = job.layout.threads_per_rank};
-  if (how.messages == Messages::kCopied) {
+  if (how.messages != Messages::kExchanged) {
     for (int rank = 0; rank < ranks; ++rank) options.ranks.push_back(WorldRank(rank));
+  }
+  if (how.messages == Messages::kCopied) {
     options.open_transport = [&hub](WorldRank rank, Device* device, const auto& channels, const auto& groups) {
       return hub.Open(rank, device, channels, groups);
     };
+  } else if (how.messages == Messages::kNccl) {
+    nccl = std::make_unique<NcclHub>(
+        world, NcclHubOptions{.process_of = std::vector<int>(ranks, 0), .exchange = OfOneProcess});
+    options.open_transport = [&nccl](WorldRank rank, Device* device, const auto& channels, const auto& groups) {
+      return nccl->Open(rank, device, channels, groups);
+    };
+    options.connect_transport = [&nccl] { return nccl->Connect(); };
   }
   ASSIGN_OR_RETURN(const auto pipeline, Pipeline::Create(world, plan, options));
   const BatchShape shape = ShapeOf(job.training);

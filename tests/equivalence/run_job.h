@@ -18,14 +18,15 @@
 namespace sluice {
 
 struct JobNumbers {
-  std::vector<float> losses;  // sums of every micro-batch of every step, in order
-  std::vector<float> norms;   // of every step
+  std::vector<float> losses;                             // sums of every micro-batch of every step, in order
+  std::vector<float> norms;                              // of every step
   std::map<std::string, std::vector<float>> parameters;  // by global name, after the last step
   std::vector<float> held_out;                           // sums of every micro-batch of one evaluation batch
 };
 
-// How messages move between CPU ranks: slots are exchanged, or copied from device to device, as between GPUs.
-enum class Messages : uint8_t { kExchanged, kCopied };
+// How messages move: slots are exchanged between CPU ranks, copied from device to device as between GPUs of one
+// process, or sent over NCCL as between GPUs of several.
+enum class Messages : uint8_t { kExchanged, kCopied, kNccl };
 
 // What a run has to keep so that another one can go on from it, in memory: complete tensors.
 class SavedRun final : public ParameterSource {
@@ -51,7 +52,7 @@ class SavedRun final : public ParameterSource {
 
 struct RunOptions {
   Messages messages = Messages::kExchanged;
-  World* world = nullptr;  // null: a real one
+  World* world = nullptr;                                                         // null: a real one
   std::function<void(const Plan& plan, const TrainingOutcome& outcome)> on_step;  // after each step; may be null
   // Where to save to after saved->step steps, while the next one runs; the run goes on. Null: nowhere.
   SavedRun* saved = nullptr;

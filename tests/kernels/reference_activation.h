@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <vector>
 
 #include "kernels/operations.h"
@@ -56,14 +57,23 @@ inline std::vector<double> SwigluGradient(const std::vector<double>& gate_up, co
   return gradient;
 }
 
+// Positions to a radian, told in wavelengths as Llama 3.1's own code does.
+inline double SlowedTurn(double positions, const RopeScaling& scaling) {
+  const double wavelength = 2 * std::numbers::pi * positions;
+  if (scaling.factor == 1 || wavelength < scaling.positions / scaling.high_turns) return positions;
+  if (wavelength > scaling.positions / scaling.low_turns) return positions * scaling.factor;
+  const double smooth = (scaling.positions / wavelength - scaling.low_turns) / (scaling.high_turns - scaling.low_turns);
+  return 1 / ((1 - smooth) / (scaling.factor * positions) + smooth / positions);
+}
+
 // Each pair (i, i + D/2) as a complex number, turned by direction * position * theta^(-2i/D).
 inline std::vector<double> Rope(std::vector<double> qkv, const AttentionShape& shape, double theta, double direction,
-                                const std::vector<int32_t>& positions) {
+                                const std::vector<int32_t>& positions, const RopeScaling& scaling = {}) {
   const int64_t size = shape.head_size, width = (shape.heads + 2 * shape.kv_heads) * size;
   for (size_t token = 0; token < positions.size(); ++token) {
     for (int64_t head = 0; head < shape.heads + shape.kv_heads; ++head) {
       for (int64_t i = 0; i < size / 2; ++i) {
-        const double angle = direction * positions[token] * std::pow(theta, -2.0 * i / size);
+        const double angle = direction * positions[token] / SlowedTurn(std::pow(theta, 2.0 * i / size), scaling);
         double& first = qkv[token * width + head * size + i];
         double& second = qkv[token * width + head * size + i + size / 2];
         const double turned = first * std::cos(angle) - second * std::sin(angle);

@@ -157,7 +157,7 @@ void AffineStage::MakeExchanges() {
     std::vector<int64_t>& parts = parts_.emplace_back();
     for (int replica = 0; replica < replicas; ++replica) parts.push_back(4 * SliceOf(numbers, replica, replicas).size());
     reductions_.push_back({view(mine, numbers), parts, view(all, replicas * slice.size())});
-    gathers_.push_back({view(whole + slice.begin, slice.size()), view(whole, numbers)});
+    gathers_.push_back({view(whole + slice.begin, slice.size()), parts, view(whole, numbers)});
   };
   const int64_t t = replicas * tied_slice_.size();  // words of one use
   parts_.reserve(2);

@@ -120,8 +120,9 @@ class FaultyTransport final : public Transport {
   EventRef Recv(ChannelId channel, Slot* slot, const EventRef& slot_free) override {
     return Call(slot_free, [&](const EventRef& event) { return transport_->Recv(channel, slot, event); });
   }
-  EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) override {
-    return Call(after, [&](const EventRef& event) { return transport_->AllGather(group, mine, all, event); });
+  EventRef AllGather(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                     const EventRef& after) override {
+    return Call(after, [&](const EventRef& event) { return transport_->AllGather(group, mine, parts, all, event); });
   }
   EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
                     const EventRef& after) override {

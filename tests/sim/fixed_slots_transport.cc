@@ -43,8 +43,9 @@ class FixedSlotsTransport final : public Transport {
     return copied;
   }
 
-  EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) override {
-    return transport_->AllGather(group, mine, all, after);
+  EventRef AllGather(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                     const EventRef& after) override {
+    return transport_->AllGather(group, mine, parts, all, after);
   }
   EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
                     const EventRef& after) override {

@@ -27,9 +27,10 @@ class CountingTransport final : public Transport {
   EventRef Recv(ChannelId channel, Slot* slot, const EventRef& slot_free) override {
     return inner_->Recv(channel, slot, slot_free);
   }
-  EventRef AllGather(GroupId group, TensorView mine, TensorView all, const EventRef& after) override {
+  EventRef AllGather(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
+                     const EventRef& after) override {
     traffic += {1, all.bytes() - mine.bytes()};
-    return inner_->AllGather(group, mine, all, after);
+    return inner_->AllGather(group, mine, parts, all, after);
   }
   EventRef AllToAll(GroupId group, TensorView mine, absl::Span<const int64_t> parts, TensorView all,
                     const EventRef& after) override {

@@ -144,7 +144,7 @@ double RunCollective(World* world, Transport* end, bool all_to_all, int ranks, s
   const TensorView own{mine->data(), DType::kI32, {all_to_all ? bytes / 4 : bytes / ranks / 4}};
   const Nanoseconds begin = world->Now();
   CHECK_OK(world->Wait(all_to_all ? end->AllToAll(GroupId(0), own, parts, whole, DoneEvent())
-                                  : end->AllGather(GroupId(0), own, whole, DoneEvent())));
+                                  : end->AllGather(GroupId(0), own, {}, whole, DoneEvent())));
   return static_cast<double>(bytes) * ranks / static_cast<double>(world->Now() - begin);
 }
 

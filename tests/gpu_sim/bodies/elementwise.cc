@@ -79,6 +79,7 @@ void RopeBody(const RopeParams& p) {
                                     .kv_heads = kv_heads,
                                     .head_size = p.head_size},
                           .theta = p.theta,
+                          .scaling = p.scaling,
                           .direction = p.direction,
                           .qkv = Matrix(p.qkv, p.dtype, p.rows, p.columns),
                           .positions = Vector(p.positions, DType::kI32, p.rows)});

@@ -149,6 +149,23 @@ INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
                                                           RopeCase{3, 100, 4, 2, 64}, RopeCase{1, 5, 1, 1, 1024}),
                                           testing::Values(DType::kF32, DType::kBF16)));
 
+// Of Llama 3.1, with the frequencies of a head of 64 in all three ranges, and linear.
+TEST(Rope, TurnsLowFrequenciesMoreSlowlyWhereAsked) {
+  const AttentionShape shape{.rows = 1, .sequence = 40, .heads = 2, .kv_heads = 1, .head_size = 64};
+  const TestTensor input = TestTensor::Random(DType::kF32, {40, 4 * 64}, 1);
+  std::vector<int32_t> places;
+  for (int32_t i = 0; i < 40; ++i) places.push_back(i * i * 19 % 20000);
+  TestTensor positions = TestTensor::Integers(places);
+  for (const RopeScaling& scaling : {RopeScaling{.factor = 8, .positions = 8192}, RopeScaling{.factor = 4}}) {
+    const auto out = OnEveryTeam([&](Team& team) {
+      TestTensor qkv = input;
+      Rope(team, {.shape = shape, .scaling = scaling, .qkv = qkv.view(), .positions = positions.view()});
+      return std::vector<TestTensor>{qkv};
+    });
+    ExpectNear(out[0], reference::Rope(input.values(), shape, 10000.0, 1, places, scaling), {1.5e-6, 0}, "qkv");
+  }
+}
+
 TEST(RopeReference, InverseIsTheGradient) {
   const AttentionShape shape{.rows = 2, .sequence = 3, .heads = 2, .kv_heads = 1, .head_size = 6};
   const std::vector<int32_t> positions = {0, 1, 2, 0, 1, 100};

@@ -102,14 +102,19 @@ TEST_P(RopeTest, BothDirectionsEqualReference) {
   for (int64_t i = 0; i < tokens; ++i) places.push_back(static_cast<int32_t>(i * i * 37 % 131072));
   const TestTensor input = TestTensor::Random(dtype, {tokens, width}, 1);
   TestTensor positions = TestTensor::Integers(places);
+  const RopeScaling scaling{.factor = shape.kv_heads == 2 ? 8.0f : 1.0f, .positions = 8192};
   for (const Direction direction : {Direction::kForward, Direction::kInverse}) {
     const TestTensor turned = AnywhereTheSame(input, [&, shape = shape](OnGpu& gpu, TestTensor& qkv) {
-      return Rope(gpu.stream(), {.shape = shape, .direction = direction, .qkv = gpu(qkv), .positions = gpu(positions)});
+      return Rope(gpu.stream(), {.shape = shape,
+                                 .scaling = scaling,
+                                 .direction = direction,
+                                 .qkv = gpu(qkv),
+                                 .positions = gpu(positions)});
     });
     const double sign = direction == Direction::kForward ? 1 : -1;
     // Sine and cosine to 1e-7, values up to 5, two products.
-    ExpectNear(turned, reference::Rope(input.values(), shape, 10000.0, sign, places), Rounded(dtype, {1.5e-6, 0}),
-               "qkv");
+    ExpectNear(turned, reference::Rope(input.values(), shape, 10000.0, sign, places, scaling),
+               Rounded(dtype, {1.5e-6, 0}), "qkv");
   }
 }
 

@@ -1,6 +1,7 @@
 #include "runtime/checkpoint/checkpoint.h"
 
-#include <set>
+#include <thread>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -58,6 +59,21 @@ TEST(Checkpoint, WhatAnyLayoutWritesAnyLayoutReads) {
     EXPECT_EQ(*checkpoint->Graph(), graph);
     for (int i = 0; i < 3; ++i) ExpectReads(*checkpoint, graph, state, RandomLayout(random, graph));
   }
+}
+
+TEST(Checkpoint, SeveralThreadsReadAtOnce) {
+  RandomNumbers random(4);
+  const LayerGraph graph = SmallGraph(random);
+  const TestState state(graph);
+  const auto checkpoint = Saved(graph, state, RandomLayout(random, graph), random);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      RandomNumbers own(i);
+      ExpectReads(*checkpoint, graph, state, RandomLayout(own, graph));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST(Checkpoint, ReadsAnyBlock) {

@@ -118,10 +118,11 @@ TEST(CheckpointStore, AProcessThatDiesAtAnyStepLeavesWholeCheckpointsOnly) {
   const KeepRule keep{.last = 2};
   int crashes = 0;
   bool old_seen = false, new_seen = false;
+  const std::string before = EmptyFolder("before");
+  for (const int64_t step : {1, 2}) ASSERT_TRUE(Save(before, step, keep).ok());
   for (int end = 0;; ++end) {
     const std::string root = EmptyFolder("crash");
-    ASSERT_TRUE(Save(root, 1, keep).ok());
-    ASSERT_TRUE(Save(root, 2, keep).ok());
+    std::filesystem::copy(before, root, std::filesystem::copy_options::recursive);
     const int code = InChild([&] {
       int step = 0;
       const Disk disk([&](absl::string_view) {
@@ -151,9 +152,11 @@ TEST(CheckpointStore, AProcessThatDiesAtAnyStepLeavesWholeCheckpointsOnly) {
 
 // Every step fails in turn, as on a full disk: an error that says so, and nothing is left of the new one.
 TEST(CheckpointStore, AnErrorAtAnyStepLeavesTheOldCheckpointsAlone) {
+  const std::string before = EmptyFolder("before");
+  ASSERT_TRUE(Save(before, 1).ok());
   for (int end = 0;; ++end) {
     const std::string root = EmptyFolder("error");
-    ASSERT_TRUE(Save(root, 1).ok());
+    std::filesystem::copy(before, root, std::filesystem::copy_options::recursive);
     int step = 0;
     std::string what;
     const Disk disk([&](absl::string_view doing) {

@@ -2,6 +2,7 @@
 #include "runtime/config/job.h"
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -46,6 +47,23 @@ TEST(Job, AlgorithmsArePartOfTheFingerprint) {
   EXPECT_NE(fingerprint("one"), fingerprint("two"));
   EXPECT_THAT(ErrorOf(kSmall, {"layout.algorithms=none.txt"}),
               AllOf(HasSubstr("none.txt"), HasSubstr("sluice profile"), HasSubstr("--algorithms")));
+}
+
+TEST(Job, ModelThatExistsSaysTheGraphAndWhereParametersBegin) {
+  const std::string model = std::filesystem::absolute("tests/golden/models/gpt2");
+  const std::string text = absl::StrCat("model { from: '", model, "' dropout: 0.1 } data { tokens: 'x.bin' } training { sequence: 16 }");
+  const auto job = ParseJob(text, "a.textproto");
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_EQ(job->graph.vocabulary, 40);
+  EXPECT_EQ(job->graph.max_sequence, 32);
+  EXPECT_FLOAT_EQ(job->graph.nodes[1].dropout, 0.1f);
+  EXPECT_NE(job->initial, nullptr);
+  EXPECT_EQ(ParseJob(kSmall, "a.textproto")->initial, nullptr);
+  EXPECT_THAT(ErrorOf(text, {"model.from=no/where"}), HasSubstr("/home/me/no/where"));
+  EXPECT_THAT(ErrorOf(text, {"model.layers=3"}), HasSubstr("says all of itself"));
+  // Its tokens are no bytes.
+  EXPECT_THAT(ErrorOf(absl::StrCat("model { from: '", model, "' } data { text: 'books' } training { sequence: 16 }")),
+              HasSubstr("sluice tokenize"));
 }
 
 TEST(Job, DefaultsStandBesideTheFields) {

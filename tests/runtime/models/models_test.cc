@@ -43,7 +43,7 @@ NamedFloats ReadAll(const PretrainedModel& model) {
 std::vector<float> LogitsOf(const PretrainedModel& model, const std::vector<int32_t>& tokens) {
   const auto length = static_cast<int64_t>(tokens.size());
   TestPipelineOptions options{.cuts = {model.graph.nodes.size() / 2}};
-  options.stage = {.rows = length, .sequence = length};
+  options.stage = {.purpose = StagePurpose::kInference, .rows = length, .sequence = length};
   TestPipeline pipeline(model.graph, options);
   pipeline.Write(ReadAll(model));
   ReferenceBatch batch{.rows = length, .sequence = length};
@@ -124,7 +124,7 @@ TEST_P(Models, RefusesBlocksAndStateThatItDoesNotHave) {
   EXPECT_FALSE(model.parameters->Check(other).ok());
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Models, ::testing::Values("gpt2", "llama", "llama.gguf", "gpt2.gguf"),
+INSTANTIATE_TEST_SUITE_P(All, Models, ::testing::Values("gpt2", "llama", "llama3", "llama.gguf", "gpt2.gguf"),
                          [](const auto& info) {
                            std::string name = info.param;
                            return name.substr(0, name.find('.')) + (name.find('.') == std::string::npos ? "" : "_gguf");

@@ -50,6 +50,16 @@ TEST(Tokenizer, MakesOfHardStringsWhatTheReferenceMakes) {
   EXPECT_GT(cases, 100);
 }
 
+TEST(Tokenizer, IsReadFromWhatIsWrittenOfIt) {
+  for (const char* kind : kKinds) {
+    const auto parts = ParseTokenizerJson(GoldenText(kind));
+    ASSERT_TRUE(parts.ok());
+    const auto again = ParseTokenizerJson(FormatTokenizerJson(*parts));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(*again, *parts) << kind;
+  }
+}
+
 TEST(Tokenizer, AnyBytesRoundTrip) {
   std::mt19937 random(1);
   for (const char* kind : kKinds) {

@@ -330,10 +330,18 @@ TEST_F(PipelineTest, AnActionOfOneShardOverlapsThatOfTheOther) {
 }
 
 TEST_F(PipelineTest, RanksHaveGpusOfTheirOwnOrShareThemWithTheirNeighbours) {
-  EXPECT_EQ(SpreadOverGpus(2, 4), (std::vector<int>{0, 1}));
-  EXPECT_EQ(SpreadOverGpus(4, 4), (std::vector<int>{0, 1, 2, 3}));
-  EXPECT_EQ(SpreadOverGpus(4, 2), (std::vector<int>{0, 0, 1, 1}));
-  EXPECT_EQ(SpreadOverGpus(3, 1), (std::vector<int>{0, 0, 0}));
+  EXPECT_EQ(*ChooseGpus(2, 4, {}), (std::vector<int>{0, 1}));
+  EXPECT_EQ(*ChooseGpus(4, 4, {}), (std::vector<int>{0, 1, 2, 3}));
+  EXPECT_EQ(*ChooseGpus(4, 2, {}), (std::vector<int>{0, 0, 1, 1}));
+  EXPECT_EQ(*ChooseGpus(3, 1, {}), (std::vector<int>{0, 0, 0}));
+  // The second of two processes on a host: behind the first one's, unless it sees its own only.
+  const GpuShare second = {.local_process = 1, .local_processes = 2};
+  EXPECT_EQ(*ChooseGpus(2, 4, second), (std::vector<int>{2, 3}));
+  EXPECT_EQ(*ChooseGpus(2, 2, second), (std::vector<int>{0, 1}));
+  EXPECT_EQ(*ChooseGpus(2, 1, second), (std::vector<int>{0, 0}));
+  EXPECT_EQ(*ChooseGpus(2, 4, {.gpus = {3, 1}}), (std::vector<int>{3, 1}));
+  EXPECT_EQ(ChooseGpus(2, 4, {.gpus = {3, 4}}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ChooseGpus(2, 4, {.gpus = {3}}).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(PipelineTest, WhatDoesNotFitIntoAGpuIsRefusedWithThePlansNumbers) {

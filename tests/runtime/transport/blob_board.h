@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/transport/gloo_hub.h"
+#include "runtime/transport/process_specs.h"
 
 namespace sluice {
 

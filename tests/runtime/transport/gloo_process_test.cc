@@ -90,9 +90,9 @@ TEST(GlooProcess, MessagesAndCollectivesPassBetweenProcesses) {
     if (rank < 2) CHECK_OK(process.WaitFor(process.Send()));
     for (int64_t i = 0; i < kLarge / 4; ++i) CHECK_EQ(words[i], 3 * i);
     int32_t mine = 10 + rank, all[3] = {};
-    CHECK_OK(
-        process.WaitFor(process.end()->AllGather(GroupId(0), {reinterpret_cast<std::byte*>(&mine), DType::kI32, {1}},
-                                                 {reinterpret_cast<std::byte*>(all), DType::kI32, {3}}, DoneEvent())));
+    CHECK_OK(process.WaitFor(
+        process.end()->AllGather(GroupId(0), {reinterpret_cast<std::byte*>(&mine), DType::kI32, {1}}, {},
+                                 {reinterpret_cast<std::byte*>(all), DType::kI32, {3}}, DoneEvent())));
     return all[0] == 10 && all[1] == 11 && all[2] == 12 ? 0 : 1;
   });
   for (const int status : children.Join()) EXPECT_TRUE(EndedWell(status)) << status;
@@ -113,11 +113,11 @@ TEST(GlooProcess, AProcessThatIsKilledInTheMidstOfAMessageIsNamedToAllOthers) {
         }
       }
       int32_t mine = 0, all[3] = {};
-      const EventRef event =
-          rank == 0   ? process.Send()
-          : rank == 1 ? process.Recv()
-                      : process.end()->AllGather(GroupId(0), {reinterpret_cast<std::byte*>(&mine), DType::kI32, {1}},
-                                                 {reinterpret_cast<std::byte*>(all), DType::kI32, {3}}, DoneEvent());
+      const EventRef event = rank == 0   ? process.Send()
+                             : rank == 1 ? process.Recv()
+                                         : process.end()->AllGather(
+                                               GroupId(0), {reinterpret_cast<std::byte*>(&mine), DType::kI32, {1}}, {},
+                                               {reinterpret_cast<std::byte*>(all), DType::kI32, {3}}, DoneEvent());
       return Verdict(process.WaitFor(event), absl::StatusCode::kUnavailable,
                      absl::StrCat("process ", dying, " (rank ", dying, ")"));
     });

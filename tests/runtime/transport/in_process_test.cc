@@ -92,8 +92,8 @@ TEST_P(InProcessTest, PartsThatDoNotFillAGatherAreAnErrorForAllMembers) {
   const auto view = [&](int64_t count) {
     return TensorView{reinterpret_cast<std::byte*>(words), DType::kI32, {count}};
   };
-  const EventRef first = ends_[0]->AllGather(GroupId(0), view(1), view(2), DoneEvent());
-  const EventRef second = ends_[1]->AllGather(GroupId(0), view(1), view(3), DoneEvent());
+  const EventRef first = ends_[0]->AllGather(GroupId(0), view(1), {}, view(2), DoneEvent());
+  const EventRef second = ends_[1]->AllGather(GroupId(0), view(1), {}, view(3), DoneEvent());
   for (const EventRef& event : {first, second}) {
     const absl::Status status = world().Wait(event);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
