@@ -44,6 +44,7 @@ class Planner {
     RETURN_IF_ERROR(CutStages());
     SetStages();
     RETURN_IF_ERROR(Prove());
+    Predict();
     return std::move(plan_);
   }
 
@@ -182,6 +183,14 @@ class Planner {
       CHECK_EQ(plan_.report.ranks[rank].allocated_bytes, plan_.partition.bytes[rank]) << "on rank " << rank;
     }
     return absl::OkStatus();
+  }
+
+  // Roughly, and for the watchdog alone: a micro-batch of prompts through all layers.
+  void Predict() {
+    DeviceDescription core;
+    const double flops = 2.0 * static_cast<double>(ParameterCount(settings_.graph) * generating().prefill_tokens);
+    const int threads = std::max(1, settings_.layout.threads_per_rank);
+    plan_.metrics.step_ns = static_cast<int64_t>(1e9 * flops / (core.flops_f32 * threads));
   }
 
   const GenerationSettings& settings_;

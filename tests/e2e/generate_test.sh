@@ -12,7 +12,7 @@ layout { pp: 2 threads_per_rank: 1 pin: false device: cpu }
 sample { prompt: "the quick " length: 20 temperature: 0 }
 checkpoint { folder: "saved" }
 JOB
-"$sluice" train job.textproto --quiet >out 2>err || fail "train: $(cat out err)"
+"$sluice" train job.textproto >out 2>err || fail "train: $(cat out err)"
 
 generate=("$sluice" generate saved --threads 1)
 greedy=("${generate[@]}" --temperature 0 --max-tokens 20)
