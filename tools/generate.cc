@@ -176,6 +176,11 @@ class Session {
     return text.text();
   }
 
+  absl::StatusOr<std::string> Answer(Question* question, int64_t number) {
+    RETURN_IF_ERROR(Encode(question));
+    return Stream(*question, number);
+  }
+
   absl::Status AnswerOne() {
     Question question = Ask(arguments_.prompt);
     RETURN_IF_ERROR(Encode(&question));
@@ -198,9 +203,7 @@ class Session {
         question.messages.push_back({"user", line});
       }
       if (line.empty()) continue;
-      absl::Status status = Encode(&question);
-      absl::StatusOr<std::string> answer = status;
-      if (status.ok()) answer = Stream(question, number);
+      const absl::StatusOr<std::string> answer = Answer(&question, number);
       if (absl::IsInvalidArgument(answer.status())) {  // of this conversation
         std::fprintf(stderr, "%s\n", std::string(answer.status().message()).c_str());
         question = {};
