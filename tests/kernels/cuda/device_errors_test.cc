@@ -62,9 +62,9 @@ TEST(CudaDevice, AKernelThatFailsEndsTheEventsBehindIt) {
 }
 
 TEST(CudaDevice, AStreamThatCanNotBeMadeHasThatAsItsError) {
-  // The first ones are the clock's and the memory's.
+  // The first one is the memory's.
   const absl::Status status =
-      Gpu({{.call = "cudaStreamCreateWithFlags", .at = 2, .error = cudaErrorMemoryAllocation}}).Fill();
+      Gpu({{.call = "cudaStreamCreateWithPriority", .at = 1, .error = cudaErrorMemoryAllocation}}).Fill();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("stream compute0"));
 }
