@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -141,9 +142,9 @@ class Session {
         arguments_.threads > 0 ? arguments_.threads : std::max(1, static_cast<int>(processors.size()) / ranks);
     ASSIGN_OR_RETURN(Plan plan, MakeGenerationPlan(settings));
     RETURN_IF_ERROR(CheckMemory(plan));
-    ASSIGN_OR_RETURN(generator_, Generator::Create(world_.get(), std::move(plan),
-                                                   {.threads_per_rank = threads, .processors = processors},
-                                                   model_.parameters.get()));
+    ASSIGN_OR_RETURN(generator_, TokenGenerator::Create(world_.get(), std::move(plan),
+                                                        {.threads_per_rank = threads, .processors = processors},
+                                                        model_.parameters.get()));
     return absl::OkStatus();
   }
 
@@ -309,7 +310,7 @@ class Session {
   PretrainedModel model_;
   std::unique_ptr<Tokenizer::Encoder> encoder_;
   std::optional<ChatTemplate> chat_;
-  std::unique_ptr<Generator> generator_;
+  std::unique_ptr<TokenGenerator> generator_;
 };
 
 }  // namespace

@@ -20,7 +20,7 @@ std::vector<uint32_t> SeenBits(absl::Span<const int32_t> tokens, int64_t vocabul
 }  // namespace
 
 // Micro-batches of tokens, each token a row of its own.
-struct Generator::Items {
+struct TokenGenerator::Items {
   struct Item {
     std::vector<int32_t> tokens, positions, sequences;
     std::vector<int32_t> draws, drawn_sequences,
@@ -58,10 +58,11 @@ struct Generator::Items {
   }
 };
 
-absl::StatusOr<std::unique_ptr<Generator>> Generator::Create(World* world, Plan plan, const PipelineOptions& options,
-                                                             const ParameterSource* parameters) {
+absl::StatusOr<std::unique_ptr<TokenGenerator>> TokenGenerator::Create(World* world, Plan plan,
+                                                                       const PipelineOptions& options,
+                                                                       const ParameterSource* parameters) {
   CHECK(plan.generating.has_value()) << "a plan for training";
-  auto generator = std::unique_ptr<Generator>(new Generator(world, std::move(plan)));
+  auto generator = std::unique_ptr<TokenGenerator>(new TokenGenerator(world, std::move(plan)));
   ASSIGN_OR_RETURN(generator->pipeline_, Pipeline::Create(world, generator->plan_, options));
   if (parameters != nullptr) {
     RETURN_IF_ERROR(generator->pipeline_->Restore(*parameters, RestoredState::kParameters));
@@ -70,7 +71,7 @@ absl::StatusOr<std::unique_ptr<Generator>> Generator::Create(World* world, Plan 
   return generator;
 }
 
-absl::Status Generator::CheckRequests() const {
+absl::Status TokenGenerator::CheckRequests() const {
   for (size_t i = 0; i < requests_.size(); ++i) {
     const GenerationRequest& request = requests_[i];
     const auto error = [&](auto... what) {
@@ -90,7 +91,7 @@ absl::Status Generator::CheckRequests() const {
   return absl::OkStatus();
 }
 
-absl::Status Generator::Generate(absl::Span<const GenerationRequest> requests, const OnTokens& on_tokens) {
+absl::Status TokenGenerator::Generate(absl::Span<const GenerationRequest> requests, const OnTokens& on_tokens) {
   requests_ = requests;
   on_tokens_ = &on_tokens;
   RETURN_IF_ERROR(CheckRequests());
@@ -109,7 +110,7 @@ absl::Status Generator::Generate(absl::Span<const GenerationRequest> requests, c
 }
 
 // Group by group in turn, so that all have something to do.
-absl::Status Generator::TakeIn(std::deque<size_t>* waiting) {
+absl::Status TokenGenerator::TakeIn(std::deque<size_t>* waiting) {
   std::vector<int64_t> taken;
   const int64_t groups = generating().groups, size = generating().group_sequences;
   for (int64_t i = 0; i < groups * size && !waiting->empty(); ++i) {
@@ -127,7 +128,7 @@ absl::Status Generator::TakeIn(std::deque<size_t>* waiting) {
 }
 
 // The prompts one after another, cut into micro-batches wherever one is full.
-absl::Status Generator::Prefill(const std::vector<int64_t>& places) {
+absl::Status TokenGenerator::Prefill(const std::vector<int64_t>& places) {
   const Nanoseconds began = world_->Now();
   Items all;
   std::vector<std::pair<size_t, size_t>> drawn_at;  // of each place: micro-batch, and which of what is drawn there
@@ -163,7 +164,7 @@ absl::Status Generator::Prefill(const std::vector<int64_t>& places) {
 }
 
 // Those at work; where there are none the group goes round all the same, with a place whose tokens nobody takes.
-std::vector<int64_t> Generator::PlacesOfGroup(int group) const {
+std::vector<int64_t> TokenGenerator::PlacesOfGroup(int group) const {
   const int64_t size = generating().group_sequences, first = group * size;
   std::vector<int64_t> places;
   for (int64_t number = first; number < first + size; ++number) {
@@ -173,7 +174,7 @@ std::vector<int64_t> Generator::PlacesOfGroup(int group) const {
   return places;
 }
 
-absl::Status Generator::Decode() {
+absl::Status TokenGenerator::Decode() {
   const Nanoseconds began = world_->Now();
   const int groups = generating().groups, rounds = generating().rounds;
   const int64_t last = generating().context - 1;  // an answer that has ended goes on here
@@ -208,7 +209,7 @@ absl::Status Generator::Decode() {
   return absl::OkStatus();
 }
 
-void Generator::Give(int64_t number, absl::Span<const int32_t> tokens) {
+void TokenGenerator::Give(int64_t number, absl::Span<const int32_t> tokens) {
   Place& place = places_[number];
   const GenerationRequest& request = requests_[place.request];
   tokens = tokens.first(std::min<size_t>(tokens.size(), place.left));

@@ -35,12 +35,12 @@ struct GenerationTimes {
   int64_t decoded_tokens = 0;  // by decode; the first of each answer is prefill's
 };
 
-class Generator {
+class TokenGenerator {
  public:
   // Without `parameters` the weights are random, from the plan's seed. Errors: of making the ranks (memory), of reading
   // the parameters.
-  static absl::StatusOr<std::unique_ptr<Generator>> Create(World* world, Plan plan, const PipelineOptions& options,
-                                                           const ParameterSource* parameters);
+  static absl::StatusOr<std::unique_ptr<TokenGenerator>> Create(World* world, Plan plan, const PipelineOptions& options,
+                                                                const ParameterSource* parameters);
 
   // Takes the next tokens of an answer, some rounds at a time; false: that answer is to end. Called by the caller's
   // thread.
@@ -63,7 +63,7 @@ class Generator {
   };
   struct Items;  // micro-batches with what they point to
 
-  Generator(World* world, Plan plan) : world_(world), plan_(std::move(plan)) {}
+  TokenGenerator(World* world, Plan plan) : world_(world), plan_(std::move(plan)) {}
   absl::Status CheckRequests() const;
   absl::Status TakeIn(std::deque<size_t>* waiting);
   absl::Status Prefill(const std::vector<int64_t>& places);

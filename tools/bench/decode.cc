@@ -52,7 +52,7 @@ struct Rates {
   double wall = 0;  // tokens a second
   double cpu = 0;   // ... of the process' time on processors
 };
-Rates RatesOf(Generator& generator) {
+Rates RatesOf(TokenGenerator& generator) {
   const GenerationPlan& plan = *generator.plan().generating;
   std::vector<GenerationRequest> requests(plan.groups * plan.group_sequences);
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -102,7 +102,7 @@ void Run(int argc, char** argv) {
   for (const int64_t batch : {1, 2, 4, 8, 16}) {
     settings.group_sequences = batch;
     auto generator =
-        Generator::Create(world.get(), *MakeGenerationPlan(settings), {.threads_per_rank = threads}, nullptr);
+        TokenGenerator::Create(world.get(), *MakeGenerationPlan(settings), {.threads_per_rank = threads}, nullptr);
     CHECK_OK(generator.status());
     const Rates rates = RatesOf(**generator);
     const auto share = [&](double tokens_per_second, double memory) {

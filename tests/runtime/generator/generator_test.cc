@@ -72,15 +72,15 @@ GenerationSettings SettingsFor(LayerGraph graph, int pp) {
   return settings;
 }
 
-std::unique_ptr<Generator> Make(World* world, const GenerationSettings& settings, int threads = 1) {
+std::unique_ptr<TokenGenerator> Make(World* world, const GenerationSettings& settings, int threads = 1) {
   absl::StatusOr<Plan> plan = MakeGenerationPlan(settings);
   EXPECT_TRUE(plan.ok()) << plan.status();
-  auto generator = Generator::Create(world, *std::move(plan), {.threads_per_rank = threads}, nullptr);
+  auto generator = TokenGenerator::Create(world, *std::move(plan), {.threads_per_rank = threads}, nullptr);
   EXPECT_TRUE(generator.ok()) << generator.status();
   return *std::move(generator);
 }
 
-Answers Generate(Generator& generator, const std::vector<GenerationRequest>& requests) {
+Answers Generate(TokenGenerator& generator, const std::vector<GenerationRequest>& requests) {
   Answers answers(requests.size());
   const absl::Status status = generator.Generate(requests, [&](size_t request, absl::Span<const int32_t> tokens) {
     answers[request].insert(answers[request].end(), tokens.begin(), tokens.end());
