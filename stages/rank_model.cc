@@ -24,11 +24,8 @@ TensorView Part(const TensorView& whole, int64_t begin, int64_t count) {
 std::vector<int64_t> BeginsOf(const RankModelOptions& options) {
   std::vector<int64_t> begins(options.place + 2);
   for (const auto& norm : options.norms) {
-    for (const NormRun& run : norm.runs) {
-      const size_t next = norm.places[run.member] + 1;
-      if (next >= begins.size()) begins.resize(next + 1);
-      begins[next] += run.count;
-    }
+    for (const int place : norm.places) begins.resize(std::max<size_t>(begins.size(), place + 2));
+    for (const NormRun& run : norm.runs) begins[norm.places[run.member] + 1] += run.count;
   }
   std::partial_sum(begins.begin(), begins.end(), begins.begin());
   return begins;

@@ -226,11 +226,30 @@ absl::Status RunDiff(const Arguments& arguments) {
 
 // --- convert ---
 
+// From a folder, the files as they are; from any other model, what it takes to talk to it.
+absl::Status TakeTokenizer(const std::string& from, PretrainedModel* model, FolderOptions* options) {
+  options->tokenizer_from = from;
+  if (struct stat status; stat((from + "/tokenizer.json").c_str(), &status) == 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(PretrainedModel other, OpenModel(from));
+  if (other.tokenizer == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(from, " has no tokenizer: ", other.no_tokenizer));
+  }
+  if (other.tokenizer->vocabulary() > model->graph.vocabulary) {
+    return absl::InvalidArgumentError(absl::StrCat("the tokenizer of ", from, " has ", other.tokenizer->vocabulary(),
+                                                   " tokens, the model only ", model->graph.vocabulary));
+  }
+  model->tokenizer = std::move(other.tokenizer);
+  model->chat_template = std::move(other.chat_template);
+  model->end_tokens = std::move(other.end_tokens);
+  return absl::OkStatus();
+}
+
 // From whatever opens as a model.
 absl::Status WriteFolder(const Arguments& arguments) {
   const std::string path = UserPath(arguments.path), output = UserPath(arguments.output);
-  ASSIGN_OR_RETURN(const PretrainedModel model, OpenModel(path));
-  FolderOptions options{.tokenizer_from = arguments.tokenizer.empty() ? path : UserPath(arguments.tokenizer)};
+  ASSIGN_OR_RETURN(PretrainedModel model, OpenModel(path));
+  FolderOptions options{.tokenizer_from = path};
+  if (!arguments.tokenizer.empty()) RETURN_IF_ERROR(TakeTokenizer(UserPath(arguments.tokenizer), &model, &options));
   RETURN_IF_ERROR(WriteHuggingFaceFolder(model, output, options));
   std::printf("%s\n", output.c_str());
   return absl::OkStatus();
@@ -300,7 +319,7 @@ Run AddCheckpoint(CLI::App& verb) {
                    "checkpoint of one file in the folder -o; hf: a folder that Hugging Face's transformers opens")
       ->check(CLI::IsMember({"safetensors", "checkpoint", "hf"}));
   convert->add_option("--tokenizer", arguments->tokenizer,
-                      "for hf: the folder whose tokenizer's files are copied; left out: PATH, if it has any");
+                      "for hf: a folder or a GGUF file whose tokenizer it gets; left out: PATH's, if it has any");
   convert->add_option("-o,--output", arguments->output, "where it goes; nothing is written over")->required();
   return [arguments, chosen] { return (*chosen)(*arguments); };
 }

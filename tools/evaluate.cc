@@ -86,7 +86,7 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> TokenizerFor(const Arguments& a
 void PrintReport(const Texts& texts, const TextLoss& loss, int64_t sequence, double seconds) {
   absl::PrintF("%d bytes of %d document%s, %d tokens, windows of %d\n", texts.bytes, texts.documents.size(),
                texts.documents.size() == 1 ? "" : "s", texts.tokens, sequence);
-  absl::PrintF("loss %.5f nats a token, perplexity %.3f, %.4f bits per byte; %.0f tokens/s\n", loss.mean(),
+  absl::PrintF("loss %.5f nats a token, perplexity %.5g, %.4f bits per byte; %.0f tokens/s\n", loss.mean(),
                std::exp(loss.mean()),
                loss.nats / std::numbers::ln2 / static_cast<double>(std::max<int64_t>(1, texts.bytes)),
                static_cast<double>(loss.predicted) / std::max(seconds, 1e-9));

@@ -46,7 +46,9 @@ absl::StatusOr<PretrainedModel> FromCheckpoint(const std::string& path) {
   if (model.graph.vocabulary == kByteVocabulary) {
     model.tokenizer = std::make_shared<const Tokenizer>(Tokenizer::Bytes());
   } else {
-    model.no_tokenizer = absl::StrCat(checkpoint->path(), " is a checkpoint, which has no tokenizer");
+    model.no_tokenizer =
+        absl::StrCat(checkpoint->path(), " is a checkpoint, which has none; `sluice checkpoint convert ",
+                     checkpoint->path(), " --to hf --tokenizer MODEL -o FOLDER` gives it one");
   }
   model.parameters = std::move(checkpoint);
   return model;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Checkpoints as a person looks at them: of two short runs in different layouts, whole and damaged.
 source tests/e2e/common.sh "$1"
+readonly models=$OLDPWD/tests/golden/models
 
 make_texts text
 cat >job.textproto <<'JOB'
@@ -42,6 +43,16 @@ head -c 100 model.safetensors | grep -aq '"wte.weight":{"dtype":"F32","shape":\[
 ends_with 0 'one/step-00000004' "$sluice" checkpoint convert b --to checkpoint -o one
 ends_with 0 'tensors are equal, bit for bit' "$sluice" checkpoint diff a one
 "$sluice" train job.textproto --quiet --set checkpoint.folder=c --set training.steps=6 --resume one >out 2>&1 || fail "resume from one file: $(cat out)"
+
+# --- as a folder of Hugging Face's, with the tokenizer of another model ---
+ends_with 0 '^.*/hf$' "$sluice" checkpoint convert b --to hf -o hf
+ends_with 0 'loss [0-9.]+, perplexity' "$sluice" evaluate hf text/b.txt
+ends_with 0 '^.*/other$' "$sluice" checkpoint convert "$models/llama.gguf" --to hf \
+  --tokenizer "$models/llama.gguf" -o other
+[[ -s other/tokenizer.json ]] || fail "no tokenizer in $(ls other)"
+ends_with 1 'gpt2.gguf has no tokenizer' "$sluice" checkpoint convert b --to hf --tokenizer "$models/gpt2.gguf" -o none
+ends_with 1 'there is no checkpoint here' "$sluice" checkpoint convert b --to hf --tokenizer text -o none
+[[ ! -e none ]] || fail "none has been written"
 
 # --- damaged ---
 shard=$(ls a/step-00000004/*.safetensors | head -n 1)
