@@ -46,7 +46,7 @@ ends_with 0 'tensors are equal, bit for bit' "$sluice" checkpoint diff a one
 
 # --- as a folder of Hugging Face's, with the tokenizer of another model ---
 ends_with 0 '^.*/hf$' "$sluice" checkpoint convert b --to hf -o hf
-ends_with 0 'loss [0-9.]+, perplexity' "$sluice" evaluate hf text/b.txt
+ends_with 0 'loss [0-9.]+ nats a token, perplexity [0-9.]+,' "$sluice" evaluate hf text/b.txt
 ends_with 0 '^.*/other$' "$sluice" checkpoint convert "$models/llama.gguf" --to hf \
   --tokenizer "$models/llama.gguf" -o other
 [[ -s other/tokenizer.json ]] || fail "no tokenizer in $(ls other)"
