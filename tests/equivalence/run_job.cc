@@ -31,6 +31,25 @@ absl::StatusOr<std::vector<std::string>> OfOneProcess(const std::string&, std::s
   return std::vector<std::string>{std::move(mine)};
 }
 
+// All of them, which are the same in every replica.
+absl::Status ReadParameters(const JobConfig& job, Pipeline* pipeline, JobNumbers* numbers) {
+  ASSIGN_OR_RETURN(const std::vector<TensorHash> hashes, pipeline->HashParameters());
+  RETURN_IF_ERROR(CompareReplicas(job.layout.grid(), hashes));
+  for (size_t node = 0; node < job.graph.nodes.size(); ++node) {
+    for (const ParameterSpec& spec : Parameters(job.graph, node)) {
+      ASSIGN_OR_RETURN(numbers->parameters[spec.name], pipeline->ReadParameter(spec.name));
+      for (int replica = 1; replica < job.layout.dp; ++replica) {
+        ASSIGN_OR_RETURN(const std::vector<float> theirs, pipeline->ReadParameter(spec.name, replica));
+        const std::string what = absl::StrCat("replica ", replica, " has another ", spec.name);
+        if (auto text = FirstDifference(what, theirs, numbers->parameters[spec.name]); !text.empty()) {
+          return absl::InternalError(text);
+        }
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status SavedRun::Add(const RankSnapshot& snapshot) {
@@ -44,7 +63,8 @@ absl::Status SavedRun::Add(const RankSnapshot& snapshot) {
       const int64_t row = part.block.row + i / part.block.columns, column = part.block.column + i % part.block.columns;
       const size_t at = row * tensor.columns + column;
       if (row >= part.complete_rows || column >= tensor.columns || tensor.there[at]) {
-        return absl::InternalError(absl::StrCat(part.name, "[", row, ", ", column, "] is there twice, or isn't its own"));
+        return absl::InternalError(
+            absl::StrCat(part.name, "[", row, ", ", column, "] is there twice, or isn't its own"));
       }
       tensor.there[at] = true;
       tensor.values[at] = *values++;
@@ -148,20 +168,7 @@ absl::StatusOr<JobNumbers> RunJob(const std::string& text, const std::string& fo
     batches.Evaluation(0, 0, &batch);
     ASSIGN_OR_RETURN(numbers.held_out, pipeline->Evaluate(batch.micro_batches));
   }
-  ASSIGN_OR_RETURN(const std::vector<TensorHash> hashes, pipeline->HashParameters());
-  RETURN_IF_ERROR(CompareReplicas(job.layout.grid(), hashes));
-  for (size_t node = 0; node < job.graph.nodes.size(); ++node) {
-    for (const ParameterSpec& spec : Parameters(job.graph, node)) {
-      ASSIGN_OR_RETURN(numbers.parameters[spec.name], pipeline->ReadParameter(spec.name));
-      for (int replica = 1; replica < job.layout.dp; ++replica) {
-        ASSIGN_OR_RETURN(const std::vector<float> theirs, pipeline->ReadParameter(spec.name, replica));
-        const std::string what = absl::StrCat("replica ", replica, " has another ", spec.name);
-        if (auto text = FirstDifference(what, theirs, numbers.parameters[spec.name]); !text.empty()) {
-          return absl::InternalError(text);
-        }
-      }
-    }
-  }
+  RETURN_IF_ERROR(ReadParameters(job, pipeline.get(), &numbers));
   return numbers;
 }
 
