@@ -18,11 +18,6 @@ void Append(int process, std::byte* data, int64_t bytes, std::vector<Part>* part
   if (bytes > 0) parts->push_back({.process = process, .data = data, .bytes = bytes});
 }
 
-absl::Status CheckBytes(const Member& member, absl::string_view has, int64_t bytes, int64_t wanted) {
-  if (bytes == wanted) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("rank ", member.rank.value(), has, bytes, " of ", wanted, " bytes"));
-}
-
 absl::Status CheckNames(const std::vector<Member>& members, size_t place) {
   const Member& member = members[place];
   const absl::Span<const int64_t> parts = member.parts;
@@ -34,15 +29,6 @@ absl::Status CheckNames(const std::vector<Member>& members, size_t place) {
                                                    absl::StrJoin(members[0].parts, ", "), "] bytes"));
   }
   return absl::OkStatus();
-}
-
-absl::Status CheckParts(const std::vector<Member>& members, size_t place) {
-  RETURN_IF_ERROR(CheckNames(members, place));
-  const Member& member = members[place];
-  const absl::Span<const int64_t> parts = member.parts;
-  const int64_t sum = std::accumulate(parts.begin(), parts.end(), int64_t{0});
-  RETURN_IF_ERROR(CheckBytes(member, " gives ", member.mine_bytes, sum));
-  return CheckBytes(member, " has room for ", member.all_bytes, parts[place] * static_cast<int64_t>(parts.size()));
 }
 
 // A part that is everybody's comes to each process once.
@@ -88,20 +74,32 @@ void PlanAllToAll(const std::vector<Member>& members, int self, CollectivePlan* 
 
 }  // namespace
 
+absl::Status CheckBytes(WorldRank rank, absl::string_view has, int64_t bytes, int64_t wanted) {
+  if (bytes == wanted) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("rank ", rank.value(), has, bytes, " of ", wanted, " bytes"));
+}
+
+absl::Status CheckNamedSizes(CollectiveKind kind, const Member& member, size_t place) {
+  const absl::Span<const int64_t> parts = member.parts;
+  const int64_t sum = std::accumulate(parts.begin(), parts.end(), int64_t{0});
+  const bool gathers = kind == CollectiveKind::kAllGather;
+  RETURN_IF_ERROR(CheckBytes(member.rank, " gives ", member.mine_bytes, gathers ? parts[place] : sum));
+  return CheckBytes(member.rank, " has room for ", member.all_bytes,
+                    gathers ? sum : parts[place] * static_cast<int64_t>(parts.size()));
+}
+
 absl::Status CheckSizes(CollectiveKind kind, const std::vector<Member>& members) {
   const auto add = [](int64_t sum, const Member& member) { return sum + member.mine_bytes; };
   const int64_t bytes = std::accumulate(members.begin(), members.end(), int64_t{0}, add);
   for (size_t place = 0; place < members.size(); ++place) {
     const Member& member = members[place];
-    if (kind == CollectiveKind::kAllToAll) {
-      RETURN_IF_ERROR(CheckParts(members, place));
-      continue;
-    }
-    if (!member.parts.empty()) {
+    if (kind == CollectiveKind::kAllToAll || !member.parts.empty()) {
       RETURN_IF_ERROR(CheckNames(members, place));
-      RETURN_IF_ERROR(CheckBytes(member, " gives ", member.mine_bytes, member.parts[place]));
+      RETURN_IF_ERROR(CheckNamedSizes(kind, member, place));
     }
-    RETURN_IF_ERROR(CheckBytes(member, " has room for ", member.all_bytes, bytes));
+    if (kind == CollectiveKind::kAllGather) {
+      RETURN_IF_ERROR(CheckBytes(member.rank, " has room for ", member.all_bytes, bytes));
+    }
   }
   return absl::OkStatus();
 }

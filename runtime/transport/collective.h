@@ -8,12 +8,16 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/ids.h"
 
 namespace sluice::internal {
 
 enum class CollectiveKind : uint8_t { kAllGather, kAllToAll };
+inline absl::string_view Name(CollectiveKind kind) {
+  return kind == CollectiveKind::kAllGather ? "gather" : "all-to-all";
+}
 
 // One member's end of a collective. Of members in other processes the memory is null.
 struct Member {
@@ -23,7 +27,7 @@ struct Member {
   std::byte* all = nullptr;
   int64_t mine_bytes = 0;
   int64_t all_bytes = 0;
-  absl::Span<const int64_t> parts;  // of an all-to-all
+  absl::Span<const int64_t> parts;  // of an all-to-all; of a gather: empty, if it names none
 };
 
 struct Copy {
@@ -50,6 +54,11 @@ struct CollectivePlan {
   std::vector<Copy> received;  // what came for one member and is others' too
 };
 
+// INVALID_ARGUMENT: a rank has another number of bytes than it should. `has`: " gives ", " has room for ".
+absl::Status CheckBytes(WorldRank rank, absl::string_view has, int64_t bytes, int64_t wanted);
+// INVALID_ARGUMENT: the member at this place gives, or has room for, something else than the parts that it names say.
+// REQUIRES: it names one for each member.
+absl::Status CheckNamedSizes(CollectiveKind kind, const Member& member, size_t place);
 // INVALID_ARGUMENT: the members' sizes don't fit together. `members` are in the group's order.
 absl::Status CheckSizes(CollectiveKind kind, const std::vector<Member>& members);
 

@@ -69,6 +69,10 @@ class Directory {
   absl::Status Check(WorldRank rank, const Request& request) const;
   bool TakesPart(const Request& request, WorldRank rank) const;
   std::string Describe(const Request& request) const;
+  // Where operations are issued to a device: lanes have a `ring` of them, of which the first `issued` have been. What
+  // is to be said of one that has failed there with `status`: the error of what any of them waited for or, if all that
+  // is fine, its own.
+  absl::Status Explain(const Lane& lane, const Request& failed, const absl::Status& status) const;
 
   // Of a collective that is at the head of its members' lanes; request_of(lane) is each one's.
   template <class RequestOf>
@@ -282,6 +286,19 @@ std::string Directory<Lane>::Describe(const Request& request) const {
       return absl::StrCat("all-to-all in ", ToString(group(request).spec));
   }
   return "?";
+}
+
+template <class Lane>
+absl::Status Directory<Lane>::Explain(const Lane& lane, const Request& failed, const absl::Status& status) const {
+  for (const auto& [key, other] : lanes_) {
+    for (size_t i = 0; i < other->issued; ++i) {
+      const Request& candidate = other->ring[i];
+      if (!candidate.after->Done() || candidate.after->status().ok()) continue;
+      return Annotate(candidate.after->status(),
+                      absl::StrCat("rank ", other->rank().value(), ", before ", Describe(candidate)));
+    }
+  }
+  return Annotate(status, absl::StrCat("rank ", lane.rank().value(), ", ", Describe(failed)));
 }
 
 template <class Lane>

@@ -26,8 +26,6 @@ struct Entry {
   int64_t parts = 0;
 };
 
-absl::string_view Name(CollectiveKind kind) { return kind == CollectiveKind::kAllGather ? "gather" : "all-to-all"; }
-
 class Exchange {
  public:
   Exchange(World* world, RemoteCollective* collective) : world_(world), collective_(*collective) {}

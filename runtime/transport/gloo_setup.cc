@@ -89,17 +89,9 @@ class Setup {
   std::vector<std::unique_ptr<GlooLink>> links_;
 };
 
-// An error is told in the next exchange, so that all hear of it.
 absl::Status Setup::ExchangeSpecs() {
-  ASSIGN_OR_RETURN(const std::vector<std::string> texts, Exchange("specs", Encode(specs_)));
-  std::vector<Specs> all;
-  for (const std::string& text : texts) {
-    absl::StatusOr<Specs> specs = DecodeSpecs(text);
-    verdict_.Update(specs.status());
-    all.push_back(specs.ok() ? *std::move(specs) : Specs());
-  }
-  verdict_.Update(CheckAgreement(all, options_.process_of, options_.process));
-  return absl::OkStatus();
+  const auto exchange = [this](const std::string& name, const std::string& mine) { return Exchange(name, mine); };
+  return internal::ExchangeSpecs(exchange, specs_, options_.process_of, options_.process, &verdict_).status();
 }
 
 void Setup::ListPeers() {

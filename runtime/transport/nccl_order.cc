@@ -1,11 +1,12 @@
 #include "runtime/transport/nccl_order.h"
 
-#include <numeric>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/philox.h"
 #include "base/status.h"
+#include "runtime/transport/collective.h"
+#include "runtime/transport/directory.h"
+#include "runtime/transport/nccl_legs.h"
 
 namespace sluice::internal {
 namespace {
@@ -16,29 +17,21 @@ uint64_t HashOf(absl::Span<const int64_t> parts) {
   return hash;
 }
 
-const char* NameOf(Request::Kind kind) { return kind == Request::Kind::kAllGather ? "gather" : "all-to-all"; }
-
-absl::Status CheckBytes(WorldRank rank, const char* has, int64_t bytes, int64_t wanted) {
-  if (bytes == wanted) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("rank ", rank.value(), has, bytes, " of ", wanted, " bytes"));
-}
-
 // What a member alone can see.
 absl::Status CheckOwn(const GroupSpec& spec, size_t place, const Request& request) {
   const WorldRank rank = spec.members[place];
   const auto members = static_cast<int64_t>(spec.members.size());
   const absl::Span<const int64_t> parts = request.parts;
-  const bool gathers = request.kind == Request::Kind::kAllGather;
-  if (gathers && parts.empty()) {
+  if (IsEven(request)) {
     return CheckBytes(rank, " has room for ", request.all.bytes(), members * request.mine.bytes());
   }
   if (static_cast<int64_t>(parts.size()) != members) {
     return absl::InvalidArgumentError(absl::StrCat("the ", members, " members must name the same parts: rank ",
                                                    rank.value(), " has [", absl::StrJoin(parts, ", "), "] bytes"));
   }
-  const int64_t sum = std::accumulate(parts.begin(), parts.end(), int64_t{0});
-  RETURN_IF_ERROR(CheckBytes(rank, " gives ", request.mine.bytes(), gathers ? parts[place] : sum));
-  return CheckBytes(rank, " has room for ", request.all.bytes(), gathers ? sum : members * parts[place]);
+  return CheckNamedSizes(
+      KindOf(request),
+      {.rank = rank, .mine_bytes = request.mine.bytes(), .all_bytes = request.all.bytes(), .parts = parts}, place);
 }
 
 }  // namespace
@@ -58,7 +51,7 @@ absl::Status PostingOrder::CheckCollective(const GroupSpec& spec, size_t place, 
   Members& members = members_[spec.id];
   const auto number = static_cast<size_t>(members.counts[place]++ - members.ended);
   if (number == members.posted.size()) {
-    members.posted.Push({request.kind, HashOf(request.parts), spec.members[place], members_here, absl::OkStatus()});
+    members.posted.Push({KindOf(request), HashOf(request.parts), spec.members[place], members_here, absl::OkStatus()});
   }
   Posted& posted = members.posted[number];
   posted.error.Update(CheckAlike(posted, spec.members[place], request));
@@ -69,10 +62,10 @@ absl::Status PostingOrder::CheckCollective(const GroupSpec& spec, size_t place, 
 }
 
 absl::Status PostingOrder::CheckAlike(const Posted& posted, WorldRank rank, const Request& request) {
-  if (posted.kind != request.kind) {
+  if (posted.kind != KindOf(request)) {
     return absl::InvalidArgumentError(absl::StrCat("the members' operations differ: rank ", posted.rank.value(),
-                                                   " has posted a ", NameOf(posted.kind), ", rank ", rank.value(),
-                                                   " a ", NameOf(request.kind)));
+                                                   " has posted a ", Name(posted.kind), ", rank ", rank.value(), " a ",
+                                                   Name(KindOf(request))));
   }
   if (posted.parts == HashOf(request.parts)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("the members must name the same parts: rank ", rank.value(), " has [",

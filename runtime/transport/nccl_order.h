@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "absl/status/status.h"
+#include "runtime/transport/collective.h"
 #include "runtime/transport/request.h"
 #include "runtime/transport/ring.h"
 
@@ -31,7 +32,7 @@ class PostingOrder {
   };
   // What the first member has posted, until all here have.
   struct Posted {
-    Request::Kind kind = Request::Kind::kAllGather;
+    CollectiveKind kind = CollectiveKind::kAllGather;
     uint64_t parts = 0;  // a hash of them
     WorldRank rank;
     size_t members_left = 0;

@@ -205,22 +205,9 @@ void NcclState::LookForErrors() {
   for (const auto& [key, lane] : directory_.lanes()) {
     if (lane->issued == 0 || !error_.ok()) continue;
     const NcclOperation& head = lane->ring[0];
-    if (head.on_device->Done() && !head.on_device->status().ok()) Fail(Explain(*lane, head));
+    if (head.on_device->Done() && !head.on_device->status().ok())
+      Fail(directory_.Explain(*lane, head, head.on_device->status()));
   }
-}
-
-// Of what it waited for or, if that is fine, of the operation itself.
-absl::Status NcclState::Explain(const NcclLane& lane, const NcclOperation& operation) const {
-  for (const auto& [key, other] : directory_.lanes()) {
-    for (size_t i = 0; i < other->issued; ++i) {
-      const NcclOperation& candidate = other->ring[i];
-      if (!candidate.after->Done() || candidate.after->status().ok()) continue;
-      return Annotate(candidate.after->status(),
-                      absl::StrCat("rank ", other->rank().value(), ", before ", directory_.Describe(candidate)));
-    }
-  }
-  return Annotate(operation.on_device->status(),
-                  absl::StrCat("rank ", lane.rank().value(), ", ", directory_.Describe(operation)));
 }
 
 void NcclState::Abort(absl::Status cause) {

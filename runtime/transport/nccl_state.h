@@ -80,8 +80,6 @@ class NcclState final : public Hub {
   // Takes out what has ended. An error of it ends all.
   void Retire(NcclLane* lane);
   void LookForErrors();
-  // What is to be said about the operations of which this one has failed.
-  absl::Status Explain(const NcclLane& lane, const NcclOperation& operation) const;
   void Fail(absl::Status cause);
   void EndAborted();
   void TellFailure(std::unique_lock<std::mutex>& lock);

@@ -224,27 +224,13 @@ void PeerState::Retire(PeerLane* lane) {
   while (lane->issued > 0 && lane->ring[0].copied->Done()) {
     const PeerOperation& head = lane->ring[0];
     if (!head.copied->status().ok()) {
-      Fail(Explain(*lane, head));
+      Fail(directory_.Explain(*lane, head, head.copied->status()));
       head.done->Fail(error_, world_->Now());
     }
     lane->commands -= head.commands;
     --lane->issued;
     lane->ring.Pop();
   }
-}
-
-// Of what it waited for or, if that is fine, of the copy itself.
-absl::Status PeerState::Explain(const PeerLane& lane, const PeerOperation& operation) const {
-  for (const auto& [key, other] : directory_.lanes()) {
-    for (size_t i = 0; i < other->issued; ++i) {
-      const PeerOperation& candidate = other->ring[i];
-      if (!candidate.after->Done() || candidate.after->status().ok()) continue;
-      return Annotate(candidate.after->status(),
-                      absl::StrCat("rank ", other->rank().value(), ", before ", directory_.Describe(candidate)));
-    }
-  }
-  return Annotate(operation.copied->status(),
-                  absl::StrCat("rank ", lane.rank().value(), ", ", directory_.Describe(operation)));
 }
 
 void PeerState::Abort(absl::Status cause) {

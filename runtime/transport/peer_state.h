@@ -76,8 +76,6 @@ class PeerState final : public Hub {
   void MarkIssued(PeerLane* lane, const EventRef& copied, const Stream* on, int commands);
   // Takes out what has ended. An error of it ends all.
   void Retire(PeerLane* lane);
-  // What is to be said about the operations of which this one has failed.
-  absl::Status Explain(const PeerLane& lane, const PeerOperation& operation) const;
   void Fail(absl::Status cause);
   void Run();
   // The task has to look at an event that it doesn't know.

@@ -107,4 +107,17 @@ absl::Status CheckAgreement(const std::vector<Specs>& all, const std::vector<int
   return CheckAll<GroupSpec>(all, process_of, self);
 }
 
+absl::StatusOr<std::vector<Specs>> ExchangeSpecs(const ExchangeBlobs& exchange, const Specs& mine,
+                                                 const std::vector<int>& process_of, int self, absl::Status* verdict) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> texts, exchange("specs", Encode(mine)));
+  std::vector<Specs> all;
+  for (const std::string& text : texts) {
+    absl::StatusOr<Specs> specs = DecodeSpecs(text);
+    verdict->Update(specs.status());
+    all.push_back(specs.ok() ? *std::move(specs) : Specs());
+  }
+  verdict->Update(CheckAgreement(all, process_of, self));
+  return all;
+}
+
 }  // namespace sluice::internal

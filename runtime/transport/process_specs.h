@@ -30,5 +30,10 @@ absl::StatusOr<Specs> DecodeSpecs(const std::string& text);
 // Checks what concerns process `self` against what all have told. INVALID_ARGUMENT names both descriptions.
 absl::Status CheckAgreement(const std::vector<Specs>& all, const std::vector<int>& process_of, int self);
 
+// What each process has in common with others, of which this one, number `self`, has `mine`. What can't be read, or
+// doesn't agree, is no error here but the `verdict`: it is to be told in the next exchange, so that all hear of it.
+absl::StatusOr<std::vector<Specs>> ExchangeSpecs(const ExchangeBlobs& exchange, const Specs& mine,
+                                                 const std::vector<int>& process_of, int self, absl::Status* verdict);
+
 }  // namespace internal
 }  // namespace sluice
